@@ -1,0 +1,2 @@
+//! cirrus-bootstrap
+fn main() {}

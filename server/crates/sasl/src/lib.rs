@@ -1,0 +1,1 @@
+//! cirrus-sasl

@@ -1,0 +1,2 @@
+//! cirrus-server
+fn main() {}
