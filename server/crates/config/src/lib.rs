@@ -1,1 +1,176 @@
-//! cirrus-config
+//! The server's whole configuration as typed data.
+//!
+//! One table ([`mod@sections`]) holds every option with its type, default, range and documentation;
+//! the structs, the reader with its errors, the rendering and docs/CONFIGURATION.md come from it.
+//! Errors name file, line, column, the option, and the nearest option that exists; a file is
+//! read to its end, so one run shows them all.
+//!
+//! What it does not do: it never reads a file, an environment variable or a clock, and it holds
+//! no secret (passwords are stored keys in the store, private keys are paths).
+//!
+//! Limits: [`MAX_FILE_BYTES`]; nesting, values and aliases as in [`mod@node`].
+
+mod domain;
+mod error;
+mod nearest;
+mod node;
+mod option;
+mod sections;
+mod value;
+
+pub use error::{ConfigError, Fault};
+pub use nearest::nearest;
+pub use option::OptionDoc;
+pub use sections::{
+    Archive, Auth, Certificate, Cluster, Config, Drain, Limits, Listen, Log, Process, Registration,
+    Store, StreamManagement, Tls,
+};
+pub use value::{Backend, Domain, LogFormat, LogLevel, Mechanism, TlsVersion};
+
+use node::{Content, Node, Place};
+use option::{Reader, Setting};
+
+/// Bytes of a configuration file. The reference with every option is about 20 KiB.
+pub const MAX_FILE_BYTES: usize = 262_144;
+
+impl Config {
+    /// All defaults for one domain. The error says what is wrong with the domain.
+    pub fn new(domain: &str) -> Result<Self, String> {
+        let mut config = Self::initial();
+        config.domains = vec![Domain::parse(domain)?];
+        Ok(config)
+    }
+
+    /// Reads a configuration. `file_name` stands in the errors only.
+    ///
+    /// # Errors
+    /// Every fault of the file in its order (at most 20); never empty.
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, Vec<ConfigError>> {
+        let known = Self::options().into_iter().map(|o| o.path).collect();
+        let mut reader = Reader::new(file_name, known);
+        let node = match screen(text).and_then(|()| Node::parse(text)) {
+            Ok(node) if matches!(node.content, Content::Null) => {
+                reader.report(Place::default(), Fault::Empty);
+                return Err(reader.into_errors());
+            }
+            Ok(node) => node,
+            Err((place, fault)) => {
+                reader.report(place, fault);
+                return Err(reader.into_errors());
+            }
+        };
+        let config = Self::read(&node, &mut reader);
+        match config {
+            Some(config) if !reader.has_errors() => {
+                config.check(&mut reader);
+                if reader.has_errors() {
+                    Err(reader.into_errors())
+                } else {
+                    Ok(config)
+                }
+            }
+            _ => Err(reader.into_errors()),
+        }
+    }
+
+    /// As [`Config::parse`], from bytes that may not be text.
+    ///
+    /// # Errors
+    /// As [`Config::parse`]; bytes that are not UTF-8 are named with their place.
+    pub fn parse_bytes(bytes: &[u8], file_name: &str) -> Result<Self, Vec<ConfigError>> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::parse(text, file_name),
+            Err(e) => {
+                let good = bytes.get(..e.valid_up_to()).unwrap_or_default();
+                let place = end_of(&String::from_utf8_lossy(good));
+                let bad = bytes.get(e.valid_up_to()).copied().unwrap_or_default();
+                let what = format!("byte 0x{bad:02X} is not UTF-8");
+                let mut reader = Reader::new(file_name, Vec::new());
+                reader.report(place, Fault::Binary { what });
+                Err(reader.into_errors())
+            }
+        }
+    }
+
+    /// The configuration as YAML, every option written out. `parse` gives the same value again.
+    pub fn render(&self) -> String {
+        // A tree of maps, lists and scalars always serialises; the `else` keeps it total.
+        serde_yaml::to_string(&self.tree()).unwrap_or_default()
+    }
+
+    /// Every option, in the order of the table.
+    pub fn options() -> Vec<OptionDoc> {
+        let mut out = Vec::new();
+        Self::describe_all("", &mut out);
+        out
+    }
+
+    /// The first part of the names of tables and buckets: `store.prefix`, else the first domain.
+    pub fn prefix(&self) -> &str {
+        let first = self.domains.first().map_or("", Domain::as_str);
+        self.store.prefix.as_deref().unwrap_or(first)
+    }
+
+    /// Checks that concern several options.
+    fn check(&self, reader: &mut Reader) {
+        if self.cluster.renew_ms * 2 > self.cluster.lease_ms {
+            let lease = self.cluster.lease_ms;
+            let reason = format!("at most half of cluster.lease_ms, which is {lease}");
+            reader.report_option("cluster.renew_ms", reason);
+        }
+        if self.limits.unauthenticated_stanza_bytes > self.limits.stanza_bytes {
+            let reason = "larger than limits.stanza_bytes";
+            reader.report_option("limits.unauthenticated_stanza_bytes", reason);
+        }
+        if self.listen.c2s.is_empty() && self.listen.c2s_tls.is_empty() {
+            reader.report_option("listen.c2s", "the server would listen nowhere");
+        }
+        for (i, domain) in self.domains.iter().enumerate() {
+            if self.domains[..i].contains(domain) {
+                reader.report_option("domains", format!("{domain} is given twice"));
+            }
+        }
+        for (i, certificate) in self.tls.certificates.iter().enumerate() {
+            if !self.domains.contains(&certificate.host) {
+                let reason = format!("{} is not one of domains", certificate.host);
+                reader.report_option(&format!("tls.certificates[{i}].host"), reason);
+            }
+        }
+        if self.limits.write_queue_bytes < self.limits.stanza_bytes {
+            let reason = "smaller than one stanza (limits.stanza_bytes)";
+            reader.report_option("limits.write_queue_bytes", reason);
+        }
+    }
+}
+
+/// Refuses what is no text file before a parser sees it.
+fn screen(text: &str) -> Result<(), (Place, Fault)> {
+    if text.len() > MAX_FILE_BYTES {
+        let fault = Fault::Oversized {
+            bytes: text.len(),
+            limit: MAX_FILE_BYTES,
+        };
+        return Err((Place::default(), fault));
+    }
+    if text.trim().is_empty() {
+        return Err((Place::default(), Fault::Empty));
+    }
+    let bad = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
+    match text.char_indices().find(|(_, c)| bad(*c)) {
+        Some((at, c)) => {
+            let what = format!("control character U+{:04X}", u32::from(c));
+            Err((end_of(&text[..at]), Fault::Binary { what }))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The place after a text.
+fn end_of(text: &str) -> Place {
+    let last = text.rsplit('\n').next().unwrap_or_default();
+    let line = text.matches('\n').count() as u64 + 1;
+    Place {
+        line,
+        column: last.chars().count() as u64 + 1,
+    }
+}

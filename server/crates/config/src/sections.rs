@@ -1,0 +1,404 @@
+//! The table of options: every section, option, type, default, range and its documentation.
+//! docs/CONFIGURATION.md is generated from it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::option::section;
+use crate::value::{
+    Backend, Checked, Domain, LogFormat, LogLevel, Mechanism, NotEmpty, TlsVersion,
+};
+
+section! {
+    /// The whole configuration of a server.
+    Config requires [domains] {
+        /// The domains that this server is; each has its own accounts. The first one names the
+        /// tables unless `store.prefix` does.
+        domains: Vec<Domain> = Vec::new(), NotEmpty;
+        /// Where everything durable lives.
+        store: Store = Store::initial();
+        /// Where the server listens.
+        listen: Listen = Listen::initial();
+        /// Certificates.
+        tls: Tls = Tls::initial();
+        /// How users prove who they are.
+        auth: Auth = Auth::initial();
+        /// Accounts that users make themselves (XEP-0077).
+        registration: Registration = Registration::initial();
+        /// Every bound the server has.
+        limits: Limits = Limits::initial();
+        /// Acknowledgement and resumption (XEP-0198).
+        stream_management: StreamManagement = StreamManagement::initial();
+        /// The message archive.
+        archive: Archive = Archive::initial();
+        /// How a node stops.
+        drain: Drain = Drain::initial();
+        /// This node among others.
+        cluster: Cluster = Cluster::initial();
+        /// Logging.
+        log: Log = Log::initial();
+        /// The process.
+        process: Process = Process::initial();
+    }
+}
+
+section! {
+    /// Where everything durable lives.
+    Store {
+        /// `embedded`: a file store under `store.path`, for one node. `aws`: DynamoDB and S3.
+        /// `memory`: nothing is kept.
+        backend: Backend = Backend::Embedded;
+        /// Folder of the embedded store; made if absent. Relative paths start at the server's
+        /// working directory.
+        path: PathBuf = "/var/lib/cirrus/store".into();
+        /// First part of the names of tables and buckets; the first domain if absent.
+        prefix: Option<String> = None, PREFIX;
+        /// AWS region; that of the environment or the instance if absent.
+        region: Option<String> = None, REGION;
+        /// AWS account that owns the buckets, 12 digits in quotes. Part of the buckets' names, and
+        /// sent as the expected owner with each call.
+        account: Option<String> = None, ACCOUNT;
+        /// URL of DynamoDB, instead of the region's own.
+        dynamodb_endpoint: Option<String> = None, URL;
+        /// URL of S3, instead of the region's own.
+        s3_endpoint: Option<String> = None, URL;
+        /// Milliseconds after which a store operation has failed, retries included.
+        deadline_ms: u64 = 10_000, 100..=60_000;
+        /// How often a call is tried before it has failed.
+        attempts: u32 = 5, 1..=20;
+        /// Documents of at most this many bytes stand in their table item; larger ones are blobs.
+        /// 0 puts every document in a blob.
+        inline_below: usize = 8_192, 0..=262_144;
+    }
+}
+
+section! {
+    /// Where the server listens.
+    Listen {
+        /// Addresses for clients that start TLS inside the stream (STARTTLS, RFC 6120). `:5222` is
+        /// every address of this machine.
+        c2s: Vec<SocketAddr> = vec![everywhere(5222)];
+        /// Addresses for clients that begin with TLS (XEP-0368).
+        c2s_tls: Vec<SocketAddr> = vec![everywhere(5223)];
+        /// Address for health checks and metrics. Not for the public.
+        health: Option<SocketAddr> = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9300));
+        /// Path of the control socket, a unix socket. Who can open it administers the server.
+        control: PathBuf = "/run/cirrus/control.sock".into(), SOCKET;
+        /// Connections that the kernel holds until they are accepted.
+        backlog: u32 = 1_024, 1..=65_535;
+        /// Seconds of silence before the kernel probes a connection (TCP keep-alive).
+        keepalive_seconds: u64 = 60, 5..=7_200;
+    }
+}
+
+section! {
+    /// Certificates.
+    Tls {
+        /// Certificates that were issued for the domains. They are read again when the files
+        /// change.
+        certificates: Vec<Certificate> = Vec::new();
+        /// Folder for certificates that the server makes itself.
+        folder: PathBuf = "/var/lib/cirrus/tls".into();
+        /// Make a self-signed certificate for each domain without one. If false, such a domain is
+        /// an error.
+        self_signed: bool = true;
+        /// Least version of TLS.
+        min_version: TlsVersion = TlsVersion::V1_2;
+        /// Let clients resume TLS sessions by ticket.
+        tickets: bool = true;
+        /// Seconds that a handshake may take.
+        handshake_seconds: u64 = 10, 1..=120;
+    }
+}
+
+section! {
+    /// A certificate of one domain.
+    Certificate requires [host, chain, key] {
+        /// The domain it is for.
+        host: Domain = Domain::unset();
+        /// File with the certificate and its intermediates, PEM.
+        chain: PathBuf = PathBuf::new();
+        /// File with the private key, PEM.
+        key: PathBuf = PathBuf::new();
+    }
+}
+
+section! {
+    /// How users prove who they are.
+    Auth {
+        /// SASL mechanisms offered, strongest first.
+        mechanisms: Vec<Mechanism> = vec![
+            Mechanism::ScramSha256Plus,
+            Mechanism::ScramSha256,
+            Mechanism::ScramSha1Plus,
+            Mechanism::ScramSha1,
+        ], NotEmpty;
+        /// Offer PLAIN too, over TLS only. The server then sees passwords.
+        plain: bool = false;
+        /// PBKDF2 iterations of new passwords (RFC 7677 asks for at least 4096).
+        iterations: u32 = 10_000, 4_096..=1_000_000;
+    }
+}
+
+section! {
+    /// Accounts that users make themselves (XEP-0077).
+    Registration {
+        /// Allow it.
+        enabled: bool = false;
+        /// New accounts from one address in an hour.
+        per_address_per_hour: u32 = 3, 1..=100_000;
+        /// New accounts in an hour, from everywhere.
+        per_hour: u32 = 100, 1..=1_000_000;
+    }
+}
+
+section! {
+    /// Every bound the server has.
+    Limits {
+        /// Bytes of a stanza. RFC 6120 13.12 asks for at least 10000.
+        stanza_bytes: usize = 262_144, 10_000..=4_194_304;
+        /// Bytes of a first-level element before authentication.
+        unauthenticated_stanza_bytes: usize = 16_384, 10_000..=262_144;
+        /// Bytes of a stream header.
+        header_bytes: usize = 8_192, 1_024..=65_536;
+        /// Depth of elements in a stanza.
+        depth: usize = 64, 8..=512;
+        /// Attributes of one element.
+        attributes: usize = 64, 8..=1_024;
+        /// Bytes of an element's or attribute's name.
+        name_bytes: usize = 256, 64..=4_096;
+        /// Seconds from a connection's first byte to its login.
+        unauthenticated_seconds: u64 = 30, 5..=600;
+        /// Connections that have not logged in.
+        unauthenticated_total: usize = 4_096, 1..=1_000_000;
+        /// Connections from one address (an IPv6 /64 is one address).
+        connections_per_address: usize = 256, 1..=1_000_000;
+        /// Connections in all.
+        connections_total: usize = 100_000, 1..=10_000_000;
+        /// Stanzas a second from one connection, in the long run. Past it, the connection is read
+        /// more slowly; nothing is lost.
+        stanzas_per_second: u32 = 200, 1..=1_000_000;
+        /// Stanzas that one connection may send at once after a pause.
+        stanzas_burst: u32 = 2_000, 1..=10_000_000;
+        /// Bytes a second from one connection, in the long run.
+        bytes_per_second: u64 = 262_144, 1_024..=1_073_741_824;
+        /// Bytes that one connection may send at once after a pause.
+        bytes_burst: u64 = 1_048_576, 10_000..=1_073_741_824;
+        /// Failed logins on one connection before it is closed (RFC 6120 6.4.5).
+        auth_attempts_per_connection: u32 = 3, 2..=10;
+        /// Failed logins from one address in a minute.
+        auth_failures_per_address_per_minute: u32 = 30, 1..=100_000;
+        /// Failed logins to one account in a minute, from everywhere.
+        auth_failures_per_account_per_minute: u32 = 30, 1..=100_000;
+        /// Password derivations at work at the same time.
+        derivations_running: usize = 2, 1..=64;
+        /// Password derivations that wait; more are refused with temporary-auth-failure.
+        derivations_waiting: usize = 64, 1..=10_000;
+        /// Resources of one user at the same time.
+        resources_per_user: usize = 16, 1..=1_024;
+        /// Contacts in one roster.
+        roster_items: usize = 5_000, 1..=100_000;
+        /// Groups of one contact.
+        roster_groups: usize = 32, 1..=1_024;
+        /// Subscription requests that wait for one user's answer.
+        pending_subscriptions: usize = 500, 1..=100_000;
+        /// Addresses that one session sent directed presence to.
+        directed_presence: usize = 256, 1..=100_000;
+        /// Messages kept for one user who is away. Past it, the sender gets an error.
+        offline_messages: usize = 10_000, 0..=1_000_000;
+        /// Stanzas that wait to be written to one connection.
+        write_queue_stanzas: usize = 1_024, 16..=1_000_000;
+        /// Bytes that wait to be written to one connection.
+        write_queue_bytes: usize = 1_048_576, 65_536..=1_073_741_824;
+        /// Stanzas of one connection that are not handled yet; then it is not read further.
+        max_unhandled: usize = 256, 1..=65_536;
+        /// Entities (users) kept in memory after their last use.
+        entities_cached: usize = 50_000, 16..=10_000_000;
+        /// Seconds after which an unused entity leaves the memory.
+        entity_idle_seconds: u64 = 600, 1..=86_400;
+        /// Entities being loaded from the store at the same time.
+        activations_running: usize = 64, 1..=10_000;
+        /// Entities that wait to be loaded; more are refused with resource-constraint.
+        activations_waiting: usize = 10_000, 1..=1_000_000;
+        /// Events that wait for the home of entities.
+        home_inbox: usize = 4_096, 64..=1_000_000;
+        /// Events that wait for one entity.
+        entity_inbox: usize = 1_024, 16..=1_000_000;
+        /// Calls to the store in flight.
+        store_calls: usize = 256, 1..=100_000;
+        /// Entity capabilities known by hash (XEP-0115).
+        caps_cached: usize = 10_000, 0..=1_000_000;
+        /// Requests of the server to one client that wait for an answer.
+        server_requests: usize = 64, 1..=10_000;
+        /// Connections to the control socket.
+        control_connections: usize = 16, 1..=1_024;
+        /// Bytes of one request on the control socket.
+        control_request_bytes: usize = 65_536, 1_024..=1_048_576;
+    }
+}
+
+section! {
+    /// Acknowledgement and resumption (XEP-0198).
+    StreamManagement {
+        /// Seconds that a session waits for its client to come back.
+        resume_seconds: u64 = 300, 0..=600;
+        /// Bytes of stanzas that one client has not acknowledged.
+        unacked_bytes: usize = 262_144, 16_384..=16_777_216;
+        /// Stanzas that one client has not acknowledged.
+        unacked_stanzas: usize = 2_048, 16..=65_536;
+        /// Milliseconds within which acknowledgements are joined into one.
+        ack_delay_ms: u64 = 100, 0..=1_000;
+        /// Seconds without an answer to a request for acknowledgement after which a connection is
+        /// dead.
+        ack_timeout_seconds: u64 = 60, 5..=600;
+    }
+}
+
+section! {
+    /// The message archive.
+    Archive {
+        /// Keep every message in both users' archives. If false, only what a user has not received
+        /// yet is kept.
+        enabled: bool = true;
+        /// Messages joined in one item when they wait for the same write.
+        batch_messages: usize = 16, 1..=16;
+        /// Bytes of such an item.
+        batch_bytes: usize = 300_000, 10_000..=300_000;
+    }
+}
+
+section! {
+    /// How a node stops.
+    Drain {
+        /// Seconds without a new connection after which a balancer has stopped sending clients; 0
+        /// where no balancer stands in front.
+        settle_seconds: u64 = 0, 0..=3_600;
+        /// Seconds after which a stopping node exits, whatever is left.
+        deadline_seconds: u64 = 60, 1..=7_200;
+        /// Connections closed a second.
+        closes_per_second: u32 = 500, 1..=1_000_000;
+    }
+}
+
+section! {
+    /// This node among others.
+    Cluster {
+        /// Name of this node; the instance id on EC2, the host name elsewhere.
+        node: Option<String> = None, NODE;
+        /// Address that other nodes reach this one at; the private address on EC2.
+        address: Option<String> = None;
+        /// Availability zone of this node.
+        zone: Option<String> = None;
+        /// Milliseconds without a renewal after which a node may be removed.
+        lease_ms: u64 = 3_000, 500..=60_000;
+        /// Milliseconds between renewals; at most half of the lease.
+        renew_ms: u64 = 1_000, 100..=30_000;
+    }
+}
+
+section! {
+    /// Logging.
+    Log {
+        /// How lines look; `auto` is text on a terminal and JSON otherwise.
+        format: LogFormat = LogFormat::Auto;
+        /// Least severity.
+        level: LogLevel = LogLevel::Info;
+    }
+}
+
+section! {
+    /// The process.
+    Process {
+        /// Worker threads; 0 is one for each processor.
+        threads: usize = 0, 0..=1_024;
+    }
+}
+
+fn everywhere(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
+}
+
+/// Table names are `<prefix>-<table>` with at most 255 of these characters (DynamoDB).
+const PREFIX: Checked<str> = Checked(
+    |t| {
+        let ok = t
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if ok && (1..=200).contains(&t.len()) {
+            return Ok(());
+        }
+        Err("a prefix has 1 to 200 of the characters a-z A-Z 0-9 - _ .".into())
+    },
+    "1 to 200 of a-z A-Z 0-9 - _ .",
+);
+
+const REGION: Checked<str> = Checked(
+    |t| {
+        let ok = t
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if ok && t.contains('-') && t.len() <= 32 {
+            return Ok(());
+        }
+        Err(format!(
+            "`{t}` is not a region; a region looks like `eu-west-1`"
+        ))
+    },
+    "as in `eu-west-1`",
+);
+
+const ACCOUNT: Checked<str> = Checked(
+    |t| {
+        if t.len() == 12 && t.bytes().all(|b| b.is_ascii_digit()) {
+            return Ok(());
+        }
+        Err("an AWS account has 12 digits".into())
+    },
+    "12 digits",
+);
+
+const URL: Checked<str> = Checked(
+    |t| {
+        let rest = t
+            .strip_prefix("http://")
+            .or_else(|| t.strip_prefix("https://"));
+        match rest {
+            Some(host) if !host.is_empty() && !host.contains(char::is_whitespace) => Ok(()),
+            _ => Err("expected a URL that starts with http:// or https://".into()),
+        }
+    },
+    "http:// or https://",
+);
+
+const NODE: Checked<str> = Checked(
+    |t| {
+        let ok = t
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if ok && t.len() <= 64 {
+            return Ok(());
+        }
+        Err("a node name has at most 64 of the characters a-z A-Z 0-9 - _ .".into())
+    },
+    "up to 64 of a-z A-Z 0-9 - _ .",
+);
+
+/// `sun_path` of Linux holds 108 bytes with the final zero.
+const SOCKET: SocketPath = SocketPath;
+
+struct SocketPath;
+
+impl crate::option::Rule<PathBuf> for SocketPath {
+    fn check(&self, value: &PathBuf) -> Result<(), crate::Fault> {
+        let bytes = value.as_os_str().len();
+        if bytes <= 107 {
+            return Ok(());
+        }
+        let reason = format!("the path has {bytes} bytes; a unix socket's has at most 107");
+        Err(crate::Fault::Invalid { reason })
+    }
+
+    fn allowed(&self) -> String {
+        "up to 107 bytes".into()
+    }
+}
