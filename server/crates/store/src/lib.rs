@@ -1,1 +1,43 @@
-//! cirrus-store
+//! Tables and blobs: the two abstractions over everything that outlives the process.
+//!
+//! [`Table`] is items under a partition key and a sort key with conditional writes and range
+//! queries; [`Blob`] is objects under a name. Every backend passes the one contract suite in
+//! `contract`, unchanged. Reads are strongly consistent; an expired item is absent to reads and to
+//! conditions alike, whether or not the backend has removed it yet.
+//!
+//! The store never sees a stanza and never interprets an attribute. It has no transaction, no
+//! secondary index and no scan on a user's path, because the provider bills those dearly.
+//!
+//! Limits: see the constants of [`limits`]; every backend refuses what exceeds them in the same
+//! way, so that what works on a laptop works on the provider.
+
+mod attrs;
+mod blob;
+mod check;
+mod dump;
+mod error;
+mod item;
+pub mod limits;
+mod memory;
+mod op;
+mod rules;
+mod size;
+mod table;
+
+use std::{pin::Pin, sync::Arc};
+
+pub use attrs::{Attrs, Name, Value};
+pub use blob::{Blob, BlobEntry, BlobKey, BlobKind, BlobOp, BlobOutcome, BlobPage, Presign};
+pub use dump::{Dump, DumpPage, dump_lines};
+pub use error::{Place, Source, StoreError};
+pub use item::{Item, Key};
+pub use memory::{MemoryBlob, MemoryTable};
+pub use op::{Condition, Direction, Op, Outcome, RequestKind, SkRange};
+pub use size::{read_units, write_units};
+pub use table::{Answer, Table, Usage};
+
+/// A boxed future, as the object-safe traits of this crate return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Where a backend gets the time from, in Unix milliseconds: it decides what is expired.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
