@@ -15,12 +15,14 @@ mod error;
 mod nearest;
 mod node;
 mod option;
+mod reference;
 mod sections;
 mod value;
 
 pub use error::{ConfigError, Fault};
 pub use nearest::nearest;
 pub use option::OptionDoc;
+pub use reference::reference;
 pub use sections::{
     Archive, Auth, Certificate, Cluster, Config, Drain, Limits, Listen, Log, Process, Registration,
     Store, StreamManagement, Tls,
@@ -105,10 +107,11 @@ impl Config {
         out
     }
 
-    /// The first part of the names of tables and buckets: `store.prefix`, else the first domain.
-    pub fn prefix(&self) -> &str {
-        let first = self.domains.first().map_or("", Domain::as_str);
-        self.store.prefix.as_deref().unwrap_or(first)
+    /// The first part of the names of tables and buckets: `store.prefix`, else the first domain
+    /// (Unicode labels as Punycode, the colons of an IPv6 literal as `-`).
+    pub fn prefix(&self) -> String {
+        let first = || domain::ascii(self.domains.first().map_or("", Domain::as_str));
+        self.store.prefix.clone().unwrap_or_else(first)
     }
 
     /// Checks that concern several options.
@@ -174,3 +177,6 @@ fn end_of(text: &str) -> Place {
         column: last.chars().count() as u64 + 1,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,8 +24,8 @@ fn fold(word: &str) -> Vec<char> {
 fn distance(a: &[char], b: &[char]) -> usize {
     let width = b.len() + 1;
     let mut rows: Vec<usize> = vec![0; width * (a.len() + 1)];
-    for j in 0..width {
-        rows[j] = j;
+    for (j, first) in rows.iter_mut().enumerate().take(width) {
+        *first = j;
     }
     for i in 1..=a.len() {
         rows[i * width] = i;

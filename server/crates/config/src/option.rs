@@ -92,6 +92,14 @@ pub(crate) trait Setting: Sized {
     fn describe(doc: OptionDoc, out: &mut Vec<OptionDoc>) {
         out.push(doc);
     }
+    /// The sections of a section, with what each is about.
+    fn sections() -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+    /// What a section is about; empty for other types.
+    fn about() -> String {
+        String::new()
+    }
 }
 
 /// What a value must be beyond its type.
@@ -284,6 +292,9 @@ macro_rules! section {
             pub(crate) const KEYS: &'static [&'static str] = &[$(stringify!($field)),+];
             const REQUIRED: &'static [&'static str] = &[$($(stringify!($required)),+)?];
 
+            /// What the section is about.
+            pub(crate) const ABOUT: &'static [&'static str] = &[$($about),+];
+
             /// All defaults; required options are empty.
             pub(crate) fn initial() -> Self {
                 Self { $($field: $default),+ }
@@ -344,6 +355,15 @@ macro_rules! section {
 
             fn describe(doc: crate::OptionDoc, out: &mut Vec<crate::OptionDoc>) {
                 Self::describe_all(&doc.path, out);
+            }
+
+            fn sections() -> Vec<(&'static str, String)> {
+                let all = [$( (stringify!($field), <$ty as crate::option::Setting>::about()) ),+];
+                all.into_iter().filter(|(_, about)| !about.is_empty()).collect()
+            }
+
+            fn about() -> String {
+                Self::ABOUT.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
             }
         }
     };

@@ -318,18 +318,9 @@ fn everywhere(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
 }
 
-/// Table names are `<prefix>-<table>` with at most 255 of these characters (DynamoDB).
 const PREFIX: Checked<str> = Checked(
-    |t| {
-        let ok = t
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if ok && (1..=200).contains(&t.len()) {
-            return Ok(());
-        }
-        Err("a prefix has 1 to 200 of the characters a-z A-Z 0-9 - _ .".into())
-    },
-    "1 to 200 of a-z A-Z 0-9 - _ .",
+    |t| cirrus_schema::check_prefix(t).map_err(|e| e.to_string()),
+    "1 to 245 of a-z A-Z 0-9 - _ .",
 );
 
 const REGION: Checked<str> = Checked(
