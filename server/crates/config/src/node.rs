@@ -139,9 +139,12 @@ fn classify(error: &YamlError) -> Fault {
         }
         YamlError::Budget { breach, .. } => return budget(breach),
         other => {
-            return Fault::Syntax {
-                reason: one_line(&other.to_string()),
-            };
+            let reason = one_line(&other.to_string());
+            // The parser's own bound on `[[[[` has no variant.
+            if reason.contains("recursion limit") {
+                return too_deep();
+            }
+            return Fault::Syntax { reason };
         }
     };
     Fault::Bomb {
@@ -152,7 +155,7 @@ fn classify(error: &YamlError) -> Fault {
 fn budget(breach: &serde_yaml::budget::BudgetBreach) -> Fault {
     use serde_yaml::budget::BudgetBreach as B;
     let reason = match breach {
-        B::Depth { .. } => format!("sections nested deeper than {MAX_DEPTH}"),
+        B::Depth { .. } => return too_deep(),
         B::Aliases { .. }
         | B::Anchors { .. }
         | B::AliasAnchorRatio { .. }
@@ -166,6 +169,12 @@ fn budget(breach: &serde_yaml::budget::BudgetBreach) -> Fault {
         _ => format!("more than {MAX_NODES} values"),
     };
     Fault::Bomb { reason }
+}
+
+fn too_deep() -> Fault {
+    Fault::Bomb {
+        reason: format!("nested deeper than {MAX_DEPTH}"),
+    }
 }
 
 /// The parser's message without its own idea of the place, on one line.
