@@ -14,8 +14,10 @@
 mod attrs;
 mod blob;
 mod check;
+mod deadline;
 mod dump;
 mod error;
+pub mod fault;
 mod item;
 pub mod limits;
 mod memory;
@@ -28,6 +30,7 @@ use std::{pin::Pin, sync::Arc};
 
 pub use attrs::{Attrs, Name, Value};
 pub use blob::{Blob, BlobEntry, BlobKey, BlobKind, BlobOp, BlobOutcome, BlobPage, Presign};
+pub use deadline::Deadline;
 pub use dump::{Dump, DumpPage, dump_lines};
 pub use error::{Place, Source, StoreError};
 pub use item::{Item, Key};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cirrus_schema::TableId;
 
-use crate::{Item, Key};
+use crate::{Item, Key, Place};
 
 /// What must hold for a write to happen. An expired item counts as absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,6 +194,19 @@ impl Op {
             Op::Delete { key, .. } | Op::Get { key } => Some(key.table),
             Op::Query { table, .. } => Some(*table),
             Op::BatchGet { keys } => keys.first().map(|key| key.table),
+        }
+    }
+
+    /// What an error of this request is about.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        match self {
+            Op::Put { item, .. } => Place::Item(item.key.clone()),
+            Op::Delete { key, .. } | Op::Get { key } => Place::Item(key.clone()),
+            Op::Query { table, pk, .. } => Place::Partition(*table, pk.clone()),
+            Op::BatchGet { keys } => {
+                Place::Table(keys.first().map_or(TableId::Cluster, |key| key.table))
+            }
         }
     }
 }

@@ -192,7 +192,7 @@ mod tests {
 
     fn hits(range: &SkRange, direction: Direction, after: Option<&'static [u8]>) -> String {
         let after = after.map(Bytes::from_static);
-        let Some((first, last)) = bounds(&range, direction, after.as_ref()) else {
+        let Some((first, last)) = bounds(range, direction, after.as_ref()) else {
             return "none".into();
         };
         let all = (b'a'..=b'f').map(|byte| Bytes::copy_from_slice(&[byte]));
