@@ -10,6 +10,7 @@
 //!
 //! Limits: [`MAX_FILE_BYTES`]; nesting, values and aliases as in [`mod@node`].
 
+mod assignments;
 mod domain;
 mod error;
 mod nearest;
@@ -28,6 +29,8 @@ pub use sections::{
     Store, StreamManagement, Tls,
 };
 pub use value::{Backend, Domain, LogFormat, LogLevel, Mechanism, TlsVersion};
+
+use std::collections::BTreeSet;
 
 use node::{Content, Node, Place};
 use option::{Reader, Setting};
@@ -48,31 +51,16 @@ impl Config {
     /// # Errors
     /// Every fault of the file in its order (at most 20); never empty.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, Vec<ConfigError>> {
-        let known = Self::options().into_iter().map(|o| o.path).collect();
-        let mut reader = Reader::new(file_name, known);
-        let node = match screen(text).and_then(|()| Node::parse(text)) {
-            Ok(node) if matches!(node.content, Content::Null) => {
-                reader.report(Place::default(), Fault::Empty);
-                return Err(reader.into_errors());
-            }
-            Ok(node) => node,
-            Err((place, fault)) => {
-                reader.report(place, fault);
-                return Err(reader.into_errors());
-            }
-        };
-        let config = Self::read(&node, &mut reader);
-        match config {
-            Some(config) if !reader.has_errors() => {
-                config.check(&mut reader);
-                if reader.has_errors() {
-                    Err(reader.into_errors())
-                } else {
-                    Ok(config)
-                }
-            }
-            _ => Err(reader.into_errors()),
-        }
+        Given::parse(text, file_name).map(|given| given.config)
+    }
+
+    /// Reads a configuration in the short form: `key=value` lines, where a key is an option's
+    /// path (`limits.depth=32`) or `domain`.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn parse_assignments(text: &str, file_name: &str) -> Result<Self, Vec<ConfigError>> {
+        Given::parse_assignments(text, file_name).map(|given| given.config)
     }
 
     /// As [`Config::parse`], from bytes that may not be text.
@@ -80,18 +68,7 @@ impl Config {
     /// # Errors
     /// As [`Config::parse`]; bytes that are not UTF-8 are named with their place.
     pub fn parse_bytes(bytes: &[u8], file_name: &str) -> Result<Self, Vec<ConfigError>> {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Self::parse(text, file_name),
-            Err(e) => {
-                let good = bytes.get(..e.valid_up_to()).unwrap_or_default();
-                let place = end_of(&String::from_utf8_lossy(good));
-                let bad = bytes.get(e.valid_up_to()).copied().unwrap_or_default();
-                let what = format!("byte 0x{bad:02X} is not UTF-8");
-                let mut reader = Reader::new(file_name, Vec::new());
-                reader.report(place, Fault::Binary { what });
-                Err(reader.into_errors())
-            }
-        }
+        Self::parse(text_of(bytes, file_name)?, file_name)
     }
 
     /// The configuration as YAML, every option written out. `parse` gives the same value again.
@@ -143,6 +120,86 @@ impl Config {
             let reason = "smaller than one stanza (limits.stanza_bytes)";
             reader.report_option("limits.write_queue_bytes", reason);
         }
+    }
+}
+
+/// A configuration, and which of its options the file gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Given {
+    /// The configuration, defaults filled in.
+    pub config: Config,
+    /// Paths of the options and sections that the file gave (`listen`, `listen.c2s`).
+    pub paths: BTreeSet<String>,
+}
+
+impl Given {
+    /// As [`Config::parse`].
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, Vec<ConfigError>> {
+        read(text, file_name, |text, _| Node::parse(text))
+    }
+
+    /// As [`Config::parse_assignments`].
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn parse_assignments(text: &str, file_name: &str) -> Result<Self, Vec<ConfigError>> {
+        read(text, file_name, assignments::tree)
+    }
+
+    /// Whether the file gave this option.
+    pub fn has(&self, path: &str) -> bool {
+        self.paths.contains(path)
+    }
+}
+
+/// The bytes as text, or where they are none.
+///
+/// # Errors
+/// One error that names the first byte that is not UTF-8 and its place.
+pub fn text_of<'b>(bytes: &'b [u8], file_name: &str) -> Result<&'b str, Vec<ConfigError>> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        let good = bytes.get(..e.valid_up_to()).unwrap_or_default();
+        let place = end_of(&String::from_utf8_lossy(good));
+        let bad = bytes.get(e.valid_up_to()).copied().unwrap_or_default();
+        let what = format!("byte 0x{bad:02X} is not UTF-8");
+        let mut reader = Reader::new(file_name, Vec::new());
+        reader.report(place, Fault::Binary { what });
+        reader.into_errors()
+    })
+}
+
+type Parser = fn(&str, &[OptionDoc]) -> Result<Node, (Place, Fault)>;
+
+fn read(text: &str, file_name: &str, parser: Parser) -> Result<Given, Vec<ConfigError>> {
+    let options = Config::options();
+    let known = options.iter().map(|o| o.path.clone()).collect();
+    let mut reader = Reader::new(file_name, known);
+    let node = match screen(text).and_then(|()| parser(text, &options)) {
+        Ok(node) if matches!(node.content, Content::Null) => {
+            reader.report(Place::default(), Fault::Empty);
+            return Err(reader.into_errors());
+        }
+        Ok(node) => node,
+        Err((place, fault)) => {
+            reader.report(place, fault);
+            return Err(reader.into_errors());
+        }
+    };
+    let config = Config::read(&node, &mut reader);
+    match config {
+        Some(config) if !reader.has_errors() => {
+            config.check(&mut reader);
+            let paths = reader.given();
+            if reader.has_errors() {
+                Err(reader.into_errors())
+            } else {
+                Ok(Given { config, paths })
+            }
+        }
+        _ => Err(reader.into_errors()),
     }
 }
 

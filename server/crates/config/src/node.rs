@@ -66,6 +66,21 @@ impl Node {
         Ok(spanned.into())
     }
 
+    /// Maps every place in the tree.
+    pub(crate) fn move_by(&mut self, shift: &impl Fn(Place) -> Place) {
+        self.place = shift(self.place);
+        match &mut self.content {
+            Content::List(items) => items.iter_mut().for_each(|n| n.move_by(shift)),
+            Content::Map(entries) => {
+                for (key, node) in entries {
+                    key.place = shift(key.place);
+                    node.move_by(shift);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// What stands here, in words for a message.
     pub(crate) fn found(&self) -> String {
         match &self.content {

@@ -1,7 +1,7 @@
 //! The machinery behind the table of options: one `section!` per section gives the struct, its
 //! defaults, its reader, its rendering and its documentation.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
@@ -168,6 +168,11 @@ impl Reader {
 
     pub(crate) fn has_errors(&self) -> bool {
         !self.errors.is_empty()
+    }
+
+    /// The paths of the options and sections that the file gave.
+    pub(crate) fn given(&self) -> BTreeSet<String> {
+        self.places.keys().cloned().collect()
     }
 
     /// The errors in the order of the file.
