@@ -1,0 +1,98 @@
+//! Character classes of XML 1.0 (fifth edition) and Namespaces in XML 1.0.
+
+/// May begin a name; every byte of a character that is not ASCII counts.
+pub(crate) const NAME_START: u8 = 1;
+/// May stand in a name; the same.
+pub(crate) const NAME: u8 = 2;
+/// White space.
+pub(crate) const SPACE: u8 = 4;
+/// In text needs a closer look: markup, a reference, `]`, a forbidden character or the first
+/// byte of one.
+pub(crate) const TEXT: u8 = 8;
+/// In an attribute's value needs a closer look: a quote, `<`, a reference, a forbidden character
+/// or the first byte of one.
+pub(crate) const VALUE: u8 = 16;
+/// In a CDATA section needs a closer look: `]`, a forbidden character or the first byte of one.
+pub(crate) const CDATA: u8 = 32;
+
+/// The classes of every byte.
+static CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            b'\t' | b'\n' | b'\r' | b' ' => SPACE,
+            // A character that may not occur at all.
+            0..0x20 => TEXT | VALUE | CDATA,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => NAME_START | NAME,
+            b'0'..=b'9' | b'-' | b'.' => NAME,
+            b'<' | b'&' => TEXT | VALUE,
+            b'"' | b'\'' => VALUE,
+            b']' => TEXT | CDATA,
+            // U+FFFE and U+FFFF, the only others that may not occur, begin with it.
+            0xEF => TEXT | VALUE | CDATA | NAME_START | NAME,
+            0x80.. => NAME_START | NAME,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    table
+}
+
+pub(crate) fn is(byte: u8, class: u8) -> bool {
+    CLASSES[usize::from(byte)] & class != 0
+}
+
+/// The end of the bytes from `at` on that are not of `class`.
+pub(crate) fn skip_until(bytes: &[u8], at: usize, class: u8) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest
+        .iter()
+        .position(|&byte| is(byte, class))
+        .unwrap_or(rest.len())
+}
+
+/// The end of the bytes from `at` on that are all of `class`.
+pub(crate) fn skip_while(bytes: &[u8], at: usize, class: u8) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest
+        .iter()
+        .position(|&byte| !is(byte, class))
+        .unwrap_or(rest.len())
+}
+
+/// Whether the bytes at `at` are U+FFFE or U+FFFF.
+pub(crate) fn is_noncharacter(bytes: &[u8], at: usize) -> bool {
+    matches!(bytes.get(at..at + 3), Some([0xEF, 0xBF, 0xBE | 0xBF]))
+}
+
+/// XML 1.0 production 2.
+pub(crate) fn is_char(c: char) -> bool {
+    !matches!(c, '\0'..='\u{8}' | '\u{B}' | '\u{C}' | '\u{E}'..='\u{1F}' | '\u{FFFE}' | '\u{FFFF}')
+}
+
+/// XML 1.0 production 4, without the colon.
+fn is_name_start(c: char) -> bool {
+    matches!(c,
+        'a'..='z' | 'A'..='Z' | '_'
+        | '\u{C0}'..='\u{D6}' | '\u{D8}'..='\u{F6}' | '\u{F8}'..='\u{2FF}'
+        | '\u{370}'..='\u{37D}' | '\u{37F}'..='\u{1FFF}' | '\u{200C}'..='\u{200D}'
+        | '\u{2070}'..='\u{218F}' | '\u{2C00}'..='\u{2FEF}' | '\u{3001}'..='\u{D7FF}'
+        | '\u{F900}'..='\u{FDCF}' | '\u{FDF0}'..='\u{FFFD}' | '\u{10000}'..='\u{EFFFF}')
+}
+
+/// XML 1.0 production 4a, without the colon.
+fn is_name(c: char) -> bool {
+    is_name_start(c)
+        || matches!(c,
+            '0'..='9' | '-' | '.' | '\u{B7}'
+            | '\u{300}'..='\u{36F}' | '\u{203F}'..='\u{2040}')
+}
+
+/// Whether it is a name without colon (Namespaces in XML production 4).
+pub(crate) fn is_nc_name(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars.next().is_some_and(is_name_start) && chars.all(is_name)
+}

@@ -1,0 +1,458 @@
+//! Reading a checked stanza: a cursor that cuts elements out of the bytes on demand.
+//!
+//! On bytes that were not checked nothing here panics, but what comes out is unspecified.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use memchr::{memchr, memchr3, memmem};
+
+use crate::chars::{self, SPACE};
+use crate::error::{XmlError, not_well_formed};
+use crate::{Scope, XML_NS, XMLNS_NS, decode};
+
+const CDATA_START: &str = "<![CDATA[";
+const CDATA_END: &str = "]]>";
+
+/// One element. Holds no copy of its text; a clone costs at most two reference counts.
+#[derive(Clone)]
+pub struct Element<'a> {
+    /// From `<` to `>`.
+    raw: &'a str,
+    /// With its prefix.
+    name: &'a str,
+    /// Between the name and the end of the start tag.
+    attributes: &'a str,
+    inner: &'a str,
+    ns: Uri<'a>,
+    context: Context<'a>,
+}
+
+/// A namespace name: decoded, in the rare case that it has references.
+#[derive(Clone)]
+enum Uri<'a> {
+    Plain(&'a str),
+    Decoded(Arc<str>),
+}
+
+/// What is declared for the content of an element.
+#[derive(Clone)]
+struct Context<'a> {
+    default: Uri<'a>,
+    declared: Option<Arc<Declared<'a>>>,
+    scope: Option<&'a Scope>,
+}
+
+/// The prefixes that one element declares, and those around it.
+struct Declared<'a> {
+    own: Vec<(&'a str, Uri<'a>)>,
+    outer: Option<Arc<Declared<'a>>>,
+}
+
+impl<'a> Element<'a> {
+    /// The element that `bytes` are, in a context that has a default namespace and no prefixes.
+    ///
+    /// # Errors
+    /// When they are not one element from the first to the last byte.
+    pub fn parse(bytes: &'a [u8], inherited_default_ns: &'a str) -> Result<Element<'a>, XmlError> {
+        Element::whole(bytes, &Context::new(inherited_default_ns, None))
+    }
+
+    /// The element that `bytes` are, inside a stream.
+    ///
+    /// # Errors
+    /// When they are not one element from the first to the last byte.
+    pub fn parse_in(bytes: &'a [u8], scope: &'a Scope) -> Result<Element<'a>, XmlError> {
+        Element::whole(bytes, &Context::new(&scope.default, Some(scope)))
+    }
+
+    fn whole(bytes: &'a [u8], context: &Context<'a>) -> Result<Element<'a>, XmlError> {
+        let text = std::str::from_utf8(bytes).map_err(|e| XmlError::InvalidEncoding {
+            at: e.valid_up_to(),
+        })?;
+        match Element::cut(text, context) {
+            Some(element) if element.raw.len() == text.len() => Ok(element),
+            _ => not_well_formed("one element was expected", 0),
+        }
+    }
+
+    /// The element at the start of `text`.
+    fn cut(text: &'a str, context: &Context<'a>) -> Option<Element<'a>> {
+        let (tag_end, is_empty) = tag_end(text)?;
+        let raw = if is_empty {
+            &text[..tag_end]
+        } else {
+            &text[..element_end(text)?]
+        };
+        let inside = text.get(1..tag_end - 1 - usize::from(is_empty))?;
+        let name_end = inside.find(is_space).unwrap_or(inside.len());
+        let (name, attributes) = inside.split_at(name_end);
+        // The end tag is the last thing in `raw`, and it has no `<` inside.
+        let inner = if is_empty {
+            ""
+        } else {
+            raw.get(tag_end..raw.rfind('<')?)?
+        };
+        let context = context.inside(attributes);
+        let ns = match name.split_once(':') {
+            Some((prefix, _)) => context.resolve(prefix),
+            None => context.default.clone(),
+        };
+        Some(Element {
+            raw,
+            name,
+            attributes,
+            inner,
+            ns,
+            context,
+        })
+    }
+
+    /// The local name.
+    pub fn name(&self) -> &'a str {
+        local(self.name)
+    }
+
+    /// The namespace; empty if there is none, or its prefix is not declared.
+    pub fn ns(&self) -> &str {
+        self.ns.as_str()
+    }
+
+    /// Whether it has this local name and namespace.
+    pub fn is(&self, name: &str, ns: &str) -> bool {
+        self.name() == name && self.ns() == ns
+    }
+
+    /// The decoded value of an attribute, by its name as written (`xml:lang` with its prefix).
+    pub fn attr(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.attributes()
+            .find(|a| a.name == name)
+            .map(|a| a.value())
+    }
+
+    /// All attributes in order, namespace declarations among them.
+    pub fn attributes(&self) -> Attributes<'a> {
+        Attributes {
+            rest: self.attributes,
+        }
+    }
+
+    /// The child elements in order.
+    pub fn children(&self) -> Children<'a> {
+        Children {
+            nodes: self.nodes(),
+        }
+    }
+
+    /// The first child element of this local name and namespace.
+    pub fn child(&self, name: &str, ns: &str) -> Option<Element<'a>> {
+        self.children().find(|child| child.is(name, ns))
+    }
+
+    /// The character data directly inside, decoded and joined; that of child elements is not
+    /// part of it.
+    pub fn text(&self) -> Cow<'a, str> {
+        let mut pieces = self.nodes().filter_map(|node| match node {
+            Node::Text(text) => Some((text, false)),
+            Node::Cdata(text) => Some((text, true)),
+            Node::Element(_) => None,
+        });
+        let Some((first, is_cdata)) = pieces.next() else {
+            return Cow::Borrowed("");
+        };
+        let second = pieces.next();
+        let is_plain = !first
+            .bytes()
+            .any(|b| b == b'\r' || (b == b'&' && !is_cdata));
+        if second.is_none() && is_plain {
+            return Cow::Borrowed(first);
+        }
+        let mut text = String::with_capacity(self.inner.len());
+        decode::push_text(first, is_cdata, &mut text);
+        for (piece, is_cdata) in second.into_iter().chain(pieces) {
+            decode::push_text(piece, is_cdata, &mut text);
+        }
+        Cow::Owned(text)
+    }
+
+    /// Its bytes, tags included. They mean the same elsewhere only if they use no prefix and no
+    /// default namespace from around them: see [`Element::standalone`].
+    pub fn raw(&self) -> &'a [u8] {
+        self.raw.as_bytes()
+    }
+
+    /// What is between its tags.
+    pub fn inner(&self) -> &'a [u8] {
+        self.inner.as_bytes()
+    }
+
+    pub(crate) fn nodes(&self) -> Nodes<'a> {
+        Nodes {
+            rest: self.inner,
+            context: self.context.clone(),
+        }
+    }
+
+    /// The namespace of a prefix where this element's attributes stand.
+    pub(crate) fn resolve(&self, prefix: &str) -> Cow<'_, str> {
+        Cow::Owned(self.context.resolve(prefix).as_str().to_owned())
+    }
+}
+
+impl fmt::Debug for Element<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{{}}}{}", self.ns(), self.raw)
+    }
+}
+
+/// The child elements of a fragment: what is between the tags of an element whose default
+/// namespace is `default_ns`, inside a stream of that scope.
+pub fn children<'a>(inner: &'a [u8], default_ns: &'a str, scope: &'a Scope) -> Children<'a> {
+    Children::new(inner, Context::new(default_ns, Some(scope)))
+}
+
+/// An iterator over elements beside one another.
+#[derive(Clone)]
+pub struct Children<'a> {
+    nodes: Nodes<'a>,
+}
+
+impl<'a> Children<'a> {
+    /// The child elements of a fragment: what is between the tags of an element whose default
+    /// namespace is `default_ns`, in a context without prefixes.
+    pub fn of_fragment(inner: &'a [u8], default_ns: &'a str) -> Children<'a> {
+        Children::new(inner, Context::new(default_ns, None))
+    }
+
+    fn new(inner: &'a [u8], context: Context<'a>) -> Children<'a> {
+        let rest = std::str::from_utf8(inner).unwrap_or_default();
+        Children {
+            nodes: Nodes { rest, context },
+        }
+    }
+}
+
+impl<'a> Iterator for Children<'a> {
+    type Item = Element<'a>;
+
+    fn next(&mut self) -> Option<Element<'a>> {
+        self.nodes.find_map(|node| match node {
+            Node::Element(element) => Some(element),
+            Node::Text(_) | Node::Cdata(_) => None,
+        })
+    }
+}
+
+/// A piece of an element's content.
+pub(crate) enum Node<'a> {
+    /// Character data, not decoded.
+    Text(&'a str),
+    /// The inside of a CDATA section.
+    Cdata(&'a str),
+    Element(Element<'a>),
+}
+
+#[derive(Clone)]
+pub(crate) struct Nodes<'a> {
+    rest: &'a str,
+    context: Context<'a>,
+}
+
+impl<'a> Iterator for Nodes<'a> {
+    type Item = Node<'a>;
+
+    fn next(&mut self) -> Option<Node<'a>> {
+        let text = self.rest;
+        if text.is_empty() {
+            return None;
+        }
+        if !text.starts_with('<') {
+            let (piece, rest) = text.split_at(memchr(b'<', text.as_bytes()).unwrap_or(text.len()));
+            self.rest = rest;
+            return Some(Node::Text(piece));
+        }
+        // An end where none should be leaves nothing.
+        self.rest = "";
+        if let Some(content) = text.strip_prefix(CDATA_START) {
+            let (piece, rest) = content.split_once(CDATA_END)?;
+            self.rest = rest;
+            return Some(Node::Cdata(piece));
+        }
+        let element = Element::cut(text, &self.context)?;
+        self.rest = &text[element.raw.len()..];
+        Some(Node::Element(element))
+    }
+}
+
+/// An attribute as it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Attribute<'a> {
+    /// With its prefix.
+    pub name: &'a str,
+    /// Between the quotes, not decoded.
+    pub raw_value: &'a str,
+    verbatim: &'a str,
+}
+
+impl<'a> Attribute<'a> {
+    /// The decoded value.
+    pub fn value(&self) -> Cow<'a, str> {
+        decode::value(self.raw_value)
+    }
+
+    /// From the first byte of the name to the closing quote.
+    pub fn raw(&self) -> &'a [u8] {
+        self.verbatim.as_bytes()
+    }
+
+    /// The prefix, if it is not a namespace declaration.
+    pub(crate) fn prefix(&self) -> Option<&'a str> {
+        self.name
+            .split_once(':')
+            .map(|(prefix, _)| prefix)
+            .filter(|p| *p != "xmlns")
+    }
+}
+
+/// An iterator over the attributes of an element.
+#[derive(Clone, Debug)]
+pub struct Attributes<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = Attribute<'a>;
+
+    fn next(&mut self) -> Option<Attribute<'a>> {
+        let text = std::mem::take(&mut self.rest).trim_start_matches(is_space);
+        let equals = memchr(b'=', text.as_bytes())?;
+        let name = text[..equals].trim_end_matches(is_space);
+        let value = text[equals + 1..].trim_start_matches(is_space);
+        let quote = value.bytes().next().filter(|q| matches!(q, b'"' | b'\''))?;
+        let value = &value[1..];
+        let end = memchr(quote, value.as_bytes())?;
+        self.rest = &value[end + 1..];
+        let verbatim = &text[..text.len() - self.rest.len()];
+        Some(Attribute {
+            name,
+            raw_value: &value[..end],
+            verbatim,
+        })
+    }
+}
+
+impl<'a> Uri<'a> {
+    fn new(raw: &'a str) -> Uri<'a> {
+        match decode::value(raw) {
+            Cow::Borrowed(text) => Uri::Plain(text),
+            Cow::Owned(text) => Uri::Decoded(text.into()),
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Uri::Plain(text) => text,
+            Uri::Decoded(text) => text,
+        }
+    }
+}
+
+impl<'a> Context<'a> {
+    fn new(default: &'a str, scope: Option<&'a Scope>) -> Context<'a> {
+        Context {
+            default: Uri::Plain(default),
+            declared: None,
+            scope,
+        }
+    }
+
+    /// The context inside an element with these attributes.
+    fn inside(&self, attributes: &'a str) -> Context<'a> {
+        let mut inside = self.clone();
+        // Most elements declare nothing, or a default namespace.
+        if memmem::find(attributes.as_bytes(), b"xmlns").is_none() {
+            return inside;
+        }
+        let mut own = Vec::new();
+        for attribute in (Attributes { rest: attributes }) {
+            if attribute.name == "xmlns" {
+                inside.default = Uri::new(attribute.raw_value);
+            } else if let Some(prefix) = attribute.name.strip_prefix("xmlns:") {
+                own.push((prefix, Uri::new(attribute.raw_value)));
+            }
+        }
+        if !own.is_empty() {
+            let outer = inside.declared.take();
+            inside.declared = Some(Arc::new(Declared { own, outer }));
+        }
+        inside
+    }
+
+    fn resolve(&self, prefix: &str) -> Uri<'a> {
+        let mut declared = self.declared.as_deref();
+        while let Some(level) = declared {
+            if let Some((_, uri)) = level.own.iter().find(|(p, _)| *p == prefix) {
+                return uri.clone();
+            }
+            declared = level.outer.as_deref();
+        }
+        match prefix {
+            "xml" => Uri::Plain(XML_NS),
+            "xmlns" => Uri::Plain(XMLNS_NS),
+            _ => Uri::Plain(
+                self.scope
+                    .and_then(|s| s.prefix(prefix))
+                    .unwrap_or_default(),
+            ),
+        }
+    }
+}
+
+fn is_space(c: char) -> bool {
+    c.is_ascii() && chars::is(c as u8, SPACE)
+}
+
+fn local(name: &str) -> &str {
+    name.split_once(':').map_or(name, |(_, local)| local)
+}
+
+/// The end of the start tag at the start of `text`, and whether it is an empty element.
+fn tag_end(text: &str) -> Option<(usize, bool)> {
+    let bytes = text.as_bytes();
+    if !matches!(bytes, [b'<', second, ..] if !matches!(second, b'/' | b'!' | b'?' | b'>')) {
+        return None;
+    }
+    let mut at = 1;
+    loop {
+        at += memchr3(b'>', b'"', b'\'', bytes.get(at..)?)?;
+        if bytes[at] == b'>' {
+            return Some((at + 1, bytes[at - 1] == b'/'));
+        }
+        at += 1 + memchr(bytes[at], &bytes[at + 1..])? + 1;
+    }
+}
+
+/// The end of the element at the start of `text`.
+fn element_end(text: &str) -> Option<usize> {
+    let mut at = 0;
+    let mut depth = 0usize;
+    loop {
+        let rest = text.get(at..)?;
+        at += memchr(b'<', rest.as_bytes())?;
+        let rest = &text[at..];
+        if rest.starts_with("</") {
+            at += memchr(b'>', rest.as_bytes())? + 1;
+            depth = depth.checked_sub(1)?;
+        } else if let Some(content) = rest.strip_prefix(CDATA_START) {
+            at += CDATA_START.len() + content.find(CDATA_END)? + CDATA_END.len();
+        } else {
+            let (end, is_empty) = tag_end(rest)?;
+            at += end;
+            depth += usize::from(!is_empty);
+        }
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+}
