@@ -1,0 +1,80 @@
+//! How the rest of the process speaks to the home.
+
+use cirrus_jid::BareJid;
+use cirrus_router::home::Census;
+use cirrus_router::{PipeEvent, PipeId, PipeOut};
+use tokio::sync::{mpsc, oneshot};
+
+/// The home has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server is stopping")]
+pub struct Gone;
+
+/// A message to the task that owns the home.
+pub(crate) enum Message {
+    Attach(PipeId, mpsc::Sender<PipeOut>),
+    Pipe(PipeId, PipeEvent),
+    Erase(BareJid, oneshot::Sender<Result<(), String>>),
+    Census(oneshot::Sender<Census>),
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// Speaks to the home. Cheap to clone.
+#[derive(Clone)]
+pub struct HomeHandle {
+    pub(crate) inbox: mpsc::Sender<Message>,
+}
+
+impl HomeHandle {
+    /// Introduces a pipe: what the home has for it goes into `queue`. A pipe whose queue is full
+    /// is taken as broken and its queue is dropped.
+    ///
+    /// # Errors
+    /// [`Gone`] when the server is stopping.
+    pub async fn attach(&self, pipe: PipeId, queue: mpsc::Sender<PipeOut>) -> Result<(), Gone> {
+        self.tell(Message::Attach(pipe, queue)).await
+    }
+
+    /// Tells the home what a pipe has; waits while the home's queue is full.
+    ///
+    /// # Errors
+    /// [`Gone`] when the server is stopping.
+    pub async fn send(&self, pipe: PipeId, event: PipeEvent) -> Result<(), Gone> {
+        self.tell(Message::Pipe(pipe, event)).await
+    }
+
+    /// Ends the account's sessions and erases what it owns outside the accounts table.
+    ///
+    /// # Errors
+    /// Why it could not be finished; it may be repeated.
+    pub async fn erase(&self, user: BareJid) -> Result<(), String> {
+        let (answer, wait) = oneshot::channel();
+        let sent = self.tell(Message::Erase(user, answer)).await;
+        sent.map_err(|gone| gone.to_string())?;
+        wait.await.map_err(|_| Gone.to_string())?
+    }
+
+    /// Counts of what is in memory.
+    ///
+    /// # Errors
+    /// [`Gone`] when the server is stopping.
+    pub async fn census(&self) -> Result<Census, Gone> {
+        let (answer, wait) = oneshot::channel();
+        self.tell(Message::Census(answer)).await?;
+        wait.await.map_err(|_| Gone)
+    }
+
+    /// Ends every session and waits until what they leave is durable, or the home's own deadline
+    /// for that has passed.
+    pub async fn shutdown(&self) {
+        let (answer, wait) = oneshot::channel();
+        if self.tell(Message::Shutdown(answer)).await.is_ok() {
+            // An error means that the home is gone already, which is what was asked for.
+            let _ = wait.await;
+        }
+    }
+
+    async fn tell(&self, message: Message) -> Result<(), Gone> {
+        self.inbox.send(message).await.map_err(|_| Gone)
+    }
+}

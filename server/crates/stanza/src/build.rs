@@ -1,0 +1,94 @@
+//! Stanzas that the server itself makes: replies, errors, pushes.
+
+use bytes::Bytes;
+use cirrus_jid::Jid;
+
+use crate::error::StanzaError;
+use crate::name::intern;
+use crate::stanza::{Kind, Stanza, Ty};
+
+impl Stanza {
+    /// A stanza without addresses or content.
+    pub fn new(kind: Kind, ty: Ty) -> Self {
+        Self {
+            kind,
+            ty,
+            id: None,
+            to: None,
+            from: None,
+            lang: None,
+            extra: Bytes::new(),
+            payload: None,
+            raw: Bytes::new(),
+            inner: 0..0,
+        }
+    }
+
+    /// Sets the recipient.
+    #[must_use]
+    pub fn to(mut self, to: impl Into<Jid>) -> Self {
+        self.to = Some(to.into());
+        self
+    }
+
+    /// Sets the sender.
+    #[must_use]
+    pub fn from(mut self, from: impl Into<Jid>) -> Self {
+        self.from = Some(from.into());
+        self
+    }
+
+    /// Sets the id.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<Box<str>>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Replaces everything between the root's tags. `inner` is well-formed content in the
+    /// default namespace `jabber:client` that needs no prefix from outside.
+    #[must_use]
+    pub fn content(mut self, inner: impl Into<Bytes>) -> Self {
+        self.raw = inner.into();
+        self.inner = 0..self.raw.len();
+        self.extra = Bytes::new();
+        self.payload = None;
+        let first = self.children().next().map(|child| (intern(child.name()), intern(child.ns())));
+        self.payload = first;
+        self
+    }
+
+    /// The same stanza with `child` put behind its other children.
+    #[must_use]
+    pub fn with_child(&self, child: &[u8]) -> Self {
+        let mut raw = Vec::with_capacity(self.inner.len() + child.len());
+        raw.extend_from_slice(self.inner());
+        raw.extend_from_slice(child);
+        let mut copy = self.clone();
+        copy.inner = 0..raw.len();
+        copy.raw = raw.into();
+        copy
+    }
+
+    /// The empty `result` that answers this request, addresses swapped.
+    pub fn reply(&self) -> Self {
+        let mut reply = Self::new(self.kind, Ty::Result);
+        reply.id.clone_from(&self.id);
+        reply.to.clone_from(&self.from);
+        reply.from.clone_from(&self.to);
+        reply
+    }
+
+    /// The `error` that answers this stanza, addresses swapped, without the original content:
+    /// RFC 6120 section 8.3.1 leaves it to the server, and a bounce must not double traffic.
+    pub fn error(&self, error: &StanzaError) -> Self {
+        let mut reply = self.reply();
+        reply.ty = Ty::Error;
+        reply.content(error.to_xml())
+    }
+
+    /// Whether an error may answer it: never an error or a result (RFC 6120 section 8.3.1).
+    pub fn may_bounce(&self) -> bool {
+        !matches!(self.ty, Ty::Error | Ty::Result)
+    }
+}

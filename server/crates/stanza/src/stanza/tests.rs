@@ -1,0 +1,83 @@
+use cirrus_xml::Limits;
+
+use super::*;
+
+fn read(xml: &str) -> Result<Stanza, Refused> {
+    let bytes = Bytes::copy_from_slice(xml.as_bytes());
+    let scope = Scope::client();
+    let checked = cirrus_xml::check(&bytes, &scope, &Limits::DEFAULT).unwrap();
+    Stanza::from_checked(&bytes, &checked, &scope).unwrap()
+}
+
+fn write(stanza: &Stanza) -> String {
+    String::from_utf8(stanza.to_bytes()).unwrap()
+}
+
+#[test]
+fn a_stanza_is_written_with_a_new_root_around_the_same_content() {
+    let mut stanza = read(
+        "<message to='Romeo@Example.net' id='a&amp;b' type=\"chat\" xml:lang='en' xmlns:x='y' \
+         x:z='1'><body>hi &lt; there</body><x:other/></message>",
+    )
+    .unwrap();
+    assert_eq!((stanza.kind, stanza.ty), (Kind::Message, Ty::Chat));
+    assert!(stanza.is_payload("body", ns::CLIENT));
+    stanza.from = Some(Jid::parse("juliet@example.com/balcony").unwrap());
+    assert_eq!(
+        write(&stanza),
+        "<message type='chat' id='a&amp;b' to='romeo@example.net' \
+         from='juliet@example.com/balcony' xml:lang='en' xmlns:x='y' x:z='1'>\
+         <body>hi &lt; there</body><x:other/></message>"
+    );
+    assert_eq!(stanza.child("other", "y").map(|e| e.name().to_owned()), Some("other".into()));
+    let stored = Stanza::from_stored(&stanza.to_bytes().into()).unwrap();
+    assert_eq!(write(&stored), write(&stanza));
+}
+
+#[test]
+fn what_has_no_content_closes_itself() {
+    assert_eq!(write(&read("<presence></presence>").unwrap()), "<presence/>");
+}
+
+#[test]
+fn a_child_is_appended_behind_the_others() {
+    let stanza = read("<message><body>a</body></message>").unwrap().with_child(b"<b/>");
+    assert_eq!(write(&stanza), "<message><body>a</body><b/></message>");
+    assert_eq!(stanza.children().count(), 2);
+}
+
+#[test]
+fn malformed_stanzas_are_refused_with_the_error_to_answer() {
+    for (xml, condition, answered) in [
+        ("<message to='@'/>", Condition::JidMalformed, true),
+        ("<message type='error' to='@'/>", Condition::JidMalformed, false),
+        ("<iq type='get'><a xmlns='b'/></iq>", Condition::BadRequest, true),
+        ("<iq id='1'><a xmlns='b'/></iq>", Condition::BadRequest, true),
+        ("<iq id='1' type='get'/>", Condition::BadRequest, true),
+        ("<iq id='1' type='set'><a xmlns='b'/><a xmlns='b'/></iq>", Condition::BadRequest, true),
+        ("<iq id='1' type='result'><a xmlns='b'/><c xmlns='d'/></iq>", Condition::BadRequest, false),
+        ("<presence type='there'/>", Condition::BadRequest, true),
+    ] {
+        let refused = read(xml).unwrap_err();
+        assert_eq!(refused.error.condition, condition, "{xml}");
+        assert_eq!(refused.reply.is_some(), answered, "{xml}");
+    }
+}
+
+#[test]
+fn an_error_names_condition_type_and_text() {
+    let stanza = read("<iq id='1' type='get' to='example.com'><a xmlns='b'/></iq>").unwrap();
+    let error = StanzaError::new(Condition::ItemNotFound, "no <such> thing");
+    assert_eq!(
+        write(&stanza.error(&error)),
+        "<iq type='error' id='1' from='example.com'><error type='cancel'><item-not-found \
+         xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><text \
+         xmlns='urn:ietf:params:xml:ns:xmpp-stanzas' xml:lang='en'>no &lt;such&gt; thing</text>\
+         </error></iq>"
+    );
+}
+
+#[test]
+fn unknown_message_types_are_normal() {
+    assert_eq!(read("<message type='whatever'/>").unwrap().ty, Ty::Normal);
+}
