@@ -1,0 +1,1 @@
+//! Everything that starts servers, in one binary.
