@@ -206,23 +206,38 @@ fn read(text: &str, file_name: &str, parser: Parser) -> Result<Given, Vec<Config
 /// Refuses what is no text file before a parser sees it.
 fn screen(text: &str) -> Result<(), (Place, Fault)> {
     if text.len() > MAX_FILE_BYTES {
-        let fault = Fault::Oversized {
-            bytes: text.len(),
-            limit: MAX_FILE_BYTES,
-        };
-        return Err((Place::default(), fault));
+        let (bytes, limit) = (text.len(), MAX_FILE_BYTES);
+        return Err((Place::default(), Fault::Oversized { bytes, limit }));
     }
     if text.trim().is_empty() {
         return Err((Place::default(), Fault::Empty));
     }
+    control(text).map_or(Ok(()), Err)
+}
+
+/// The first control character that no text file has, and its place.
+fn control(text: &str) -> Option<(Place, Fault)> {
     let bad = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
-    match text.char_indices().find(|(_, c)| bad(*c)) {
-        Some((at, c)) => {
-            let what = format!("control character U+{:04X}", u32::from(c));
-            Err((end_of(&text[..at]), Fault::Binary { what }))
-        }
-        None => Ok(()),
-    }
+    let (at, c) = text.char_indices().find(|(_, c)| bad(*c))?;
+    let what = format!("control character U+{:04X}", u32::from(c));
+    Some((end_of(&text[..at]), Fault::Binary { what }))
+}
+
+/// Refuses a text with control characters.
+///
+/// # Errors
+/// Names the first such character and its place.
+pub fn no_controls(text: &str, file_name: &str) -> Result<(), ConfigError> {
+    control(text).map_or(Ok(()), |(place, fault)| {
+        let (line, column, file) = (place.line, place.column, file_name.to_owned());
+        Err(ConfigError {
+            file,
+            line,
+            column,
+            path: String::new(),
+            fault,
+        })
+    })
 }
 
 /// The place after a text.
