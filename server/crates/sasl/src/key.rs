@@ -60,7 +60,8 @@ pub fn derive(
 }
 
 impl StoredKey {
-    /// Whether `password` gives these keys. Costs as much as [`derive()`]; call it off the event loop.
+    /// Whether `password` gives these keys. Costs as much as [`derive()`]; call it off the event
+    /// loop.
     ///
     /// # Errors
     /// [`SaslError::Iterations`] or [`SaslError::Salt`] when this key's own figures are out of

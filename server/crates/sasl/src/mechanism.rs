@@ -38,7 +38,8 @@ impl Mechanism {
         }
     }
 
-    /// The mechanism of a registered name; exact match, as RFC 4422 section 3.1 has upper case only.
+    /// The mechanism of a registered name; exact match, as RFC 4422 section 3.1 has upper case
+    /// only.
     pub fn parse(name: &str) -> Option<Mechanism> {
         Self::ALL
             .into_iter()
@@ -66,18 +67,18 @@ impl fmt::Display for Mechanism {
     }
 }
 
-/// The mechanisms a stream advertises, strongest first.
+/// The mechanisms a stream advertises.
 ///
-/// `allowed` is the operator's choice. PLAIN needs `encrypted`; -PLUS needs at least one channel
-/// binding in `bindings`.
+/// `allowed` is the operator's choice, in its order. PLAIN needs `encrypted`; -PLUS needs at least
+/// one channel binding in `bindings`.
 pub fn offer(
     allowed: &[Mechanism],
     encrypted: bool,
     bindings: &[ChannelBinding],
 ) -> Vec<Mechanism> {
-    Mechanism::ALL
-        .into_iter()
-        .filter(|mechanism| allowed.contains(mechanism))
+    allowed
+        .iter()
+        .copied()
         .filter(|mechanism| encrypted || *mechanism != Mechanism::Plain)
         .filter(|mechanism| !mechanism.is_plus() || !bindings.is_empty())
         .collect()

@@ -603,7 +603,8 @@ proptest! {
         let step = server.start(Some(&first));
         let step = match step {
             Step::NeedKeys { hash, .. } => {
-                let stored = StoredKey { stored_key: vec![1; hash.size()], ..fake().key(hash, "", "") };
+                let made_up = fake().key(hash, "", "");
+                let stored = StoredKey { stored_key: vec![1; hash.size()], ..made_up };
                 server.keys(known.then_some(&stored), &fake())
             }
             Step::NeedVerify { .. } => server.verified(false),
