@@ -1,0 +1,101 @@
+//! Deadlines of a stream: everything it waits for, as one next point in time.
+
+use cirrus_stanza::StreamError;
+
+use super::{Phase, Step, Stream};
+
+/// When things happened, in the milliseconds of the shell's clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    opened: u64,
+    heard: u64,
+    spoke: u64,
+    /// When a closing stream ends at the latest.
+    end_by: Option<u64>,
+}
+
+impl Clock {
+    pub(super) fn new(now: u64) -> Self {
+        Self {
+            opened: now,
+            heard: now,
+            spoke: now,
+            end_by: None,
+        }
+    }
+
+    pub(super) fn heard(&mut self, now: u64) {
+        self.heard = now;
+    }
+
+    pub(super) fn spoke(&mut self, now: u64) {
+        self.spoke = now;
+    }
+
+    pub(super) fn end_by(&mut self, at: u64) {
+        self.end_by = Some(at);
+    }
+}
+
+impl Stream {
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        let t = &self.settings.timeouts;
+        let after = |since: u64, ms: u64| (ms > 0).then(|| since.saturating_add(ms));
+        match self.phase {
+            Phase::Ended => None,
+            Phase::Draining => self.clock.end_by,
+            Phase::Open => [
+                self.sm.ack_due(),
+                self.sm.asked_at().and_then(|at| after(at, t.answer_ms)),
+                after(self.clock.heard.max(self.clock.spoke), t.keepalive_ms),
+                after(self.clock.heard, t.idle_ms),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
+            _ => after(self.clock.opened, t.login_ms),
+        }
+    }
+
+    pub(super) fn tick(&mut self, step: &mut Step<'_>) {
+        let due = |at: Option<u64>| at.is_some_and(|at| at <= step.now);
+        let t = self.settings.timeouts;
+        let passed = |since: u64, ms: u64| ms > 0 && since.saturating_add(ms) <= step.now;
+        match self.phase {
+            Phase::Ended => {}
+            Phase::Draining => {
+                if due(self.clock.end_by) {
+                    self.close_cleanly(step);
+                }
+            }
+            Phase::Open => {
+                let mute = self.sm.asked_at().is_some_and(|at| passed(at, t.answer_ms));
+                if mute || passed(self.clock.heard, t.idle_ms) {
+                    return self.fail(StreamError::ConnectionTimeout, None, step);
+                }
+                let quiet = passed(self.clock.heard.max(self.clock.spoke), t.keepalive_ms);
+                if due(self.sm.ack_due()) {
+                    self.sm.write_ack(&mut step.out.bytes);
+                }
+                if quiet {
+                    self.keep_alive(step);
+                }
+            }
+            _ => {
+                if passed(self.clock.opened, t.login_ms) {
+                    let text = "no resource was bound in time";
+                    self.fail(StreamError::ConnectionTimeout, Some(text), step);
+                }
+            }
+        }
+    }
+
+    /// Something that a live client answers where it can (`<r/>`), or at least a byte that shows
+    /// a broken connection and keeps address translation alive (RFC 6120 section 4.6.1).
+    fn keep_alive(&mut self, step: &mut Step<'_>) {
+        self.clock.spoke(step.now);
+        if !self.sm.ask(step.now, &mut step.out.bytes) {
+            step.out.bytes.push(b' ');
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! An open stream: stanzas in both directions.
+
+use bytes::Bytes;
+use cirrus_jid::Jid;
+use cirrus_router::PipeEvent;
+use cirrus_stanza::{Kind, Refused, Stanza, StreamError, Ty, ns};
+use cirrus_xml::{Checked, check};
+
+use super::{Effect, Phase, Step, Stream};
+
+impl Stream {
+    /// One first-level element of a client with a resource.
+    pub(super) fn element(&mut self, bytes: &Bytes, step: &mut Step<'_>) {
+        let checked = match check(bytes, &self.scope, &self.settings.limits) {
+            Ok(checked) => checked,
+            Err(fault) => return self.fault(&fault, step),
+        };
+        match Stanza::from_checked(bytes, &checked, &self.scope) {
+            Some(Ok(stanza)) => self.inbound(stanza, step),
+            Some(Err(refused)) => self.refused(refused, bytes, &checked, step),
+            None => match (checked.ns(), checked.name(bytes)) {
+                (ns::SM, name) => self.sm_element(name, bytes, &checked, step),
+                (ns::STREAM, "error") => self.peer_failed(step),
+                (namespace, "message" | "presence" | "iq") => {
+                    self.foreign_stanza(namespace, step);
+                }
+                _ => self.fail(StreamError::UnsupportedStanzaType, None, step),
+            },
+        }
+    }
+
+    fn inbound(&mut self, mut stanza: Stanza, step: &mut Step<'_>) {
+        let Some(jid) = &self.jid else { return };
+        if stanza.from.as_ref().is_some_and(|from| !is_own(from, jid)) {
+            return self.wrong_from(step);
+        }
+        stanza.from = Some(jid.clone());
+        if stanza.lang.is_none() {
+            stanza.lang.clone_from(&self.lang);
+        }
+        let k = self.sm.next();
+        let stanza = Box::new(stanza);
+        step.out
+            .effects
+            .push(Effect::Home(PipeEvent::Stanza { k, stanza }));
+    }
+
+    /// A stanza that is answered with an error instead of being routed (RFC 6120 section 8.3.1).
+    /// The answer goes through the home, which alone numbers what a client gets: an error that is
+    /// addressed to the session comes back to it.
+    fn refused(&mut self, refused: Refused, bytes: &Bytes, checked: &Checked, step: &mut Step<'_>) {
+        let Some(jid) = &self.jid else { return };
+        if let Some(from) = checked.attr(bytes, "from")
+            && !Jid::parse(&from).is_ok_and(|from| is_own(&from, jid))
+        {
+            return self.wrong_from(step);
+        }
+        tracing::debug!(%jid, error = refused.error.condition.as_str(), "stanza refused");
+        let stanza = match refused.reply {
+            Some(reply) => Box::new(reply.to(jid.clone()).from(jid.clone())),
+            // What may not be answered counts all the same: an error to nobody is dropped.
+            None => Box::new(Stanza::new(Kind::Presence, Ty::Error)),
+        };
+        let k = self.sm.next();
+        step.out
+            .effects
+            .push(Effect::Home(PipeEvent::Stanza { k, stanza }));
+    }
+
+    /// RFC 6120 section 8.1.2.1: neither this connection's full JID nor its bare one.
+    fn wrong_from(&mut self, step: &mut Step<'_>) {
+        self.fail(
+            StreamError::InvalidFrom,
+            Some("'from' is another address than yours"),
+            step,
+        );
+    }
+
+    pub(super) fn outbound(&mut self, n: u64, stanza: &Stanza, step: &mut Step<'_>) {
+        if !matches!(self.phase, Phase::Open | Phase::Draining) {
+            return;
+        }
+        stanza.write(&mut step.out.bytes);
+        self.clock.spoke(step.now);
+        self.sm.wrote();
+        self.written.wrote(n);
+    }
+
+    /// Without stream management, written to the socket is all that can be known.
+    pub(super) fn flushed(&mut self, step: &mut Step<'_>) {
+        if self.phase == Phase::Open
+            && !self.sm.is_on()
+            && let Some(n) = self.written.report()
+        {
+            step.out
+                .effects
+                .push(Effect::Home(PipeEvent::Written { n }));
+        }
+    }
+}
+
+/// The full JID of the connection, or the bare JID that it belongs to.
+fn is_own(from: &Jid, jid: &Jid) -> bool {
+    from == jid || (from.is_bare() && from.bare() == jid.bare())
+}
+
+/// Which outbound numbers were written, and which of them the home knows of.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    last: u64,
+    reported: u64,
+}
+
+impl Written {
+    fn wrote(&mut self, n: u64) {
+        self.last = n;
+    }
+
+    fn report(&mut self) -> Option<u64> {
+        (self.last > self.reported).then(|| {
+            self.reported = self.last;
+            self.last
+        })
+    }
+}

@@ -1,0 +1,269 @@
+//! Login (RFC 6120 section 6): the carrier of the SASL machine.
+
+use bytes::Bytes;
+use cirrus_jid::BareJid;
+use cirrus_sasl::{Hash, Mechanism, NONCE_BYTES, SaslError, Server, Setup, carrier};
+use cirrus_stanza::{StreamError, ns};
+use cirrus_xml::{Element, Writer};
+
+use super::features::{SASL, offered};
+use super::{Account, Effect, Phase, Step, Stream, Unavailable};
+
+/// An exchange under way.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    server: Server,
+    mechanism: Mechanism,
+    /// Whose keys or password are being looked at.
+    user: Option<BareJid>,
+    hash: Option<Hash>,
+    account: Option<Account>,
+}
+
+impl Stream {
+    pub(super) fn sasl(&mut self, name: &str, bytes: &Bytes, step: &mut Step<'_>) {
+        if self.user().is_some() {
+            let text = "this stream has logged in already";
+            return self.fail(StreamError::PolicyViolation, Some(text), step);
+        }
+        if !self.secure {
+            return self.refuse(&SaslError::EncryptionRequired, step);
+        }
+        let element = match Element::parse(bytes, ns::CLIENT) {
+            Ok(element) => element,
+            Err(fault) => return self.fault(&fault, step),
+        };
+        match name {
+            "auth" => {
+                let mechanism = element.attr("mechanism").unwrap_or_default();
+                self.authenticate(&mechanism, &element.text(), step);
+            }
+            "response" => {
+                let Some(exchange) = self.exchange() else {
+                    return self.refuse(&SaslError::OutOfTurn, step);
+                };
+                match carrier::decode(&element.text()) {
+                    Ok(input) => {
+                        let next = exchange.server.step(&input);
+                        self.advance(next, step);
+                    }
+                    Err(error) => self.refuse(&error, step),
+                }
+            }
+            "abort" => self.refuse(&SaslError::Aborted, step),
+            _ => self.refuse(
+                &SaslError::Malformed("not an element of the SASL profile"),
+                step,
+            ),
+        }
+    }
+
+    fn authenticate(&mut self, mechanism: &str, initial: &str, step: &mut Step<'_>) {
+        let Some(mechanism) = Mechanism::parse(mechanism) else {
+            return self.refuse(&SaslError::InvalidMechanism, step);
+        };
+        let initial = match carrier::decode_initial(initial) {
+            Ok(initial) => initial,
+            Err(error) => return self.refuse(&error, step),
+        };
+        let mut nonce = [0; NONCE_BYTES];
+        step.entropy.fill(&mut nonce);
+        let Some(login) = self.login.as_deref_mut() else {
+            return;
+        };
+        let bindings = login
+            .secured
+            .as_ref()
+            .map(|secured| &*secured.bindings)
+            .unwrap_or_default();
+        let setup = Setup {
+            mechanism,
+            host: self.host.as_deref().unwrap_or_default(),
+            advertised: &offered(&self.settings.mechanisms, bindings),
+            bindings,
+            nonce,
+        };
+        match Server::new(&setup) {
+            Ok(mut server) => {
+                let next = server.start(initial.as_deref());
+                login.sasl = Some(Exchange {
+                    server,
+                    mechanism,
+                    user: None,
+                    hash: None,
+                    account: None,
+                });
+                self.advance(next, step);
+            }
+            Err(error) => self.refuse(&error, step),
+        }
+    }
+
+    fn exchange(&mut self) -> Option<&mut Exchange> {
+        self.login.as_mut()?.sasl.as_mut()
+    }
+
+    /// Does what the SASL machine wants next.
+    fn advance(&mut self, next: cirrus_sasl::Step, step: &mut Step<'_>) {
+        match next {
+            cirrus_sasl::Step::Challenge(data) => {
+                write_sasl("challenge", Some(carrier::encode(&data)), step);
+            }
+            cirrus_sasl::Step::NeedKeys { user, hash, .. } => {
+                let user = self.account_of(&user);
+                let Some(exchange) = self.exchange() else {
+                    return;
+                };
+                exchange.hash = Some(hash);
+                exchange.user.clone_from(&user);
+                match user {
+                    Some(user) => {
+                        step.out.effects.push(Effect::Load { user });
+                        self.phase = Phase::Waiting;
+                    }
+                    // A name that no account can have: as if it had none.
+                    None => self.continue_with(None, step),
+                }
+            }
+            cirrus_sasl::Step::NeedVerify { user, password } => {
+                let Some(user) = self.account_of(&user) else {
+                    return self.refuse(&SaslError::NotAuthorized, step);
+                };
+                if let Some(exchange) = self.exchange() {
+                    exchange.user = Some(user.clone());
+                }
+                step.out.effects.push(Effect::Verify { user, password });
+                self.phase = Phase::Waiting;
+            }
+            cirrus_sasl::Step::Success { data, .. } => self.succeed(&data, step),
+            cirrus_sasl::Step::Failure(error) => self.refuse(&error, step),
+        }
+    }
+
+    fn account_of(&self, name: &str) -> Option<BareJid> {
+        BareJid::new(Some(name), self.host.as_deref()?).ok()
+    }
+
+    pub(super) fn loaded(
+        &mut self,
+        account: Result<Option<Account>, Unavailable>,
+        step: &mut Step<'_>,
+    ) {
+        if !self.answered() {
+            return;
+        }
+        match account {
+            Ok(account) => self.continue_with(account, step),
+            Err(Unavailable) => self.refuse(&SaslError::TemporaryFailure, step),
+        }
+    }
+
+    fn continue_with(&mut self, account: Option<Account>, step: &mut Step<'_>) {
+        let fake = self.settings.fake_keys.clone();
+        let Some(exchange) = self.exchange() else {
+            return;
+        };
+        exchange.account = account;
+        let keys = exchange.account.iter().flat_map(|account| &account.keys);
+        let key = keys.into_iter().find(|key| Some(key.hash) == exchange.hash);
+        let next = exchange.server.keys(key, &fake);
+        self.advance(next, step);
+    }
+
+    pub(super) fn verified(
+        &mut self,
+        account: Result<Option<Account>, Unavailable>,
+        step: &mut Step<'_>,
+    ) {
+        if !self.answered() {
+            return;
+        }
+        let Ok(account) = account else {
+            return self.refuse(&SaslError::TemporaryFailure, step);
+        };
+        let Some(exchange) = self.exchange() else {
+            return;
+        };
+        exchange.account = account;
+        let next = exchange.server.verified(exchange.account.is_some());
+        self.advance(next, step);
+    }
+
+    /// The account store has answered an exchange that still runs.
+    fn answered(&mut self) -> bool {
+        let awaited = self.phase == Phase::Waiting && self.exchange().is_some();
+        if awaited {
+            self.phase = Phase::Negotiating;
+        }
+        awaited
+    }
+
+    fn succeed(&mut self, data: &[u8], step: &mut Step<'_>) {
+        let Some(login) = self.login.as_deref_mut() else {
+            return;
+        };
+        let Some(Exchange {
+            mechanism,
+            user: Some(user),
+            account,
+            ..
+        }) = login.sasl.take()
+        else {
+            return self.refuse(&SaslError::OutOfTurn, step);
+        };
+        let account = account.unwrap_or_default();
+        if account.disabled {
+            return self.refuse(&SaslError::AccountDisabled, step);
+        }
+        tracing::debug!(%user, peer = %self.address, %mechanism, "logged in");
+        login.mechanism = mechanism.name();
+        login.user = Some(user.compact());
+        login.rows = account.rows;
+        write_sasl("success", carrier::encode_success(data), step);
+        step.out.effects.push(Effect::Restart {
+            authenticated: true,
+        });
+        self.restart();
+    }
+
+    /// Ends the exchange; too many failures end the stream (RFC 6120 section 6.4.5).
+    fn refuse(&mut self, error: &SaslError, step: &mut Step<'_>) {
+        let Some(login) = self.login.as_deref_mut() else {
+            return;
+        };
+        let user = login.sasl.take().and_then(|exchange| exchange.user);
+        tracing::info!(peer = %self.address, user = user.as_ref().map(BareJid::as_str), %error,
+            "login failed");
+        let mut w = Writer::new();
+        w.start("failure")
+            .attr("xmlns", SASL)
+            .start(error.condition().name())
+            .end();
+        w.start("text")
+            .attr("xml:lang", "en")
+            .text(&error.to_string())
+            .end();
+        w.end();
+        step.out.bytes.extend_from_slice(&w.into_bytes());
+        if !matches!(error, SaslError::Aborted | SaslError::TemporaryFailure) {
+            login.failures += 1;
+        }
+        if login.failures >= self.settings.max_failures {
+            self.fail(
+                StreamError::PolicyViolation,
+                Some("too many failed logins"),
+                step,
+            );
+        }
+    }
+}
+
+fn write_sasl(name: &str, data: Option<String>, step: &mut Step<'_>) {
+    let mut w = Writer::new();
+    w.start(name).attr("xmlns", SASL);
+    if let Some(data) = data {
+        w.text(&data);
+    }
+    w.end();
+    step.out.bytes.extend_from_slice(&w.into_bytes());
+}

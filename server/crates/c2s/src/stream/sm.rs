@@ -1,0 +1,319 @@
+//! Stream management (XEP-0198) as far as it is the pipe's: counting what comes in, asking and
+//! answering. What goes out is numbered, kept and repeated by the home.
+
+use bytes::Bytes;
+use cirrus_jid::Jid;
+use cirrus_router::PipeEvent;
+use cirrus_stanza::{Condition, StreamError, ns};
+use cirrus_xml::{Checked, Writer};
+
+use super::{Awaited, Effect, Phase, Step, Stream};
+
+/// Where counting stands.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// The last inbound stanza's number.
+    received: u64,
+    /// Every inbound stanza up to this one is handled.
+    handled: u64,
+    mode: Mode,
+}
+
+#[derive(Debug, Default)]
+enum Mode {
+    #[default]
+    Off,
+    /// `<enable/>` came, the home has not answered.
+    Enabling,
+    On(Managed),
+}
+
+#[derive(Debug)]
+struct Managed {
+    /// `h` counts from here.
+    base: u64,
+    /// What the last `<a/>` said.
+    told: u64,
+    /// What had come in when the client last asked.
+    asked: u64,
+    /// When an unrequested `<a/>` goes out.
+    ack_due: Option<u64>,
+    /// When the `<r/>` was sent that is not answered yet.
+    asked_at: Option<u64>,
+    /// A stanza was written after the last `<r/>`.
+    written: bool,
+}
+
+impl Counters {
+    /// The number of the next inbound stanza.
+    pub(super) fn next(&mut self) -> u64 {
+        self.received += 1;
+        self.received
+    }
+
+    /// Whether another stanza may be read. Only with stream management does the home say what it
+    /// has handled.
+    pub(super) fn accepts(&self, max_unhandled: u64) -> bool {
+        match &self.mode {
+            Mode::Off => true,
+            Mode::Enabling => false,
+            Mode::On(_) => self.received.saturating_sub(self.handled) < max_unhandled,
+        }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        matches!(self.mode, Mode::On(_))
+    }
+
+    pub(super) fn all_handled(&self) -> bool {
+        self.handled >= self.received
+    }
+
+    pub(super) fn ack_due(&self) -> Option<u64> {
+        self.managed()?.ack_due
+    }
+
+    pub(super) fn asked_at(&self) -> Option<u64> {
+        self.managed()?.asked_at
+    }
+
+    /// A stanza is being written.
+    pub(super) fn wrote(&mut self) {
+        if let Mode::On(managed) = &mut self.mode {
+            managed.written = true;
+        }
+    }
+
+    /// Writes `<r/>` unless one is unanswered. `false` without stream management.
+    pub(super) fn ask(&mut self, now: u64, out: &mut Vec<u8>) -> bool {
+        let Mode::On(managed) = &mut self.mode else {
+            return false;
+        };
+        if managed.asked_at.is_none() {
+            managed.asked_at = Some(now);
+            managed.written = false;
+            out.extend_from_slice(b"<r xmlns='urn:xmpp:sm:3'/>");
+        }
+        true
+    }
+
+    /// Writes `<a/>` with what is handled.
+    pub(super) fn write_ack(&mut self, out: &mut Vec<u8>) {
+        let h = self.h();
+        if let Mode::On(managed) = &mut self.mode {
+            managed.told = self.handled;
+            managed.ack_due = None;
+            out.extend_from_slice(b"<a xmlns='urn:xmpp:sm:3' h='");
+            out.extend_from_slice(h.to_string().as_bytes());
+            out.extend_from_slice(b"'/>");
+        }
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "XEP-0198 counts modulo 2^32"
+    )]
+    fn h(&self) -> u32 {
+        self.managed().map_or(0, |managed| {
+            self.handled.saturating_sub(managed.base) as u32
+        })
+    }
+
+    fn managed(&self) -> Option<&Managed> {
+        match &self.mode {
+            Mode::On(managed) => Some(managed),
+            _ => None,
+        }
+    }
+
+    fn start(&mut self, base: u64, handled: u64) {
+        self.handled = handled;
+        self.mode = Mode::On(Managed {
+            base,
+            told: handled,
+            asked: 0,
+            ack_due: None,
+            asked_at: None,
+            written: false,
+        });
+    }
+}
+
+impl Stream {
+    /// `<enable/>` and its kin before a resource is bound (XEP-0198 sections 3 and 5).
+    pub(super) fn sm_before_bind(
+        &mut self,
+        name: &str,
+        bytes: &Bytes,
+        checked: &Checked,
+        step: &mut Step<'_>,
+    ) {
+        let Some(user) = self.user().cloned() else {
+            return write_failed(None, Condition::NotAuthorized.as_str(), step);
+        };
+        if name != "resume" {
+            return write_failed(None, Condition::UnexpectedRequest.as_str(), step);
+        }
+        if !self.settings.features.stream_management {
+            return write_failed(None, Condition::FeatureNotImplemented.as_str(), step);
+        }
+        let previd = checked
+            .attr(bytes, "previd")
+            .map(std::borrow::Cow::into_owned);
+        let h = checked.attr(bytes, "h").and_then(|h| h.parse().ok());
+        let (Some(previd), Some(h)) = (previd, h) else {
+            let text = "<resume/> needs 'previd' and 'h'";
+            return self.fail(StreamError::InvalidXml, Some(text), step);
+        };
+        let login = self.about_login();
+        self.ask_home(
+            &user,
+            PipeEvent::Resume {
+                user: user.clone(),
+                previd,
+                h,
+                login,
+            },
+            step,
+        );
+        self.await_answer(Awaited::Resume);
+    }
+
+    /// Stream management on an open stream.
+    pub(super) fn sm_element(
+        &mut self,
+        name: &str,
+        bytes: &Bytes,
+        checked: &Checked,
+        step: &mut Step<'_>,
+    ) {
+        match (name, &mut self.sm.mode) {
+            ("r", Mode::On(managed)) => {
+                managed.asked = self.sm.received;
+                self.sm.write_ack(&mut step.out.bytes);
+            }
+            ("a", Mode::On(_)) => match checked.attr(bytes, "h").and_then(|h| h.parse().ok()) {
+                Some(h) => self.acknowledged(h, step),
+                None => {
+                    let text = "<a/> needs an 'h' that is a number below 2^32";
+                    self.fail(StreamError::InvalidXml, Some(text), step);
+                }
+            },
+            ("enable", Mode::Off) if self.settings.features.stream_management => {
+                let resume = checked.attr(bytes, "resume");
+                let resume = resume.is_some_and(|resume| matches!(&*resume, "true" | "1"));
+                let max = checked.attr(bytes, "max").and_then(|max| max.parse().ok());
+                self.sm.mode = Mode::Enabling;
+                step.out
+                    .effects
+                    .push(Effect::Home(PipeEvent::EnableSm { resume, max }));
+            }
+            ("enable" | "resume" | "r" | "a", _) => {
+                write_failed(None, Condition::UnexpectedRequest.as_str(), step);
+            }
+            _ => self.fail(StreamError::UnsupportedStanzaType, None, step),
+        }
+    }
+
+    fn acknowledged(&mut self, h: u32, step: &mut Step<'_>) {
+        step.out.effects.push(Effect::Home(PipeEvent::Ack { h }));
+        if let Mode::On(managed) = &mut self.sm.mode {
+            managed.asked_at = None;
+            // What was written since is asked for at once: no later batch may come to do it.
+            if managed.written {
+                self.sm.ask(step.now, &mut step.out.bytes);
+            }
+        }
+    }
+
+    pub(super) fn sm_enabled(
+        &mut self,
+        id: Option<&str>,
+        max: u32,
+        base: u64,
+        step: &mut Step<'_>,
+    ) {
+        if !matches!(self.sm.mode, Mode::Enabling) {
+            return;
+        }
+        self.sm.start(base, base);
+        let mut w = Writer::new();
+        w.start("enabled").attr("xmlns", ns::SM);
+        if let Some(id) = id {
+            w.attr("id", id)
+                .attr("resume", "true")
+                .attr("max", &max.to_string());
+        }
+        w.end();
+        step.out.bytes.extend_from_slice(&w.into_bytes());
+    }
+
+    pub(super) fn sm_refused(&mut self, condition: &str, step: &mut Step<'_>) {
+        if matches!(self.sm.mode, Mode::Enabling) {
+            self.sm.mode = Mode::Off;
+            write_failed(None, condition, step);
+        }
+    }
+
+    pub(super) fn resumed(
+        &mut self,
+        id: &str,
+        jid: Jid,
+        (k, base): (u64, u64),
+        step: &mut Step<'_>,
+    ) {
+        let Some(Awaited::Resume) = self.take_awaited() else {
+            return;
+        };
+        self.sm.received = k;
+        self.sm.start(base, k);
+        let mut w = Writer::new();
+        w.start("resumed").attr("xmlns", ns::SM).attr("previd", id);
+        w.attr("h", &self.sm.h().to_string()).end();
+        step.out.bytes.extend_from_slice(&w.into_bytes());
+        self.opened(jid, step);
+    }
+
+    pub(super) fn resume_failed(&mut self, h: Option<u32>, condition: &str, step: &mut Step<'_>) {
+        if let Some(Awaited::Resume) = self.take_awaited() {
+            write_failed(h, condition, step);
+        }
+    }
+
+    /// What is handled is told after a short while, together with what follows; at once when the
+    /// client has asked for all of it.
+    pub(super) fn handled(&mut self, k: u64, step: &mut Step<'_>) {
+        self.sm.handled = self.sm.handled.max(k.min(self.sm.received));
+        let all = self.sm.all_handled();
+        let handled = self.sm.handled;
+        let Mode::On(managed) = &mut self.sm.mode else {
+            return;
+        };
+        if self.phase == Phase::Draining {
+            if all {
+                self.close_cleanly(step);
+            }
+        } else if managed.told < managed.asked && managed.asked <= handled {
+            self.sm.write_ack(&mut step.out.bytes);
+        } else if managed.told < handled && managed.ack_due.is_none() {
+            managed.ack_due = Some(step.now + self.settings.timeouts.ack_ms);
+        }
+    }
+
+    /// Asks for an acknowledgement of the batch that is about to be written.
+    pub(super) fn batch_end(&mut self, step: &mut Step<'_>) {
+        if self.phase == Phase::Open && self.sm.managed().is_some_and(|managed| managed.written) {
+            self.sm.ask(step.now, &mut step.out.bytes);
+        }
+    }
+}
+
+/// `<failed/>` leaves the stream as it was (XEP-0198 section 6).
+fn write_failed(h: Option<u32>, condition: &str, step: &mut Step<'_>) {
+    let mut w = Writer::new();
+    w.start("failed").attr("xmlns", ns::SM);
+    w.attr_opt("h", h.map(|h| h.to_string()).as_deref());
+    w.start(condition).attr("xmlns", ns::STANZAS).end();
+    w.end();
+    step.out.bytes.extend_from_slice(&w.into_bytes());
+}
