@@ -12,7 +12,10 @@ pub struct SystemEntropy {
 
 impl Default for SystemEntropy {
     fn default() -> Self {
-        Self { pool: [0; 256], left: 0 }
+        Self {
+            pool: [0; 256],
+            left: 0,
+        }
     }
 }
 
@@ -29,8 +32,14 @@ impl Entropy for SystemEntropy {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the shell is where randomness comes from")]
-#[expect(clippy::panic, reason = "without randomness no session id is safe; nothing can go on")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shell is where randomness comes from"
+)]
+#[expect(
+    clippy::panic,
+    reason = "without randomness no session id is safe; nothing can go on"
+)]
 fn draw(pool: &mut [u8]) {
     if aws_lc_rs::rand::fill(pool).is_err() {
         panic!("the system has no randomness");
@@ -38,8 +47,13 @@ fn draw(pool: &mut [u8]) {
 }
 
 /// The wall clock, Unix milliseconds.
-#[expect(clippy::disallowed_methods, reason = "the shell is where time comes from")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shell is where time comes from"
+)]
 pub fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

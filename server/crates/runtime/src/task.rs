@@ -28,7 +28,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { inbox: 4_096, operations: 1_024, shutdown: Duration::from_secs(10) }
+        Self {
+            inbox: 4_096,
+            operations: 1_024,
+            shutdown: Duration::from_secs(10),
+        }
     }
 }
 
@@ -141,7 +145,11 @@ impl Shell {
     fn timer(&self) -> Duration {
         /// The longest sleep; waking more often than needed is harmless.
         const LONGEST_MS: u64 = 60_000;
-        let due = self.home.next_deadline().unwrap_or(u64::MAX).min(self.stop_at);
+        let due = self
+            .home
+            .next_deadline()
+            .unwrap_or(u64::MAX)
+            .min(self.stop_at);
         let due = due.saturating_sub(self.now);
         Duration::from_millis(due.clamp(1, LONGEST_MS))
     }
@@ -152,7 +160,8 @@ impl Shell {
     }
 
     fn event(&mut self, event: Event) {
-        self.home.handle(self.now, &mut self.rng, event, &mut self.effects);
+        self.home
+            .handle(self.now, &mut self.rng, event, &mut self.effects);
     }
 
     fn message(&mut self, message: Message) {
@@ -203,7 +212,9 @@ impl Shell {
             }
         }
         while self.operations < self.options.operations {
-            let Some((token, op)) = self.waiting.pop_front() else { break };
+            let Some((token, op)) = self.waiting.pop_front() else {
+                break;
+            };
             self.start_operation(token, op);
         }
     }
@@ -259,7 +270,9 @@ impl Shell {
 
     fn to_pipe(&mut self, pipe: PipeId, out: PipeOut) {
         let last = matches!(out, PipeOut::Close { .. });
-        let Some(queue) = self.pipes.get(&pipe) else { return };
+        let Some(queue) = self.pipes.get(&pipe) else {
+            return;
+        };
         let broken = queue.try_send(out).is_err();
         if broken || last {
             self.pipes.remove(&pipe);

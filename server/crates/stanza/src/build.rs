@@ -53,7 +53,10 @@ impl Stanza {
         self.inner = 0..self.raw.len();
         self.extra = Bytes::new();
         self.payload = None;
-        let first = self.children().next().map(|child| (intern(child.name()), intern(child.ns())));
+        let first = self
+            .children()
+            .next()
+            .map(|child| (intern(child.name()), intern(child.ns())));
         self.payload = first;
         self
     }

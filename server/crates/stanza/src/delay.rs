@@ -7,7 +7,11 @@ use crate::name::ns;
 /// The `<delay/>` element that says when `from` first took the stanza; `at_ms` is Unix time.
 pub fn delay(from: &str, at_ms: u64) -> Vec<u8> {
     let mut w = Writer::new();
-    w.start("delay").attr("xmlns", ns::DELAY).attr("from", from).attr("stamp", &stamp(at_ms)).end();
+    w.start("delay")
+        .attr("xmlns", ns::DELAY)
+        .attr("from", from)
+        .attr("stamp", &stamp(at_ms))
+        .end();
     w.into_bytes()
 }
 
@@ -30,7 +34,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     (year, month, day)
 }

@@ -124,14 +124,22 @@ pub struct StanzaError {
 
 impl From<Condition> for StanzaError {
     fn from(condition: Condition) -> Self {
-        Self { ty: condition.default_type(), condition, text: None }
+        Self {
+            ty: condition.default_type(),
+            condition,
+            text: None,
+        }
     }
 }
 
 impl StanzaError {
     /// The condition with its usual type and a text.
     pub fn new(condition: Condition, text: impl Into<String>) -> Self {
-        Self { ty: condition.default_type(), condition, text: Some(text.into()) }
+        Self {
+            ty: condition.default_type(),
+            condition,
+            text: Some(text.into()),
+        }
     }
 
     /// The same error with another type.
@@ -145,9 +153,13 @@ impl StanzaError {
     pub fn to_xml(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.start("error").attr("type", self.ty.as_str());
-        w.start(self.condition.as_str()).attr("xmlns", ns::STANZAS).end();
+        w.start(self.condition.as_str())
+            .attr("xmlns", ns::STANZAS)
+            .end();
         if let Some(text) = &self.text {
-            w.start("text").attr("xmlns", ns::STANZAS).attr("xml:lang", "en");
+            w.start("text")
+                .attr("xmlns", ns::STANZAS)
+                .attr("xml:lang", "en");
             w.text(text).end();
         }
         w.end();
@@ -193,7 +205,9 @@ impl StreamError {
         w.start("stream:error");
         w.start(self.as_str()).attr("xmlns", ns::STREAMS).end();
         if let Some(text) = text {
-            w.start("text").attr("xmlns", ns::STREAMS).attr("xml:lang", "en");
+            w.start("text")
+                .attr("xmlns", ns::STREAMS)
+                .attr("xml:lang", "en");
             w.text(text).end();
         }
         w.end();

@@ -183,11 +183,15 @@ impl Stanza {
         stanza.extra = checked.extra(bytes, scope).into();
         stanza.raw = bytes.clone();
         stanza.inner = checked.inner();
-        stanza.payload = checked.payload(bytes).map(|(name, ns)| (intern(name), intern(ns)));
+        stanza.payload = checked
+            .payload(bytes)
+            .map(|(name, ns)| (intern(name), intern(ns)));
         let ty = attr("type");
         let ty = Ty::parse(kind, ty.as_deref());
         for name in ["to", "from"] {
-            let Some(text) = checked.attr(bytes, name) else { continue };
+            let Some(text) = checked.attr(bytes, name) else {
+                continue;
+            };
             match (Jid::parse(&text), name) {
                 (Ok(jid), "to") => stanza.to = Some(jid),
                 (Ok(jid), _) => stanza.from = Some(jid),
@@ -264,12 +268,15 @@ impl Stanza {
 
     /// The first child of that local name and namespace.
     pub fn child(&self, name: &str, namespace: &str) -> Option<Element<'_>> {
-        self.children().find(|child| child.name() == name && child.ns() == namespace)
+        self.children()
+            .find(|child| child.name() == name && child.ns() == namespace)
     }
 
     /// Whether the first child has that local name and namespace.
     pub fn is_payload(&self, name: &str, namespace: &str) -> bool {
-        self.payload.as_ref().is_some_and(|(n, space)| n == name && space == namespace)
+        self.payload
+            .as_ref()
+            .is_some_and(|(n, space)| n == name && space == namespace)
     }
 
     /// Appends the whole stanza: a new root tag around the shared content.

@@ -60,7 +60,10 @@ pub fn document() -> String {
             Source::Rfc(number) => format!("RFC {number}"),
             Source::Xep(number, version) => format!("XEP-{number:04} {version}"),
         };
-        text.push_str(&format!("| {source} | {} | {} |\n", feature.name, feature.summary));
+        text.push_str(&format!(
+            "| {source} | {} | {} |\n",
+            feature.name, feature.summary
+        ));
     }
     text
 }

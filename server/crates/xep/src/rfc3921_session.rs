@@ -14,7 +14,13 @@ pub(crate) static FEATURE: Feature = Feature {
 };
 
 const fn route(scope: Scope) -> IqRoute {
-    IqRoute { scope, ty: Ty::Set, element: "session", namespace: ns::SESSION, handle: grant }
+    IqRoute {
+        scope,
+        ty: Ty::Set,
+        element: "session",
+        namespace: ns::SESSION,
+        handle: grant,
+    }
 }
 
 fn grant(_: &IqRequest<'_>) -> IqReply {

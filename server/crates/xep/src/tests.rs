@@ -30,11 +30,7 @@ fn at_server(ty: Ty, content: &str) -> Result<String, Condition> {
     ask(Scope::Server, None, &request(ty, content))
 }
 
-fn at_account(
-    view: AccountView<'_>,
-    ty: Ty,
-    content: &str,
-) -> Result<String, Condition> {
+fn at_account(view: AccountView<'_>, ty: Ty, content: &str) -> Result<String, Condition> {
     ask(Scope::Account, Some(view), &request(ty, content))
 }
 
@@ -45,7 +41,9 @@ fn ask(
 ) -> Result<String, Condition> {
     let registry = registry(true);
     let about = about();
-    let handle = registry.route(scope, stanza).ok_or(Condition::ServiceUnavailable)?;
+    let handle = registry
+        .route(scope, stanza)
+        .ok_or(Condition::ServiceUnavailable)?;
     let request = IqRequest {
         stanza,
         host: "example.com",
@@ -64,9 +62,18 @@ fn ask(
 }
 
 fn view(jid: &BareJid, subscribed: bool, available: bool) -> AccountView<'_> {
-    let resources = available.then(|| format!("{jid}/orchard")).into_iter().collect();
+    let resources = available
+        .then(|| format!("{jid}/orchard"))
+        .into_iter()
+        .collect();
     let last_seen = Some((NOW - 5_000, "gone & away"));
-    AccountView { jid, subscribed, available, last_seen, resources }
+    AccountView {
+        jid,
+        subscribed,
+        available,
+        last_seen,
+        resources,
+    }
 }
 
 #[test]
@@ -74,7 +81,10 @@ fn the_server_answers() {
     let ping = "<ping xmlns='urn:xmpp:ping'/>";
     assert_eq!(at_server(Ty::Get, ping).unwrap(), "");
     let time = at_server(Ty::Get, "<time xmlns='urn:xmpp:time'/>").unwrap();
-    assert!(time.contains("<utc>2026-11-24T02:48:00.000Z</utc>"), "{time}");
+    assert!(
+        time.contains("<utc>2026-11-24T02:48:00.000Z</utc>"),
+        "{time}"
+    );
     let version = at_server(Ty::Get, "<query xmlns='jabber:iq:version'/>").unwrap();
     assert!(version.contains("<name>Cirrus</name>"), "{version}");
     let uptime = at_server(Ty::Get, "<query xmlns='jabber:iq:last'/>").unwrap();
@@ -108,21 +118,33 @@ fn strangers_learn_nothing_of_an_account() {
     let stranger = at_account(view(&jid, false, false), Ty::Get, last);
     assert_eq!(stranger, Err(Condition::Forbidden));
     let friend = at_account(view(&jid, true, false), Ty::Get, last).unwrap();
-    assert_eq!(friend, "<query xmlns='jabber:iq:last' seconds='5'>gone &amp; away</query>");
+    assert_eq!(
+        friend,
+        "<query xmlns='jabber:iq:last' seconds='5'>gone &amp; away</query>"
+    );
 }
 
 #[test]
 fn registration_changes_only_the_own_account() {
     let set = |fields: &str| {
-        at_server(Ty::Set, &format!("<query xmlns='jabber:iq:register'>{fields}</query>"))
+        at_server(
+            Ty::Set,
+            &format!("<query xmlns='jabber:iq:register'>{fields}</query>"),
+        )
     };
     let changed = set("<username>juliet</username><password>secret</password>").unwrap();
-    assert!(changed.contains("SetPassword") && !changed.contains("secret"), "{changed}");
+    assert!(
+        changed.contains("SetPassword") && !changed.contains("secret"),
+        "{changed}"
+    );
     assert!(set("<remove/>").unwrap().contains("Remove"));
     assert_eq!(set("<remove/><x xmlns='y'/>"), Err(Condition::BadRequest));
     let other = set("<username>romeo</username><password>secret</password>");
     assert_eq!(other, Err(Condition::NotAllowed));
-    assert_eq!(set("<username>juliet</username>"), Err(Condition::BadRequest));
+    assert_eq!(
+        set("<username>juliet</username>"),
+        Err(Condition::BadRequest)
+    );
 }
 
 #[test]
@@ -132,5 +154,8 @@ fn the_document_tells_what_is_registered() {
         std::fs::write(file, document()).unwrap();
     }
     let kept = std::fs::read_to_string(file).unwrap_or_default();
-    assert!(kept == document(), "docs/FEATURES.md is stale; run with UPDATE_GOLDEN=1");
+    assert!(
+        kept == document(),
+        "docs/FEATURES.md is stale; run with UPDATE_GOLDEN=1"
+    );
 }

@@ -50,7 +50,9 @@ fn last(request: &IqRequest<'_>) -> IqReply {
 
 fn query(ms: u64, status: &str) -> Vec<u8> {
     let mut w = Writer::new();
-    w.start("query").attr("xmlns", ns::LAST).attr("seconds", &(ms / 1000).to_string());
+    w.start("query")
+        .attr("xmlns", ns::LAST)
+        .attr("seconds", &(ms / 1000).to_string());
     w.text(status).end();
     w.into_bytes()
 }

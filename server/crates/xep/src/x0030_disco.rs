@@ -23,7 +23,13 @@ const fn route(
     namespace: &'static str,
     handle: fn(&IqRequest<'_>) -> IqReply,
 ) -> IqRoute {
-    IqRoute { scope, ty: Ty::Get, element: "query", namespace, handle }
+    IqRoute {
+        scope,
+        ty: Ty::Get,
+        element: "query",
+        namespace,
+        handle,
+    }
 }
 
 /// Category, type and name of the server's identity.
@@ -36,7 +42,13 @@ fn server_info(request: &IqRequest<'_>) -> IqReply {
         return IqReply::Error(Condition::ItemNotFound.into());
     }
     let name = &request.about.name;
-    IqReply::Result(info(node.as_deref(), SERVER, Some(name), request.registry, Scope::Server))
+    IqReply::Result(info(
+        node.as_deref(),
+        SERVER,
+        Some(name),
+        request.registry,
+        Scope::Server,
+    ))
 }
 
 fn account_info(request: &IqRequest<'_>) -> IqReply {
@@ -69,12 +81,18 @@ fn account_items(request: &IqRequest<'_>) -> IqReply {
 }
 
 fn visible(request: &IqRequest<'_>) -> bool {
-    request.account.as_ref().is_some_and(|account| account.subscribed)
+    request
+        .account
+        .as_ref()
+        .is_some_and(|account| account.subscribed)
 }
 
 fn node(request: &IqRequest<'_>) -> Option<String> {
     let query = request.stanza.children().next()?;
-    query.attr("node").map(std::borrow::Cow::into_owned).filter(|node| !node.is_empty())
+    query
+        .attr("node")
+        .map(std::borrow::Cow::into_owned)
+        .filter(|node| !node.is_empty())
 }
 
 fn info(
@@ -85,8 +103,14 @@ fn info(
     scope: Scope,
 ) -> Vec<u8> {
     let mut w = Writer::new();
-    w.start("query").attr("xmlns", ns::DISCO_INFO).attr_opt("node", node);
-    w.start("identity").attr("category", category).attr("type", ty).attr_opt("name", name).end();
+    w.start("query")
+        .attr("xmlns", ns::DISCO_INFO)
+        .attr_opt("node", node);
+    w.start("identity")
+        .attr("category", category)
+        .attr("type", ty)
+        .attr_opt("name", name)
+        .end();
     for feature in registry.disco(scope) {
         w.start("feature").attr("var", feature).end();
     }

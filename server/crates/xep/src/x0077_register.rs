@@ -21,7 +21,13 @@ pub(crate) static FEATURE: Feature = Feature {
 };
 
 const fn route(scope: Scope, ty: Ty, handle: fn(&IqRequest<'_>) -> IqReply) -> IqRoute {
-    IqRoute { scope, ty, element: "query", namespace: ns::REGISTER, handle }
+    IqRoute {
+        scope,
+        ty,
+        element: "query",
+        namespace: ns::REGISTER,
+        handle,
+    }
 }
 
 /// Only users of the domain itself, at the domain or at their own account.
@@ -53,7 +59,11 @@ fn set(request: &IqRequest<'_>) -> IqReply {
         return IqReply::Error(Condition::BadRequest.into());
     };
     let user = from.bare();
-    let field = |name: &str| query.child(name, ns::REGISTER).map(|f| f.text().into_owned());
+    let field = |name: &str| {
+        query
+            .child(name, ns::REGISTER)
+            .map(|f| f.text().into_owned())
+    };
     if query.child("remove", ns::REGISTER).is_some() {
         return if query.children().count() == 1 {
             IqReply::Account(AccountRequest::Remove { user })
@@ -70,5 +80,8 @@ fn set(request: &IqRequest<'_>) -> IqReply {
         let text = "you can change the password of your own account only";
         return IqReply::Error(StanzaError::new(Condition::NotAllowed, text));
     }
-    IqReply::Account(AccountRequest::SetPassword { user, password: Secret(password) })
+    IqReply::Account(AccountRequest::SetPassword {
+        user,
+        password: Secret(password),
+    })
 }

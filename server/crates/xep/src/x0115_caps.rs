@@ -37,7 +37,9 @@ pub fn caps(registry: &Registry, about: &About) -> Caps {
         text.push('<');
     }
     let algorithm = &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY;
-    Caps { ver: STANDARD.encode(aws_lc_rs::digest::digest(algorithm, text.as_bytes())) }
+    Caps {
+        ver: STANDARD.encode(aws_lc_rs::digest::digest(algorithm, text.as_bytes())),
+    }
 }
 
 impl Caps {

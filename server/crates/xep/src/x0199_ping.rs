@@ -13,7 +13,13 @@ pub(crate) static FEATURE: Feature = Feature {
 };
 
 const fn route(scope: Scope) -> IqRoute {
-    IqRoute { scope, ty: Ty::Get, element: "ping", namespace: ns::PING, handle: pong }
+    IqRoute {
+        scope,
+        ty: Ty::Get,
+        element: "ping",
+        namespace: ns::PING,
+        handle: pong,
+    }
 }
 
 fn pong(_: &IqRequest<'_>) -> IqReply {

@@ -29,19 +29,27 @@ fn a_stanza_is_written_with_a_new_root_around_the_same_content() {
          from='juliet@example.com/balcony' xml:lang='en' xmlns:x='y' x:z='1'>\
          <body>hi &lt; there</body><x:other/></message>"
     );
-    assert_eq!(stanza.child("other", "y").map(|e| e.name().to_owned()), Some("other".into()));
+    assert_eq!(
+        stanza.child("other", "y").map(|e| e.name().to_owned()),
+        Some("other".into())
+    );
     let stored = Stanza::from_stored(&stanza.to_bytes().into()).unwrap();
     assert_eq!(write(&stored), write(&stanza));
 }
 
 #[test]
 fn what_has_no_content_closes_itself() {
-    assert_eq!(write(&read("<presence></presence>").unwrap()), "<presence/>");
+    assert_eq!(
+        write(&read("<presence></presence>").unwrap()),
+        "<presence/>"
+    );
 }
 
 #[test]
 fn a_child_is_appended_behind_the_others() {
-    let stanza = read("<message><body>a</body></message>").unwrap().with_child(b"<b/>");
+    let stanza = read("<message><body>a</body></message>")
+        .unwrap()
+        .with_child(b"<b/>");
     assert_eq!(write(&stanza), "<message><body>a</body><b/></message>");
     assert_eq!(stanza.children().count(), 2);
 }
@@ -50,12 +58,32 @@ fn a_child_is_appended_behind_the_others() {
 fn malformed_stanzas_are_refused_with_the_error_to_answer() {
     for (xml, condition, answered) in [
         ("<message to='@'/>", Condition::JidMalformed, true),
-        ("<message type='error' to='@'/>", Condition::JidMalformed, false),
-        ("<iq type='get'><a xmlns='b'/></iq>", Condition::BadRequest, true),
-        ("<iq id='1'><a xmlns='b'/></iq>", Condition::BadRequest, true),
+        (
+            "<message type='error' to='@'/>",
+            Condition::JidMalformed,
+            false,
+        ),
+        (
+            "<iq type='get'><a xmlns='b'/></iq>",
+            Condition::BadRequest,
+            true,
+        ),
+        (
+            "<iq id='1'><a xmlns='b'/></iq>",
+            Condition::BadRequest,
+            true,
+        ),
         ("<iq id='1' type='get'/>", Condition::BadRequest, true),
-        ("<iq id='1' type='set'><a xmlns='b'/><a xmlns='b'/></iq>", Condition::BadRequest, true),
-        ("<iq id='1' type='result'><a xmlns='b'/><c xmlns='d'/></iq>", Condition::BadRequest, false),
+        (
+            "<iq id='1' type='set'><a xmlns='b'/><a xmlns='b'/></iq>",
+            Condition::BadRequest,
+            true,
+        ),
+        (
+            "<iq id='1' type='result'><a xmlns='b'/><c xmlns='d'/></iq>",
+            Condition::BadRequest,
+            false,
+        ),
         ("<presence type='there'/>", Condition::BadRequest, true),
     ] {
         let refused = read(xml).unwrap_err();
