@@ -1,0 +1,310 @@
+//! What goes into a home and what comes out of it.
+
+use cirrus_jid::{BareJid, Jid};
+use cirrus_stanza::{Stanza, StanzaError, StreamError};
+use cirrus_store::{Item, Op, Outcome, StoreError};
+
+/// A connection's number, unique while the process runs.
+pub type PipeId = u64;
+
+/// What an operation's answer is found again by.
+pub type Token = u64;
+
+/// 128 random bits that name a session, also as its stream management id (XEP-0198).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u128);
+
+impl SessionId {
+    /// The id as it stands in `<enabled id='…'/>`: 32 hexadecimal digits.
+    pub fn text(self) -> String {
+        format!("{:032x}", self.0)
+    }
+
+    /// The id of that text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        digits
+            .then(|| u128::from_str_radix(text, 16).ok())
+            .flatten()
+            .map(Self)
+    }
+}
+
+/// Which inbound stanza of which session something came from. It makes every redo idempotent
+/// and lets the recipient's home confirm what it made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origin {
+    /// The sender's session.
+    pub session: SessionId,
+    /// The number its pipe gave the stanza.
+    pub k: u64,
+}
+
+/// Where randomness comes from: the system in a server, a seed in a simulation.
+pub trait Entropy {
+    /// Fills the buffer.
+    fn fill(&mut self, buffer: &mut [u8]);
+
+    /// 128 random bits.
+    fn u128(&mut self) -> u128 {
+        let mut bytes = [0; 16];
+        self.fill(&mut bytes);
+        u128::from_le_bytes(bytes)
+    }
+}
+
+/// What the pipe knows about a login.
+#[derive(Clone, Debug, Default)]
+pub struct Login {
+    /// SASL mechanism, as advertised.
+    pub mechanism: String,
+    /// The peer's address as text, for the operator.
+    pub address: String,
+    /// The stream's `xml:lang`.
+    pub lang: Option<Box<str>>,
+    /// The rows of the account's partition that authentication has read, so that a cold
+    /// activation need not read them again.
+    pub account: Vec<Item>,
+}
+
+/// What a pipe tells the home.
+#[derive(Debug)]
+pub enum PipeEvent {
+    /// Bind a resource (RFC 6120 section 7).
+    Bind {
+        /// The authenticated account.
+        user: BareJid,
+        /// The resource asked for; `None` lets the home choose.
+        resource: Option<String>,
+        /// About the login.
+        login: Login,
+    },
+    /// Resume a session (XEP-0198 section 5).
+    Resume {
+        /// The authenticated account.
+        user: BareJid,
+        /// The session's stream management id.
+        previd: String,
+        /// How many of the home's stanzas the client has handled.
+        h: u32,
+        /// About the login.
+        login: Login,
+    },
+    /// Enable stream management (XEP-0198 section 3).
+    EnableSm {
+        /// The client wants to be able to resume.
+        resume: bool,
+        /// The longest resumption time it wants, in seconds.
+        max: Option<u32>,
+    },
+    /// A checked stanza.
+    Stanza {
+        /// Its number: 1, 2, 3 … since the bind, continued by a resume.
+        k: u64,
+        /// The stanza as received; the home stamps `from`.
+        stanza: Box<Stanza>,
+    },
+    /// The client has handled `h` stanzas since it enabled stream management.
+    Ack {
+        /// Counter modulo 2^32.
+        h: u32,
+    },
+    /// Everything up to `n` was handed to the socket; only without stream management.
+    Written {
+        /// The last number written.
+        n: u64,
+    },
+    /// The connection is gone.
+    Closed {
+        /// The client closed its stream; otherwise the connection broke.
+        clean: bool,
+    },
+}
+
+/// What the home tells a pipe.
+#[derive(Debug)]
+pub enum PipeOut {
+    /// The resource is bound.
+    Bound {
+        /// The session's full JID.
+        jid: Jid,
+    },
+    /// The resource is not bound; the stream may try again.
+    BindRefused {
+        /// Why.
+        error: StanzaError,
+    },
+    /// Stream management is on.
+    SmEnabled {
+        /// The id to resume with; `None` when it can't be resumed.
+        id: Option<String>,
+        /// Seconds that a broken session is kept.
+        max: u32,
+        /// What `h` counts from: h = k - base.
+        base: u64,
+    },
+    /// Stream management stays off.
+    SmRefused {
+        /// The stanza error condition to name.
+        condition: &'static str,
+    },
+    /// The session goes on here; the stanzas that follow repeat what was not acknowledged.
+    Resumed {
+        /// The session's stream management id.
+        id: String,
+        /// The session's full JID.
+        jid: Jid,
+        /// The last inbound number that was handled; the pipe counts on from it.
+        k: u64,
+        /// What `h` counts from: h = k - base.
+        base: u64,
+    },
+    /// There is nothing to resume.
+    ResumeFailed {
+        /// What the session had handled, where that is still known.
+        h: Option<u32>,
+        /// The stanza error condition to name.
+        condition: &'static str,
+    },
+    /// A stanza to write.
+    Stanza {
+        /// Its number.
+        n: u64,
+        /// The stanza.
+        stanza: Box<Stanza>,
+    },
+    /// Every inbound stanza up to `k` is handled.
+    Handled {
+        /// The last number of the prefix.
+        k: u64,
+    },
+    /// Close the connection.
+    Close {
+        /// The stream error to send first; without one the stream is just closed.
+        error: Option<StreamError>,
+    },
+}
+
+/// A change of an account that a user asked for; it needs key derivation, so the shell does it.
+#[derive(Clone, Debug)]
+pub enum AccountRequest {
+    /// Set a new password (XEP-0077 section 3.3).
+    SetPassword {
+        /// The account.
+        user: BareJid,
+        /// The new password.
+        password: Secret,
+    },
+    /// Remove the account (XEP-0077 section 3.2).
+    Remove {
+        /// The account.
+        user: BareJid,
+    },
+}
+
+/// Text that must not reach a log.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Everything that can happen to a home.
+#[derive(Debug)]
+pub enum Event {
+    /// A pipe speaks.
+    Pipe {
+        /// Which.
+        pipe: PipeId,
+        /// What.
+        event: PipeEvent,
+    },
+    /// The store answered.
+    Store {
+        /// The operation's token.
+        token: Token,
+        /// Its answer.
+        result: Result<Outcome, StoreError>,
+    },
+    /// An [`AccountRequest`] was carried out or refused.
+    Account {
+        /// The request's token.
+        token: Token,
+        /// The refusal, as the client shall see it.
+        result: Result<(), StanzaError>,
+    },
+    /// The account no longer exists: end its sessions and erase what it owns.
+    Erase {
+        /// The account.
+        user: BareJid,
+        /// Answered by [`Effect::Erased`].
+        token: Token,
+    },
+    /// Nothing but time passed.
+    Tick,
+    /// End every session; the process is about to stop.
+    Shutdown,
+}
+
+/// What the shell is asked to do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Give this to a pipe.
+    Pipe {
+        /// Which.
+        pipe: PipeId,
+        /// What.
+        out: PipeOut,
+    },
+    /// Carry out an operation on the store and answer with [`Event::Store`].
+    Store {
+        /// The answer's token.
+        token: Token,
+        /// The operation.
+        op: Op,
+    },
+    /// Change an account and answer with [`Event::Account`].
+    Account {
+        /// The answer's token.
+        token: Token,
+        /// What to change.
+        request: AccountRequest,
+    },
+    /// An [`Event::Erase`] is done, or failed and may be repeated.
+    Erased {
+        /// The event's token.
+        token: Token,
+        /// The store's refusal.
+        result: Result<(), String>,
+    },
+}
+
+/// An effect, and the log entry that its slot's backup must hold before the effect leaves the
+/// node (output commit). A node without a backup has nothing to wait for.
+#[derive(Debug)]
+pub struct Output {
+    /// The entry's number.
+    pub after: u64,
+    /// What to do then.
+    pub effect: Effect,
+}
+
+/// The effects of one or more events, in order.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// In the order in which they must be carried out.
+    pub outputs: Vec<Output>,
+    pub(crate) entry: u64,
+}
+
+impl Effects {
+    pub(crate) fn push(&mut self, effect: Effect) {
+        self.outputs.push(Output {
+            after: self.entry,
+            effect,
+        });
+    }
+}

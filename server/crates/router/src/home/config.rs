@@ -1,0 +1,76 @@
+//! What a home is told about itself: limits, features, domains.
+
+use crate::registry::{About, Registry};
+
+/// Bounds of everything an entity keeps or waits for.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bound resources of one user, detached ones included.
+    pub resources_per_user: usize,
+    /// Contacts of one roster.
+    pub roster_items: usize,
+    /// Messages that wait for a user who is offline.
+    pub offline_messages: usize,
+    /// Bytes of one session's unacknowledged stanzas. Past it the session ends and what was
+    /// archived is delivered to the next one.
+    pub unacked_bytes: usize,
+    /// Inbound stanzas of one session that are not handled yet.
+    pub max_unhandled: usize,
+    /// Events that wait while an entity is loaded.
+    pub entity_queue: usize,
+    /// Entities in memory; past it, idle ones leave first and then new ones are refused.
+    pub entities: usize,
+    /// Milliseconds after which an entity without sessions and work leaves memory.
+    pub entity_idle_ms: u64,
+    /// Milliseconds that a store operation may take with all its retries.
+    pub store_deadline_ms: u64,
+    /// Addresses that one session's directed presence is remembered for.
+    pub directed_presence: usize,
+    /// Most seconds a broken session is kept for its client.
+    pub resume_seconds: u32,
+    /// Milliseconds an origin is remembered for, so that a redo changes nothing.
+    pub dedupe_ms: u64,
+    /// Origins that one entity remembers.
+    pub origins: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            resources_per_user: 32,
+            roster_items: 5_000,
+            offline_messages: 10_000,
+            unacked_bytes: 256 * 1024,
+            max_unhandled: 1_000,
+            entity_queue: 1_000,
+            entities: 1_000_000,
+            entity_idle_ms: 300_000,
+            store_deadline_ms: 10_000,
+            directed_presence: 1_000,
+            resume_seconds: 300,
+            dedupe_ms: 600_000,
+            origins: 1_024,
+        }
+    }
+}
+
+/// Everything a home knows that does not change while it runs.
+pub struct HomeConfig {
+    /// Bounds.
+    pub limits: Limits,
+    /// What the server says about itself; its domains are the ones served.
+    pub about: About,
+    /// The features that answer IQs.
+    pub registry: Registry,
+    /// Keep every message in its owners' archives; otherwise only what is spooled.
+    pub archive: bool,
+    /// When the node started, Unix milliseconds.
+    pub started_ms: u64,
+}
+
+impl HomeConfig {
+    /// Whether the domain is served here.
+    pub fn serves(&self, host: &str) -> bool {
+        self.about.domains.iter().any(|domain| domain == host)
+    }
+}

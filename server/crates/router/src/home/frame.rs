@@ -1,0 +1,76 @@
+//! What one entity tells another.
+
+use std::collections::VecDeque;
+
+use cirrus_jid::BareJid;
+use cirrus_stanza::{Kind, Stanza, StanzaError};
+
+use crate::event::Origin;
+
+/// A frame on its way to an entity.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub to: BareJid,
+    pub body: Body,
+}
+
+/// A frame's content.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// A stanza; `from` is verified. With an origin, the sender waits for a confirmation.
+    Stanza {
+        stanza: Box<Stanza>,
+        origin: Option<Origin>,
+    },
+    /// What the origin's stanza implied here is durable, or was refused with an error stanza
+    /// that travels in a frame before this one.
+    Confirm { origin: Origin },
+    /// The contact's home has made a subscription stanza of ours durable.
+    Subscribed {
+        contact: BareJid,
+        kind: crate::roster::Kind,
+    },
+}
+
+impl Frame {
+    pub fn stanza(to: BareJid, stanza: Stanza, origin: Option<Origin>) -> Self {
+        Self {
+            to,
+            body: Body::Stanza {
+                stanza: Box::new(stanza),
+                origin,
+            },
+        }
+    }
+
+    /// Answers the frame's stanza with an error and confirms it.
+    pub fn refuse(self, error: StanzaError, frames: &mut VecDeque<Frame>) {
+        let Body::Stanza { stanza, origin } = self.body else {
+            return;
+        };
+        let Some(sender) = stanza.from.as_ref().map(cirrus_jid::Jid::bare) else {
+            return;
+        };
+        if stanza.kind == Kind::Presence {
+            // RFC 6121 section 8.5.1: whether an account exists is not told by presence. The
+            // sender's home need not repeat the stanza.
+            if let Some(kind) = crate::roster::Kind::from_ty(stanza.ty) {
+                let body = Body::Subscribed {
+                    contact: self.to,
+                    kind,
+                };
+                frames.push_back(Frame { to: sender, body });
+            }
+            return;
+        }
+        if stanza.may_bounce() {
+            frames.push_back(Frame::stanza(sender.clone(), stanza.error(&error), None));
+        }
+        if let Some(origin) = origin {
+            frames.push_back(Frame {
+                to: sender,
+                body: Body::Confirm { origin },
+            });
+        }
+    }
+}

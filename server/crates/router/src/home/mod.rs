@@ -1,0 +1,322 @@
+//! The home: the entities of this node and the way from one to another.
+
+mod config;
+mod frame;
+mod host;
+mod work;
+
+use std::collections::{BTreeSet, HashMap};
+
+use cirrus_jid::BareJid;
+use cirrus_stanza::{Kind, Ty};
+use cirrus_store::{Outcome, StoreError};
+
+pub use config::{HomeConfig, Limits};
+pub(crate) use frame::{Body, Frame};
+pub(crate) use work::{Cx, Purpose, Work};
+
+use crate::event::{Effect, Effects, Entropy, Event, PipeEvent, PipeId, PipeOut, Token};
+use crate::user::User;
+
+/// The entities that live on this node. Single-threaded by design: one event at a time.
+pub struct Home {
+    config: HomeConfig,
+    users: HashMap<BareJid, User>,
+    timers: BTreeSet<(u64, BareJid)>,
+    work: Work,
+    entry: u64,
+    stopping: bool,
+}
+
+/// Sizes for the operator's metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Entities in memory.
+    pub entities: usize,
+    /// Sessions with a connection.
+    pub attached: usize,
+    /// Sessions that wait to be resumed.
+    pub detached: usize,
+    /// Store operations under way.
+    pub operations: usize,
+}
+
+impl Home {
+    /// A home without entities.
+    pub fn new(config: HomeConfig) -> Self {
+        Self {
+            config,
+            users: HashMap::new(),
+            timers: BTreeSet::new(),
+            work: Work::default(),
+            entry: 0,
+            stopping: false,
+        }
+    }
+
+    /// Takes one event at `now` (Unix milliseconds, never going back) and appends its effects.
+    pub fn handle(&mut self, now: u64, rng: &mut dyn Entropy, event: Event, out: &mut Effects) {
+        self.entry += 1;
+        out.entry = self.entry;
+        match event {
+            Event::Pipe { pipe, event } => self.pipe(now, rng, pipe, event, out),
+            Event::Store { token, result } => self.store(now, rng, token, result, out),
+            Event::Account { token, result } => {
+                if let Some((jid, Purpose::Account { reply, session })) = self.work.finish(token) {
+                    self.with_user(now, rng, &jid, out, |user, cx| {
+                        user.on_account(cx, session, *reply, result);
+                    });
+                }
+            }
+            Event::Erase { user, token } => {
+                self.ensure(&user);
+                self.with_user(now, rng, &user, out, |user, cx| user.erase(cx, token));
+            }
+            Event::Tick => {}
+            Event::Shutdown => self.shutdown(now, rng, out),
+        }
+        self.run_timers(now, rng, out);
+        self.run_frames(now, rng, out);
+    }
+
+    /// When [`Event::Tick`] is next due, Unix milliseconds.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Nothing is under way: no store operation and no event waits.
+    pub fn is_quiet(&self) -> bool {
+        self.work.is_quiet()
+    }
+
+    /// Counts of what is in memory.
+    pub fn census(&self) -> Census {
+        let attached = self.work.pipes.len();
+        let sessions: usize = self.users.values().map(User::session_count).sum();
+        Census {
+            entities: self.users.len(),
+            attached,
+            detached: sessions.saturating_sub(attached),
+            operations: self.work.operations(),
+        }
+    }
+
+    fn pipe(
+        &mut self,
+        now: u64,
+        rng: &mut dyn Entropy,
+        pipe: PipeId,
+        event: PipeEvent,
+        out: &mut Effects,
+    ) {
+        let user = match &event {
+            PipeEvent::Bind { user, .. } | PipeEvent::Resume { user, .. } => {
+                if self.stopping || !self.admit(now, rng, user, out) {
+                    let close = PipeOut::Close {
+                        error: Some(self.refusal()),
+                    };
+                    out.push(Effect::Pipe { pipe, out: close });
+                    return;
+                }
+                user.clone()
+            }
+            _ => match self.work.pipes.get(&pipe) {
+                Some((user, _)) => user.clone(),
+                // A pipe that closes while its bind waits for the store has no session yet.
+                None => match self.work.binding.get(&pipe) {
+                    Some(user) => user.clone(),
+                    None => return,
+                },
+            },
+        };
+        self.with_user(now, rng, &user, out, |user, cx| {
+            user.on_pipe(cx, pipe, event)
+        });
+    }
+
+    fn refusal(&self) -> cirrus_stanza::StreamError {
+        if self.stopping {
+            cirrus_stanza::StreamError::SystemShutdown
+        } else {
+            cirrus_stanza::StreamError::ResourceConstraint
+        }
+    }
+
+    fn store(
+        &mut self,
+        now: u64,
+        rng: &mut dyn Entropy,
+        token: Token,
+        result: Result<Outcome, StoreError>,
+        out: &mut Effects,
+    ) {
+        let Some((jid, purpose)) = self.work.finish(token) else {
+            return;
+        };
+        self.with_user(now, rng, &jid, out, |user, cx| {
+            user.on_store(cx, purpose, result)
+        });
+    }
+
+    /// Makes room for an entity, if there is any. `false` when it must be refused.
+    fn admit(&mut self, now: u64, rng: &mut dyn Entropy, jid: &BareJid, out: &mut Effects) -> bool {
+        if self.users.contains_key(jid) {
+            return true;
+        }
+        if self.users.len() >= self.config.limits.entities {
+            self.evict(now, rng, out);
+        }
+        if self.users.len() >= self.config.limits.entities {
+            return false;
+        }
+        self.ensure(jid);
+        true
+    }
+
+    fn ensure(&mut self, jid: &BareJid) {
+        if !self.users.contains_key(jid) {
+            let jid = jid.compact();
+            self.users
+                .insert(jid.clone(), User::new(jid, &self.config.limits));
+        }
+    }
+
+    /// Lets a few idle entities go, the ones whose timer is next first.
+    fn evict(&mut self, now: u64, rng: &mut dyn Entropy, out: &mut Effects) {
+        const AT_ONCE: usize = 16;
+        let next: Vec<_> = self
+            .timers
+            .iter()
+            .take(AT_ONCE)
+            .map(|(_, jid)| jid.clone())
+            .collect();
+        for jid in next {
+            self.with_user(now, rng, &jid, out, |user, _| user.hurry());
+        }
+    }
+
+    /// Runs `act` on an entity, then keeps its timer, or forgets it when it has nothing to keep.
+    fn with_user(
+        &mut self,
+        now: u64,
+        rng: &mut dyn Entropy,
+        jid: &BareJid,
+        out: &mut Effects,
+        act: impl FnOnce(&mut User, &mut Cx<'_>),
+    ) {
+        let Some(user) = self.users.get_mut(jid) else {
+            return;
+        };
+        let mut cx = Cx {
+            now,
+            rng,
+            out,
+            home: &self.config,
+            work: &mut self.work,
+        };
+        act(user, &mut cx);
+        user.settle(&mut cx);
+        let due = user.deadline(now);
+        if user.timer != due {
+            if let Some(old) = user.timer.take() {
+                self.timers.remove(&(old, user.jid.clone()));
+            }
+            if let Some(at) = due {
+                self.timers.insert((at, user.jid.clone()));
+            }
+            user.timer = due;
+        }
+        if user.is_gone(now) {
+            if let Some(old) = user.timer.take() {
+                self.timers.remove(&(old, user.jid.clone()));
+            }
+            self.users.remove(jid);
+        }
+    }
+
+    fn run_timers(&mut self, now: u64, rng: &mut dyn Entropy, out: &mut Effects) {
+        while let Some((at, jid)) = self.timers.first().cloned() {
+            if at > now {
+                break;
+            }
+            self.timers.remove(&(at, jid.clone()));
+            if let Some(user) = self.users.get_mut(&jid) {
+                user.timer = None;
+            }
+            self.with_user(now, rng, &jid, out, User::tick);
+        }
+    }
+
+    fn run_frames(&mut self, now: u64, rng: &mut dyn Entropy, out: &mut Effects) {
+        while let Some(frame) = self.work.frames.pop_front() {
+            if !self.config.serves(frame.to.host()) {
+                self.not_ours(frame);
+            } else if frame.to.local().is_none() {
+                let mut cx = Cx {
+                    now,
+                    rng,
+                    out,
+                    home: &self.config,
+                    work: &mut self.work,
+                };
+                host::on_frame(&mut cx, frame);
+            } else if self.wants_activation(&frame) {
+                let jid = frame.to.clone();
+                if self.admit(now, rng, &jid, out) {
+                    self.with_user(now, rng, &jid, out, |user, cx| user.on_frame(cx, frame));
+                } else {
+                    let full = cirrus_stanza::Condition::ResourceConstraint.into();
+                    frame.refuse(full, &mut self.work.frames);
+                }
+            }
+        }
+    }
+
+    /// Presence and probes reach only entities that are in memory: a user without a session is
+    /// offline, and nobody reads a roster to find that out.
+    fn wants_activation(&self, frame: &Frame) -> bool {
+        if self.users.contains_key(&frame.to) {
+            return true;
+        }
+        match &frame.body {
+            Body::Stanza { stanza, .. } if stanza.kind == Kind::Presence => matches!(
+                stanza.ty,
+                Ty::Subscribe | Ty::Subscribed | Ty::Unsubscribe | Ty::Unsubscribed
+            ),
+            Body::Stanza { stanza, .. } => !matches!(stanza.ty, Ty::Error | Ty::Result),
+            Body::Confirm { .. } | Body::Subscribed { .. } => false,
+        }
+    }
+
+    fn not_ours(&mut self, frame: Frame) {
+        let text = format!(
+            "{} is not served here, and federation is off",
+            frame.to.host()
+        );
+        let error =
+            cirrus_stanza::StanzaError::new(cirrus_stanza::Condition::RemoteServerNotFound, text);
+        match &frame.body {
+            // A subscription stays unsent, to be driven when the domain can be reached; who asked
+            // for it learns that it can't be now.
+            Body::Stanza { stanza, .. } if stanza.kind == Kind::Presence => {
+                if stanza.ty == Ty::Subscribe {
+                    let reply = stanza.error(&error);
+                    if let Some(to) = reply.to.as_ref().map(cirrus_jid::Jid::bare) {
+                        self.work.frames.push_back(Frame::stanza(to, reply, None));
+                    }
+                }
+            }
+            _ => frame.refuse(error, &mut self.work.frames),
+        }
+    }
+
+    fn shutdown(&mut self, now: u64, rng: &mut dyn Entropy, out: &mut Effects) {
+        self.stopping = true;
+        let all: Vec<_> = self.users.keys().cloned().collect();
+        for jid in all {
+            self.with_user(now, rng, &jid, out, User::shutdown);
+            // Frames in between keep the queue short.
+            self.run_frames(now, rng, out);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What is under way between a home's entities, its store and its pipes.
+
+use std::collections::{HashMap, VecDeque};
+
+use cirrus_jid::BareJid;
+use cirrus_stanza::Stanza;
+use cirrus_store::Op;
+
+use super::config::HomeConfig;
+use super::frame::{Body, Frame};
+use crate::event::{
+    AccountRequest, Effect, Effects, Entropy, Origin, PipeId, PipeOut, SessionId, Token,
+};
+use crate::roster::Planned;
+
+/// Why a store operation was asked for.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// Loading: the account's rows.
+    LoadAccount,
+    /// Loading: a page of the roster.
+    LoadRoster,
+    /// Loading: the archive's hot tail.
+    LoadTail,
+    /// An operation of the archive log, by its own token.
+    Log(u64),
+    /// A roster change.
+    Roster(Box<Planned>),
+    /// A page of messages for offline delivery.
+    Spool,
+    /// The row with last activity and offline cursor.
+    Status,
+    /// An account request that a client waits for.
+    Account {
+        reply: Box<Stanza>,
+        session: SessionId,
+    },
+    /// Removing what nothing depends on any more.
+    Cleanup,
+    /// Erasing what the account owned.
+    Erase,
+}
+
+/// Everything that is under way.
+#[derive(Default)]
+pub(crate) struct Work {
+    pub frames: VecDeque<Frame>,
+    pub pipes: HashMap<PipeId, (BareJid, SessionId)>,
+    /// Pipes whose bind or resume waits for its entity to load.
+    pub binding: HashMap<PipeId, BareJid>,
+    operations: HashMap<Token, (BareJid, Purpose)>,
+    last: Token,
+}
+
+impl Work {
+    fn begin(&mut self, jid: &BareJid, purpose: Purpose) -> Token {
+        self.last += 1;
+        self.operations.insert(self.last, (jid.clone(), purpose));
+        self.last
+    }
+
+    pub fn finish(&mut self, token: Token) -> Option<(BareJid, Purpose)> {
+        self.operations.remove(&token)
+    }
+
+    pub fn operations(&self) -> usize {
+        self.operations.len()
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.operations.is_empty() && self.frames.is_empty()
+    }
+}
+
+/// What an entity may use while it handles one event.
+pub(crate) struct Cx<'a> {
+    pub now: u64,
+    pub rng: &'a mut dyn Entropy,
+    pub out: &'a mut Effects,
+    pub home: &'a HomeConfig,
+    pub work: &'a mut Work,
+}
+
+impl Cx<'_> {
+    pub fn pipe(&mut self, pipe: PipeId, out: PipeOut) {
+        self.out.push(Effect::Pipe { pipe, out });
+    }
+
+    pub fn store(&mut self, jid: &BareJid, purpose: Purpose, op: Op) {
+        let token = self.work.begin(jid, purpose);
+        self.out.push(Effect::Store { token, op });
+    }
+
+    pub fn account(&mut self, jid: &BareJid, purpose: Purpose, request: AccountRequest) {
+        let token = self.work.begin(jid, purpose);
+        self.out.push(Effect::Account { token, request });
+    }
+
+    /// Sends a stanza to the entity it is addressed to.
+    pub fn route(&mut self, stanza: Stanza, origin: Option<Origin>) {
+        if let Some(to) = stanza.to.as_ref().map(cirrus_jid::Jid::bare) {
+            self.work
+                .frames
+                .push_back(Frame::stanza(to, stanza, origin));
+        }
+    }
+
+    pub fn confirm(&mut self, to: Option<&cirrus_jid::Jid>, origin: Option<Origin>) {
+        if let (Some(to), Some(origin)) = (to, origin) {
+            let body = Body::Confirm { origin };
+            self.work.frames.push_back(Frame {
+                to: to.bare(),
+                body,
+            });
+        }
+    }
+
+    pub fn frame(&mut self, to: BareJid, body: Body) {
+        self.work.frames.push_back(Frame { to, body });
+    }
+}

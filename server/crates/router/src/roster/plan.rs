@@ -1,0 +1,528 @@
+//! Changes of a roster: what to write, and what follows when it is written.
+
+use bytes::Bytes;
+use cirrus_jid::BareJid;
+use cirrus_store::{Condition, Item, Op, Outcome, StoreError};
+
+use super::contact::{self, Contact, Pending, Tombstone, Unsent};
+use super::state::{self, Kind, State, Transition};
+use super::wire::{self, Set};
+use super::{Limits, Push, Roster, RosterError, delete_request};
+
+/// A change that waits for its write.
+#[derive(Debug)]
+pub struct Planned {
+    /// The one write that decides; `None` = nothing to store, commit at once. Take it, carry it
+    /// out, then give the plan to [`Roster::commit`] or [`Roster::abort`].
+    pub write: Option<Op>,
+    done: Done,
+    row: Option<Row>,
+    request: Option<Request>,
+    version: u64,
+}
+
+/// What follows from a change that is written.
+#[derive(Debug)]
+pub struct Done {
+    /// The contact.
+    pub jid: BareJid,
+    /// Where the user stood with it.
+    pub before: State,
+    /// Where the user stands now. A gained or lost `from` starts or ends the contact's view of the
+    /// user's presence (RFC 6121 sections 3.1.5, 3.2.2, 3.3.3).
+    pub after: State,
+    /// Outbound: route the user's stanza to the contact. Inbound: deliver the contact's stanza to
+    /// the user.
+    pub pass: bool,
+    /// Stanzas to the contact from the user's bare JID, made by the server.
+    pub sends: Vec<Kind>,
+    /// For every interested resource of the user.
+    pub push: Option<Push>,
+    /// A delete of a settled request; nothing depends on its success.
+    pub cleanup: Option<Op>,
+}
+
+/// A contact's row afterwards.
+#[derive(Debug)]
+enum Row {
+    Contact(Contact),
+    Tombstone(Tombstone),
+    /// Only the marks of what is unsent are taken off a tombstone or contact.
+    Unsent(Unsent),
+}
+
+/// A request's row afterwards.
+#[derive(Debug)]
+enum Request {
+    Put(Pending),
+    Delete,
+}
+
+/// A change on its way to becoming a plan.
+struct Draft {
+    after: State,
+    pass: bool,
+    sends: Vec<Kind>,
+    row: Option<Row>,
+    request: Option<Request>,
+    push: bool,
+}
+
+impl Planned {
+    /// Whether the write is done, given the store's answer. Deleting a request that is gone
+    /// already is done.
+    pub fn is_written(&self, result: &Result<Outcome, StoreError>) -> bool {
+        let deletes = self.row.is_none() && matches!(self.request, Some(Request::Delete));
+        match result {
+            Ok(_) => true,
+            Err(StoreError::Conflict { existing: None, .. }) => deletes,
+            Err(_) => false,
+        }
+    }
+}
+
+impl Draft {
+    /// Nothing happens.
+    fn quiet(after: State) -> Self {
+        Self {
+            after,
+            pass: false,
+            sends: Vec::new(),
+            row: None,
+            request: None,
+            push: false,
+        }
+    }
+}
+
+impl Roster {
+    /// A roster set by the user (RFC 6121 sections 2.3 to 2.5). `nonce` = 128 random bits.
+    ///
+    /// # Errors
+    /// [`RosterError::Unknown`], [`RosterError::Full`], [`RosterError::Busy`],
+    /// [`RosterError::Stale`].
+    pub fn plan_set(&mut self, now_ms: u64, nonce: u128, set: Set) -> Result<Planned, RosterError> {
+        self.ready()?;
+        match set {
+            Set::Update { jid, name, groups } => {
+                let mut contact = self.contact_or_new(now_ms, &jid)?;
+                contact.name = name;
+                contact.groups = groups;
+                let after = self.state(&jid);
+                let draft = Draft {
+                    row: Some(Row::Contact(contact)),
+                    ..Draft::quiet(after)
+                };
+                Ok(self.plan(
+                    now_ms,
+                    nonce,
+                    &jid,
+                    Draft {
+                        push: true,
+                        ..draft
+                    },
+                ))
+            }
+            Set::Remove { jid } => self.plan_removal(now_ms, nonce, &jid),
+        }
+    }
+
+    /// A subscription stanza from the user to a contact (RFC 6121 Appendix A.2).
+    ///
+    /// # Errors
+    /// [`RosterError::Full`], [`RosterError::Busy`], [`RosterError::Stale`].
+    pub fn plan_outbound(
+        &mut self,
+        now_ms: u64,
+        nonce: u128,
+        jid: &BareJid,
+        kind: Kind,
+    ) -> Result<Planned, RosterError> {
+        self.ready()?;
+        let before = self.state(jid);
+        let step = state::outbound(before, self.is_approved(jid), kind);
+        let mut draft = Draft {
+            pass: step.pass,
+            ..Draft::quiet(step.state)
+        };
+        if step.push {
+            let mut contact = self.stepped(now_ms, jid, &step)?;
+            if step.pass {
+                contact.unsent.mark(kind);
+            }
+            draft.row = Some(Row::Contact(contact));
+            draft.push = true;
+            draft.request = self.settled(jid, step.state);
+        } else if before.pending_in() && !step.state.pending_in() {
+            // A refusal changes no row that shows; it stands until the other home has it.
+            draft.request = self.requests.get(jid).map(|request| {
+                Request::Put(Pending {
+                    refused: true,
+                    ..request.clone()
+                })
+            });
+        }
+        Ok(self.plan(now_ms, nonce, jid, draft))
+    }
+
+    /// A subscription stanza from a contact to the user (RFC 6121 Appendix A.3). `stanza` is the
+    /// presence as it shall be delivered; a request is kept whole.
+    ///
+    /// # Errors
+    /// [`RosterError::RequestsFull`], [`RosterError::RequestTooLong`], [`RosterError::Full`],
+    /// [`RosterError::Busy`], [`RosterError::Stale`].
+    pub fn plan_inbound(
+        &mut self,
+        now_ms: u64,
+        nonce: u128,
+        jid: &BareJid,
+        kind: Kind,
+        stanza: &[u8],
+    ) -> Result<Planned, RosterError> {
+        self.ready()?;
+        let before = self.state(jid);
+        let step = state::inbound(before, self.is_approved(jid), kind);
+        let mut draft = Draft {
+            pass: step.pass,
+            sends: step.reply.into_iter().collect(),
+            push: step.push,
+            ..Draft::quiet(step.state)
+        };
+        if step.push {
+            let mut contact = self.stepped(now_ms, jid, &step)?;
+            match kind {
+                Kind::Subscribe => contact.unsent.mark(Kind::Subscribed),
+                Kind::Unsubscribe => contact.unsent.approval = false,
+                Kind::Subscribed | Kind::Unsubscribed => contact.unsent.interest = false,
+            }
+            draft.row = Some(Row::Contact(contact));
+            draft.request = self.settled(jid, step.state);
+        } else if before != step.state {
+            draft.request = Some(if step.state.pending_in() {
+                Request::Put(self.new_request(jid, stanza)?)
+            } else {
+                Request::Delete
+            });
+        }
+        Ok(self.plan(now_ms, nonce, jid, draft))
+    }
+
+    /// The contact's home has confirmed that it got the user's stanza of this kind. `None` when
+    /// that is known already, or the stanza is no longer the last word.
+    ///
+    /// # Errors
+    /// [`RosterError::Busy`], [`RosterError::Stale`].
+    pub fn plan_confirmed(
+        &mut self,
+        nonce: u128,
+        jid: &BareJid,
+        kind: Kind,
+    ) -> Result<Option<Planned>, RosterError> {
+        self.ready()?;
+        let state = self.state(jid);
+        let refused = self
+            .requests
+            .get(jid)
+            .is_some_and(|request| request.refused);
+        let request = (refused && kind == Kind::Unsubscribed).then_some(Request::Delete);
+        let contact = self.contacts.get(jid).map(|contact| contact.unsent);
+        let unsent = contact.or_else(|| self.tombstones.get(jid).map(|gone| gone.unsent));
+        let mut unsent = unsent.unwrap_or_default();
+        let row = unsent.kinds(state).any(|unsent| unsent == kind).then(|| {
+            match kind {
+                Kind::Subscribe | Kind::Unsubscribe => unsent.interest = false,
+                Kind::Subscribed | Kind::Unsubscribed => unsent.approval = false,
+            }
+            Row::Unsent(unsent)
+        });
+        if row.is_none() && request.is_none() {
+            return Ok(None);
+        }
+        let draft = Draft {
+            row,
+            request,
+            ..Draft::quiet(state)
+        };
+        Ok(Some(self.plan(0, nonce, jid, draft)))
+    }
+
+    /// The write of a plan has succeeded: takes the change over.
+    pub fn commit(&mut self, planned: Planned) -> Done {
+        let Planned {
+            done,
+            row,
+            request,
+            version,
+            ..
+        } = planned;
+        let jid = done.jid.compact();
+        if row.is_some() || request.is_some() {
+            self.busy = false;
+            self.counter = self.counter.max(version);
+        }
+        match row {
+            Some(Row::Contact(contact)) => {
+                self.tombstones.remove(&jid);
+                self.contacts.insert(jid.clone(), contact);
+            }
+            Some(Row::Tombstone(gone)) => {
+                self.contacts.remove(&jid);
+                self.tombstones.insert(jid.clone(), gone);
+            }
+            Some(Row::Unsent(unsent)) => {
+                if let Some(contact) = self.contacts.get_mut(&jid) {
+                    (contact.unsent, contact.version) = (unsent, version);
+                } else if let Some(gone) = self.tombstones.get_mut(&jid) {
+                    (gone.unsent, gone.version) = (unsent, version);
+                }
+            }
+            None => {}
+        }
+        match request {
+            Some(Request::Put(request)) => {
+                self.requests.insert(jid, request);
+            }
+            Some(Request::Delete) => {
+                self.requests.remove(&jid);
+            }
+            None => {}
+        }
+        done
+    }
+
+    /// The write of a plan has failed: nothing changes. When it may have happened all the same, or
+    /// another node has written, the roster [is stale](Self::is_stale).
+    #[expect(clippy::needless_pass_by_value, reason = "the plan is used up")]
+    pub fn abort(&mut self, _planned: Planned, error: &StoreError) {
+        self.busy = false;
+        self.stale |= error.outcome_unknown() || matches!(error, StoreError::Conflict { .. });
+    }
+
+    fn ready(&self) -> Result<(), RosterError> {
+        match (self.stale, self.busy) {
+            (true, _) => Err(RosterError::Stale),
+            (_, true) => Err(RosterError::Busy),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_approved(&self, jid: &BareJid) -> bool {
+        self.contacts
+            .get(jid)
+            .is_some_and(|contact| contact.approved)
+    }
+
+    fn plan_removal(
+        &mut self,
+        now_ms: u64,
+        nonce: u128,
+        jid: &BareJid,
+    ) -> Result<Planned, RosterError> {
+        let contact = self
+            .contacts
+            .get(jid)
+            .ok_or_else(|| RosterError::Unknown(jid.as_str().into()))?;
+        let before = self.state(jid);
+        let mut sends = Vec::new();
+        if before.subscription().is_to() || before.ask() {
+            sends.push(Kind::Unsubscribe);
+        }
+        if before.subscription().is_from() || before.pending_in() {
+            sends.push(Kind::Unsubscribed);
+        }
+        let mut unsent = contact.unsent;
+        sends.iter().for_each(|kind| unsent.mark(*kind));
+        // A refusal that is not confirmed yet goes on in the tombstone.
+        unsent.approval |= self.requests.contains_key(jid);
+        let row = Row::Tombstone(Tombstone { version: 0, unsent });
+        let request = self.requests.contains_key(jid).then_some(Request::Delete);
+        let draft = Draft {
+            sends,
+            row: Some(row),
+            request,
+            push: true,
+            ..Draft::quiet(State::NONE)
+        };
+        Ok(self.plan(now_ms, nonce, jid, draft))
+    }
+
+    /// The contact, or a new one if there is room; what a tombstone left unsent is taken over.
+    fn contact_or_new(&self, now_ms: u64, jid: &BareJid) -> Result<Contact, RosterError> {
+        if let Some(contact) = self.contacts.get(jid) {
+            return Ok(contact.clone());
+        }
+        let mut contact = Contact::new(jid);
+        let tombstone = self.tombstones.get(jid);
+        contact.unsent = tombstone.map(|gone| gone.unsent).unwrap_or_default();
+        let limit = self.limits.items;
+        let tombstones = self
+            .tombstones
+            .values()
+            .filter(|gone| !gone.is_expired(now_ms))
+            .count();
+        let rows = self.contacts.len() + tombstones - usize::from(tombstone.is_some());
+        if self.contacts.len() >= limit || rows >= 2 * limit {
+            return Err(RosterError::Full { limit });
+        }
+        Ok(contact)
+    }
+
+    /// The contact after a step of the state machine.
+    fn stepped(
+        &self,
+        now_ms: u64,
+        jid: &BareJid,
+        step: &Transition,
+    ) -> Result<Contact, RosterError> {
+        let mut contact = self.contact_or_new(now_ms, jid)?;
+        contact.subscription = step.state.subscription();
+        contact.ask = step.state.ask();
+        contact.approved = step.approved;
+        Ok(contact)
+    }
+
+    /// What becomes of a request when the contact's row is written with this state. A refusal
+    /// stands until it is confirmed or taken back.
+    fn settled(&self, jid: &BareJid, after: State) -> Option<Request> {
+        let request = self.requests.get(jid)?;
+        let granted = after.subscription().is_from();
+        let settled = if request.refused {
+            granted
+        } else {
+            !after.pending_in()
+        };
+        settled.then_some(Request::Delete)
+    }
+
+    fn new_request(&self, jid: &BareJid, stanza: &[u8]) -> Result<Pending, RosterError> {
+        let Limits {
+            requests: limit,
+            request_bytes,
+            ..
+        } = self.limits;
+        if stanza.len() > request_bytes {
+            let (given, limit) = (stanza.len(), request_bytes);
+            return Err(RosterError::RequestTooLong { given, limit });
+        }
+        if self.requests.len() >= limit && !self.requests.contains_key(jid) {
+            return Err(RosterError::RequestsFull { limit });
+        }
+        Ok(Pending {
+            version: 0,
+            stanza: Bytes::copy_from_slice(stanza),
+            refused: false,
+        })
+    }
+
+    /// Makes a plan of a draft: numbers it and builds its writes.
+    fn plan(&mut self, now_ms: u64, nonce: u128, jid: &BareJid, draft: Draft) -> Planned {
+        let Draft {
+            after,
+            pass,
+            sends,
+            mut row,
+            mut request,
+            push,
+        } = draft;
+        let version = match &row {
+            // Taking a mark off shows to nobody: the row's next version will do.
+            Some(Row::Unsent(_)) => self.row_version(jid).saturating_add(1),
+            _ => self.next_version(now_ms),
+        };
+        let stands = self.requests.contains_key(jid) && !matches!(request, Some(Request::Delete));
+        let known = self.requests.get(jid).map(|request| request.version);
+        let item = self.row_item(jid, &mut row, version, stands);
+        let condition = self.row_condition(now_ms, jid);
+        let row_write = item.map(|item| Op::Put {
+            item,
+            condition,
+            nonce,
+        });
+        let request_write = match &mut request {
+            None => None,
+            Some(Request::Delete) => known.map(|version| delete_request(&self.owner, jid, version)),
+            Some(Request::Put(request)) => {
+                request.version = version;
+                let item = contact::pending_item(&self.owner, jid, request);
+                let condition = known.map_or(Condition::Absent, Condition::Version);
+                Some(Op::Put {
+                    item,
+                    condition,
+                    nonce,
+                })
+            }
+        };
+        let (write, cleanup) = match row_write {
+            None => (request_write, None),
+            row_write => (row_write, request_write),
+        };
+        let push = match &row {
+            Some(Row::Contact(contact)) if push => Some(wire::changed(version, contact)),
+            Some(Row::Tombstone(_)) if push => Some(wire::removed(version, jid)),
+            _ => None,
+        };
+        let push = push.map(|query| Push { version, query });
+        self.busy = write.is_some();
+        let before = self.state(jid);
+        let done = Done {
+            jid: jid.clone(),
+            before,
+            after,
+            pass,
+            sends,
+            push,
+            cleanup,
+        };
+        Planned {
+            write,
+            done,
+            row,
+            request,
+            version,
+        }
+    }
+
+    fn row_version(&self, jid: &BareJid) -> u64 {
+        let contact = self.contacts.get(jid).map(|contact| contact.version);
+        contact
+            .or_else(|| self.tombstones.get(jid).map(|gone| gone.version))
+            .unwrap_or(0)
+    }
+
+    /// The row as it shall be stored, its version filled in.
+    fn row_item(
+        &self,
+        jid: &BareJid,
+        row: &mut Option<Row>,
+        version: u64,
+        pending: bool,
+    ) -> Option<Item> {
+        Some(match row.as_mut()? {
+            Row::Contact(contact) => {
+                contact.version = version;
+                contact::contact_item(&self.owner, contact, pending)
+            }
+            Row::Tombstone(gone) => {
+                gone.version = version;
+                contact::tombstone_item(&self.owner, jid, *gone, pending)
+            }
+            Row::Unsent(unsent) => match self.contacts.get(jid) {
+                Some(contact) => {
+                    let contact = Contact {
+                        unsent: *unsent,
+                        version,
+                        ..contact.clone()
+                    };
+                    contact::contact_item(&self.owner, &contact, pending)
+                }
+                None => {
+                    let gone = Tombstone {
+                        unsent: *unsent,
+                        version,
+                    };
+                    contact::tombstone_item(&self.owner, jid, gone, pending)
+                }
+            },
+        })
+    }
+}

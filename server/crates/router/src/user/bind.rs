@@ -1,0 +1,238 @@
+//! Sessions begin, break, resume and end (RFC 6120 section 7, XEP-0198 section 5).
+
+use cirrus_jid::Jid;
+use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, StreamError, Ty};
+
+use super::session::{Session, Unacked};
+use super::{Storage, User, storage};
+use crate::event::{Login, PipeId, PipeOut, SessionId};
+use crate::home::Cx;
+
+impl User {
+    pub(super) fn bind(
+        &mut self,
+        cx: &mut Cx<'_>,
+        pipe: PipeId,
+        resource: Option<&str>,
+        _login: &Login,
+    ) {
+        cx.work.binding.remove(&pipe);
+        let resource = match resource {
+            Some(resource) => resource.to_owned(),
+            None => format!("{:016x}", cx.rng.u128() >> 64),
+        };
+        let jid = match Jid::with_resource(&self.jid, &resource) {
+            Ok(jid) => jid,
+            Err(cause) => {
+                let text = format!("this resource can't be bound: {cause}");
+                let error = StanzaError::new(Condition::BadRequest, text);
+                cx.pipe(pipe, PipeOut::BindRefused { error });
+                return;
+            }
+        };
+        let taken = self
+            .sessions
+            .iter()
+            .position(|s| s.resource() == jid.resource().unwrap_or(""));
+        if taken.is_none() && self.sessions.len() >= cx.home.limits.resources_per_user {
+            let text = "this account has as many resources bound as the server allows";
+            let error = StanzaError::new(Condition::ResourceConstraint, text);
+            cx.pipe(pipe, PipeOut::BindRefused { error });
+            return;
+        }
+        let id = SessionId(cx.rng.u128());
+        cx.work.pipes.insert(pipe, (self.jid.clone(), id));
+        cx.pipe(pipe, PipeOut::Bound { jid: jid.clone() });
+        // The new session is there before the old one ends, so that nothing is sent offline.
+        self.sessions.push(Session::new(id, jid, pipe));
+        if let Some(index) = taken {
+            self.end_session(cx, index, Some(StreamError::Conflict));
+        }
+    }
+
+    pub(super) fn resume(&mut self, cx: &mut Cx<'_>, pipe: PipeId, previd: &str, h: u32) {
+        cx.work.binding.remove(&pipe);
+        let id = SessionId::parse(previd);
+        let found = id.and_then(|id| self.sessions.iter().position(|session| session.id == id));
+        let Some(index) = found.filter(|index| self.sessions[*index].resumable()) else {
+            let condition = Condition::ItemNotFound.as_str();
+            cx.pipe(pipe, PipeOut::ResumeFailed { h: None, condition });
+            return;
+        };
+        let acked = self.sessions[index].ack(h);
+        if acked.is_err() {
+            // The client claims stanzas that were never sent: nothing it says can be relied on.
+            cx.pipe(
+                pipe,
+                PipeOut::Close {
+                    error: Some(StreamError::UndefinedCondition),
+                },
+            );
+            return;
+        }
+        let session = &mut self.sessions[index];
+        if let Some(old) = session.pipe.take() {
+            cx.work.pipes.remove(&old);
+            cx.pipe(
+                old,
+                PipeOut::Close {
+                    error: Some(StreamError::Conflict),
+                },
+            );
+        }
+        session.attach(pipe);
+        cx.work.pipes.insert(pipe, (self.jid.clone(), session.id));
+        let resumed = PipeOut::Resumed {
+            id: session.id.text(),
+            jid: session.jid.clone(),
+            k: session.handled(),
+            base: session.sm.as_ref().map_or(0, |sm| sm.base_k),
+        };
+        cx.pipe(pipe, resumed);
+        self.sessions[index].repeat(pipe, cx.out);
+        let id = self.sessions[index].id;
+        self.acknowledged(cx, id);
+    }
+
+    pub(super) fn enable_sm(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        resume: bool,
+        max: Option<u32>,
+    ) {
+        let limit = cx.home.limits.resume_seconds;
+        let session = &mut self.sessions[index];
+        let Some(pipe) = session.pipe else { return };
+        if session.sm.is_some() {
+            let condition = Condition::UnexpectedRequest.as_str();
+            cx.pipe(pipe, PipeOut::SmRefused { condition });
+            return;
+        }
+        let max = max
+            .filter(|max| *max > 0)
+            .map_or(limit, |max| max.min(limit));
+        session.enable_sm(resume && max > 0, max);
+        let id = session.resumable().then(|| session.id.text());
+        cx.pipe(
+            pipe,
+            PipeOut::SmEnabled {
+                id,
+                max,
+                base: session.k,
+            },
+        );
+    }
+
+    pub(super) fn client_ack(&mut self, cx: &mut Cx<'_>, index: usize, h: u32) {
+        if self.sessions[index].ack(h).is_ok() {
+            let id = self.sessions[index].id;
+            self.acknowledged(cx, id);
+        } else {
+            // XEP-0198 section 4: a count above what was sent ends the stream.
+            self.end_session(cx, index, Some(StreamError::UndefinedCondition));
+        }
+    }
+
+    pub(super) fn closed(&mut self, cx: &mut Cx<'_>, index: usize, clean: bool) {
+        let session = &mut self.sessions[index];
+        if clean || !session.resumable() {
+            self.end_session(cx, index, None);
+            return;
+        }
+        if let Some(pipe) = session.pipe.take() {
+            cx.work.pipes.remove(&pipe);
+        }
+        let max = session.sm.as_ref().map_or(0, |sm| u64::from(sm.max));
+        session.deadline = Some(cx.now + max * 1000);
+    }
+
+    /// Ends a session: unavailable presence, and a new way for what its client never got.
+    pub(super) fn end_session(
+        &mut self,
+        cx: &mut Cx<'_>,
+        index: usize,
+        error: Option<StreamError>,
+    ) {
+        let mut session = self.sessions.remove(index);
+        if let Some(pipe) = session.pipe.take() {
+            cx.work.pipes.remove(&pipe);
+            cx.pipe(pipe, PipeOut::Close { error });
+        }
+        let status = self.leave(cx, &mut session);
+        let unacked = session.take_unacked();
+        self.abandon_pass(cx, session.id);
+        for unacked in unacked {
+            self.rescue(cx, unacked);
+        }
+        self.hand_on(session.id);
+        self.idle_since = cx.now;
+        if let Some(status) = status {
+            self.record_last_seen(cx, status);
+        }
+    }
+
+    /// A stanza that a session's client never acknowledged goes where RFC 6121 section 8.5
+    /// sends it now: another resource, the spool, or back.
+    fn rescue(&mut self, cx: &mut Cx<'_>, unacked: Unacked) {
+        let stanza = *unacked.stanza;
+        match (stanza.kind, stanza.ty) {
+            (Kind::Message, Ty::Chat | Ty::Normal) => {
+                // A message to the bare JID went to every resource, unless it came from the spool.
+                let shared = stanza.to.as_ref().is_some_and(Jid::is_bare)
+                    && !unacked.archived.is_some_and(|archived| archived.spooled);
+                let others = self.sessions.iter().any(Session::takes_messages);
+                if others && !shared {
+                    self.deliver(cx, stanza, unacked.archived);
+                } else if !others {
+                    match unacked.archived {
+                        Some(archived) => self.respool.push(archived.position),
+                        None if storage(&stanza) == Storage::Archive => {
+                            self.append_spooled(cx, &stanza, None);
+                        }
+                        None => {}
+                    }
+                }
+            }
+            (Kind::Iq, Ty::Get | Ty::Set) => {
+                let text = "the resource left before it answered";
+                let error = StanzaError::new(Condition::RecipientUnavailable, text);
+                cx.route(stanza.error(&error), None);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn session_of(&self, id: SessionId) -> Option<usize> {
+        self.sessions.iter().position(|session| session.id == id)
+    }
+
+    /// Ends every session because the process stops.
+    pub(crate) fn shutdown(&mut self, cx: &mut Cx<'_>) {
+        self.fail_waiting(cx, &Condition::ServiceUnavailable.into());
+        while let Some(index) = self.sessions.len().checked_sub(1) {
+            self.end_session(cx, index, Some(StreamError::SystemShutdown));
+        }
+        self.idle_since = 0;
+    }
+
+    /// The session that a pipe speaks for.
+    pub(super) fn session_at(&self, cx: &Cx<'_>, pipe: PipeId) -> Option<usize> {
+        let (_, id) = cx.work.pipes.get(&pipe)?;
+        self.session_of(*id)
+    }
+
+    pub(super) fn error_to(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: SessionId,
+        stanza: &Stanza,
+        error: &StanzaError,
+    ) {
+        if let Some(index) = self.session_of(id)
+            && stanza.may_bounce()
+        {
+            self.sessions[index].send(stanza.error(error), None, false, cx.out);
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Activation: reading what the entity needs before it can take its first event.
+//!
+//! The account comes first, so that a stranger's stanza to an account that does not exist costs
+//! one read; then roster and archive tail at once.
+
+use std::collections::VecDeque;
+
+use cirrus_schema::keys::{accounts, rosters};
+use cirrus_stanza::{Condition, StanzaError};
+use cirrus_store::{Direction, Item, Op, Outcome, SkRange, StoreError};
+
+use super::User;
+use crate::event::{Effect, Origin, PipeEvent, PipeId, Token};
+use crate::home::{Cx, Frame, Purpose};
+use crate::log::{Limits as LogLimits, Log, Tail, TailReader};
+
+/// An event that may have to wait for the load.
+pub(super) enum Input {
+    Pipe(PipeId, PipeEvent),
+    Frame(Frame),
+    Erase(Token),
+}
+
+/// Where an entity's life stands.
+#[derive(Default)]
+pub(super) enum State {
+    /// Nothing read, nothing waiting.
+    #[default]
+    New,
+    Loading(Loading),
+    Active,
+    /// The account does not exist.
+    Absent,
+    Erasing(super::erase::Erasure),
+}
+
+/// A load under way.
+#[derive(Default)]
+pub(super) struct Loading {
+    waiting: VecDeque<Input>,
+    /// Pages still to come.
+    pages: usize,
+    roster: Vec<Item>,
+    cursor: u64,
+    tail: Option<TailReader>,
+    failed: bool,
+}
+
+impl State {
+    pub fn is_waiting(&self) -> bool {
+        matches!(self, Self::Loading(_) | Self::Erasing(_))
+    }
+
+    pub fn is_active(&self) -> bool {
+        matches!(self, Self::Active)
+    }
+
+    pub fn take_waiting(&mut self) -> VecDeque<Input> {
+        match self {
+            Self::Loading(loading) => std::mem::take(&mut loading.waiting),
+            _ => VecDeque::new(),
+        }
+    }
+}
+
+impl User {
+    /// Gives the input back when the entity is ready for it; otherwise it waits, or is refused.
+    pub(super) fn wait_for_load(&mut self, cx: &mut Cx<'_>, mut input: Input) -> Option<Input> {
+        if let Input::Pipe(pipe, event) = &input {
+            match event {
+                PipeEvent::Bind { .. } | PipeEvent::Resume { .. } => {
+                    cx.work.binding.insert(*pipe, self.jid.clone());
+                }
+                PipeEvent::Closed { .. } if !self.state.is_active() => {
+                    self.forget_binding(cx, *pipe);
+                    return None;
+                }
+                _ => {}
+            }
+        }
+        match &mut self.state {
+            State::Active => return Some(input),
+            State::Absent | State::Erasing(_) => {
+                Self::refuse_input(cx, input, &Self::absent());
+                return None;
+            }
+            State::Loading(loading) => {
+                if loading.waiting.len() >= cx.home.limits.entity_queue {
+                    let error = Condition::ResourceConstraint.into();
+                    Self::refuse_input(cx, input, &error);
+                } else {
+                    loading.waiting.push_back(input);
+                }
+                return None;
+            }
+            State::New => {}
+        }
+        let known = match &mut input {
+            Input::Pipe(_, PipeEvent::Bind { login, .. } | PipeEvent::Resume { login, .. }) => {
+                std::mem::take(&mut login.account)
+            }
+            _ => Vec::new(),
+        };
+        self.state = State::Loading(Loading {
+            waiting: [input].into(),
+            ..Loading::default()
+        });
+        if known.is_empty() {
+            let pk = accounts::partition(&self.jid.owner());
+            self.page(
+                cx,
+                Purpose::LoadAccount,
+                cirrus_schema::TableId::Accounts,
+                pk,
+                None,
+            );
+        } else {
+            self.load_account(cx, &known);
+        }
+        None
+    }
+
+    fn forget_binding(&mut self, cx: &mut Cx<'_>, pipe: PipeId) {
+        cx.work.binding.remove(&pipe);
+        if let State::Loading(loading) = &mut self.state {
+            loading
+                .waiting
+                .retain(|input| !matches!(input, Input::Pipe(p, _) if *p == pipe));
+        }
+    }
+
+    fn page(
+        &mut self,
+        cx: &mut Cx<'_>,
+        purpose: Purpose,
+        table: cirrus_schema::TableId,
+        pk: Vec<u8>,
+        after: Option<bytes::Bytes>,
+    ) {
+        if let State::Loading(loading) = &mut self.state {
+            loading.pages += 1;
+        }
+        let range = SkRange::All;
+        let direction = Direction::Forward;
+        let op = Op::Query {
+            table,
+            pk: pk.into(),
+            range,
+            direction,
+            limit: None,
+            after,
+        };
+        self.begin(cx, purpose, op);
+    }
+
+    fn load_account(&mut self, cx: &mut Cx<'_>, rows: &[Item]) {
+        let exists = rows
+            .iter()
+            .any(|row| accounts::Row::parse(&row.key.sk) == Some(accounts::Row::Credentials));
+        if !exists {
+            return self.absent_account(cx);
+        }
+        let last = rows
+            .iter()
+            .find(|row| accounts::Row::parse(&row.key.sk) == Some(accounts::Row::Last));
+        let cursor = last.map_or(0, |row| self.status.load(row));
+        let floor = rows
+            .iter()
+            .find_map(|row| row.attrs.get_n("f"))
+            .unwrap_or(0);
+        let tail = TailReader::new(&self.jid, floor);
+        let op = tail.op();
+        if let State::Loading(loading) = &mut self.state {
+            loading.cursor = cursor.max(floor);
+            loading.tail = Some(tail);
+            loading.pages += 1;
+        }
+        let pk = rosters::partition(&self.jid.owner());
+        self.page(
+            cx,
+            Purpose::LoadRoster,
+            cirrus_schema::TableId::Rosters,
+            pk,
+            None,
+        );
+        self.begin(cx, Purpose::LoadTail, op);
+    }
+
+    fn absent_account(&mut self, cx: &mut Cx<'_>) {
+        self.fail_waiting(cx, &Self::absent());
+        self.state = State::Absent;
+    }
+
+    /// A page of the load arrived.
+    pub(super) fn on_load(
+        &mut self,
+        cx: &mut Cx<'_>,
+        purpose: &Purpose,
+        result: Result<Outcome, StoreError>,
+    ) {
+        let State::Loading(loading) = &mut self.state else {
+            return;
+        };
+        loading.pages = loading.pages.saturating_sub(1);
+        match (purpose, result) {
+            (Purpose::LoadAccount, Ok(Outcome::Page { items, .. })) => {
+                return self.load_account(cx, &items);
+            }
+            (Purpose::LoadRoster, Ok(Outcome::Page { items, next })) => {
+                loading.roster.extend(items);
+                if let Some(next) = next {
+                    let pk = rosters::partition(&self.jid.owner());
+                    let table = cirrus_schema::TableId::Rosters;
+                    self.page(cx, Purpose::LoadRoster, table, pk, Some(next));
+                }
+            }
+            (Purpose::LoadTail, Ok(Outcome::Page { items, next })) => {
+                match loading.tail.as_mut().map(|tail| tail.on_page(&items, next)) {
+                    Some(Ok(Some(tail))) => self.take_tail(cx, &tail),
+                    Some(Ok(None)) => {
+                        loading.pages += 1;
+                        if let Some(op) = loading.tail.as_ref().map(TailReader::op) {
+                            self.begin(cx, Purpose::LoadTail, op);
+                        }
+                    }
+                    _ => loading.failed = true,
+                }
+            }
+            _ => loading.failed = true,
+        }
+        self.finish_load(cx);
+    }
+
+    fn take_tail(&mut self, cx: &mut Cx<'_>, tail: &Tail) {
+        for (session, k) in &tail.origins {
+            self.origins.seed(
+                Origin {
+                    session: *session,
+                    k: *k,
+                },
+                cx.now,
+            );
+        }
+        let cursor = match &self.state {
+            State::Loading(loading) => loading.cursor,
+            _ => 0,
+        };
+        self.spool.load(cursor, tail);
+        let limits = LogLimits {
+            deadline_ms: cx.home.limits.store_deadline_ms,
+            ..LogLimits::default()
+        };
+        self.log = Log::new(&self.jid, limits, tail.next, tail.last_t, cx.rng.u128());
+    }
+
+    fn finish_load(&mut self, cx: &mut Cx<'_>) {
+        let State::Loading(loading) = &mut self.state else {
+            return;
+        };
+        if loading.pages > 0 {
+            return;
+        }
+        let roster = std::mem::take(&mut loading.roster);
+        let failed = loading.failed;
+        let roster = if failed {
+            None
+        } else {
+            self.read_roster(cx, &roster).ok()
+        };
+        let Some(roster) = roster else {
+            let text = "the account's data could not be read; try again later";
+            let error = StanzaError::new(Condition::InternalServerError, text)
+                .with_type(cirrus_stanza::ErrorType::Wait);
+            self.fail_waiting(cx, &error);
+            self.state = State::New;
+            return;
+        };
+        self.roster = roster;
+        let State::Loading(loading) = std::mem::replace(&mut self.state, State::Active) else {
+            return;
+        };
+        self.idle_since = cx.now;
+        self.drive_unsent(cx);
+        for input in loading.waiting {
+            self.input(cx, input);
+        }
+    }
+
+    /// The account is gone: end its sessions and remove what it owns.
+    pub(crate) fn erase(&mut self, cx: &mut Cx<'_>, token: Token) {
+        if matches!(self.state, State::Absent) {
+            cx.out.push(Effect::Erased {
+                token,
+                result: Ok(()),
+            });
+        } else if let Some(input) = self.wait_for_load(cx, Input::Erase(token)) {
+            self.input(cx, input);
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! The user entity: sessions, roster, presence and the archive log of one account.
+
+mod bind;
+mod erase;
+mod iq;
+mod load;
+mod message;
+mod origins;
+mod presence;
+mod session;
+mod spool;
+mod status;
+mod storage;
+mod subscription;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+
+use cirrus_jid::BareJid;
+use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, StreamError, Ty};
+use cirrus_store::{Op, Outcome, StoreError};
+
+use crate::event::{Effect, Origin, PipeEvent, PipeId, PipeOut, SessionId};
+use crate::home::{Body, Cx, Frame, Limits, Purpose};
+use crate::log::{Content, Direction, Limits as LogLimits, Log, LogEffect, Record, Ticket};
+use crate::roster::Roster;
+
+use load::{Input, State};
+use origins::Origins;
+use session::Session;
+use spool::Spool;
+use status::Status;
+use storage::{Storage, storage};
+
+/// A stanza on its way to this user's sessions, in the order of arrival.
+struct Inflow {
+    stanza: Stanza,
+    origin: Option<Origin>,
+    /// What the log still owes.
+    ticket: Option<Ticket>,
+    /// What the log answered.
+    landed: Option<Result<u64, StanzaError>>,
+    /// The record is flagged for offline delivery.
+    offline: bool,
+}
+
+/// What waits for a record to be durable.
+enum Waiting {
+    /// The sender's own copy.
+    Out {
+        session: SessionId,
+        k: u64,
+        stanza: Box<Stanza>,
+    },
+    /// A queued delivery.
+    In,
+    /// A message that no session could take.
+    Spooled,
+    /// References to what an ended session left.
+    Respool { positions: Vec<u64> },
+}
+
+/// One account's entity.
+pub(crate) struct User {
+    pub(crate) jid: BareJid,
+    pub(crate) timer: Option<u64>,
+    state: State,
+    roster: Roster,
+    log: Log,
+    status: Status,
+    sessions: Vec<Session>,
+    inflow: VecDeque<Inflow>,
+    tickets: HashMap<Ticket, Waiting>,
+    origins: Origins,
+    spool: Spool,
+    /// Positions of messages that must be delivered again.
+    respool: Vec<u64>,
+    /// Sessions whose unacknowledged log is over its bound.
+    overflowing: Vec<SessionId>,
+    /// The log is of no more use until it is loaded again.
+    broken: bool,
+    roster_waits: subscription::Waits,
+    operations: usize,
+    idle_since: u64,
+    idle_ms: u64,
+}
+
+impl User {
+    pub(crate) fn new(jid: BareJid, limits: &Limits) -> Self {
+        Self {
+            timer: None,
+            state: State::default(),
+            roster: Roster::new(&jid, roster_limits(limits)),
+            log: Log::new(&jid, LogLimits::default(), 1, 0, 0),
+            status: Status::default(),
+            sessions: Vec::new(),
+            inflow: VecDeque::new(),
+            tickets: HashMap::new(),
+            origins: Origins::default(),
+            spool: Spool::default(),
+            respool: Vec::new(),
+            overflowing: Vec::new(),
+            broken: false,
+            roster_waits: subscription::Waits::default(),
+            operations: 0,
+            idle_since: 0,
+            idle_ms: limits.entity_idle_ms,
+            jid,
+        }
+    }
+
+    pub(crate) fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// A pipe speaks.
+    pub(crate) fn on_pipe(&mut self, cx: &mut Cx<'_>, pipe: PipeId, event: PipeEvent) {
+        if let Some(input) = self.wait_for_load(cx, Input::Pipe(pipe, event)) {
+            self.input(cx, input);
+        }
+    }
+
+    /// Another entity speaks.
+    pub(crate) fn on_frame(&mut self, cx: &mut Cx<'_>, frame: Frame) {
+        if let Some(input) = self.wait_for_load(cx, Input::Frame(frame)) {
+            self.input(cx, input);
+        }
+    }
+
+    fn input(&mut self, cx: &mut Cx<'_>, input: Input) {
+        match input {
+            Input::Pipe(pipe, event) => self.pipe_event(cx, pipe, event),
+            Input::Frame(frame) => self.frame(cx, frame),
+            Input::Erase(token) => self.erase_loaded(cx, token),
+        }
+    }
+
+    fn pipe_event(&mut self, cx: &mut Cx<'_>, pipe: PipeId, event: PipeEvent) {
+        match event {
+            PipeEvent::Bind {
+                resource, login, ..
+            } => {
+                return self.bind(cx, pipe, resource.as_deref(), &login);
+            }
+            PipeEvent::Resume { previd, h, .. } => return self.resume(cx, pipe, &previd, h),
+            _ => {}
+        }
+        let Some(index) = self.session_at(cx, pipe) else {
+            return;
+        };
+        match event {
+            PipeEvent::Stanza { k, stanza } => self.from_session(cx, index, k, *stanza),
+            PipeEvent::Ack { h } => self.client_ack(cx, index, h),
+            PipeEvent::Written { n } => {
+                let id = self.sessions[index].id;
+                if self.sessions[index].sm.is_none() {
+                    self.sessions[index].written(n);
+                    self.acknowledged(cx, id);
+                }
+            }
+            PipeEvent::EnableSm { resume, max } => self.enable_sm(cx, index, resume, max),
+            PipeEvent::Closed { clean } => self.closed(cx, index, clean),
+            PipeEvent::Bind { .. } | PipeEvent::Resume { .. } => {}
+        }
+    }
+
+    /// A stanza from one of this user's sessions.
+    fn from_session(&mut self, cx: &mut Cx<'_>, index: usize, k: u64, mut stanza: Stanza) {
+        let session = &mut self.sessions[index];
+        if !session.take(k) {
+            return;
+        }
+        if session.unhandled() >= cx.home.limits.max_unhandled {
+            return self.end_session(cx, index, Some(StreamError::ResourceConstraint));
+        }
+        stanza.from = Some(session.jid.clone());
+        match stanza.kind {
+            Kind::Message => {
+                if stanza.to.is_none() {
+                    stanza.to = Some(self.jid.clone().into());
+                }
+                self.send_message(cx, index, k, stanza);
+            }
+            Kind::Presence => self.send_presence(cx, index, k, stanza),
+            Kind::Iq => self.send_iq(cx, index, k, stanza),
+        }
+    }
+
+    fn frame(&mut self, cx: &mut Cx<'_>, frame: Frame) {
+        match frame.body {
+            Body::Confirm { origin } => {
+                if let Some(index) = self.session_of(origin.session) {
+                    self.sessions[index].settle(origin.k);
+                }
+            }
+            Body::Subscribed { contact, kind } => self.subscription_sent(cx, contact, kind),
+            Body::Stanza { stanza, origin } => match (stanza.kind, stanza.ty) {
+                (Kind::Message, _) => self.receive_message(cx, *stanza, origin),
+                (Kind::Presence, _) => self.receive_presence(cx, *stanza),
+                (Kind::Iq, Ty::Get | Ty::Set)
+                    if stanza.to.as_ref().is_some_and(cirrus_jid::Jid::is_bare) =>
+                {
+                    self.answer(cx, &stanza);
+                }
+                (Kind::Iq, _) => self.queue(cx, *stanza),
+            },
+        }
+    }
+
+    /// Delivers a stanza that is not archived, behind those that wait for the archive.
+    fn queue(&mut self, cx: &mut Cx<'_>, stanza: Stanza) {
+        let inflow = Inflow {
+            stanza,
+            origin: None,
+            ticket: None,
+            landed: None,
+            offline: false,
+        };
+        self.inflow.push_back(inflow);
+        self.advance(cx);
+    }
+
+    /// The store answered one of this entity's operations.
+    pub(crate) fn on_store(
+        &mut self,
+        cx: &mut Cx<'_>,
+        purpose: Purpose,
+        result: Result<Outcome, StoreError>,
+    ) {
+        self.operations = self.operations.saturating_sub(1);
+        match purpose {
+            Purpose::LoadRoster if self.state.is_active() => self.on_roster_page(cx, result),
+            Purpose::LoadAccount | Purpose::LoadRoster | Purpose::LoadTail => {
+                self.on_load(cx, &purpose, result);
+            }
+            Purpose::Log(token) => {
+                let mut effects = Vec::new();
+                self.log.on_result(cx.now, token, result, &mut effects);
+                self.log_effects(cx, effects);
+            }
+            Purpose::Roster(planned) => self.on_roster_written(cx, *planned, result),
+            Purpose::Spool => self.on_spool_page(cx, result),
+            Purpose::Status => self.on_status_written(cx, result),
+            Purpose::Erase => self.on_erased(cx, result),
+            Purpose::Cleanup | Purpose::Account { .. } => {}
+        }
+    }
+
+    /// An account change that a session asked for is done or refused.
+    pub(crate) fn on_account(
+        &mut self,
+        cx: &mut Cx<'_>,
+        _session: SessionId,
+        request: Stanza,
+        result: Result<(), StanzaError>,
+    ) {
+        let reply = match result {
+            Ok(()) => request.reply(),
+            Err(error) => request.error(&error),
+        };
+        cx.route(reply, None);
+    }
+
+    fn begin(&mut self, cx: &mut Cx<'_>, purpose: Purpose, op: Op) {
+        self.operations += 1;
+        cx.store(&self.jid, purpose, op);
+    }
+
+    fn append(&mut self, cx: &mut Cx<'_>, record: Record) -> Option<Ticket> {
+        let mut effects = Vec::new();
+        let ticket = self.log.append(cx.now, record, &mut effects).ok()?;
+        self.log_effects(cx, effects);
+        Some(ticket)
+    }
+
+    fn log_effects(&mut self, cx: &mut Cx<'_>, effects: Vec<LogEffect>) {
+        for effect in effects {
+            match effect {
+                LogEffect::Store { token, op } => self.begin(cx, Purpose::Log(token), op),
+                LogEffect::Durable {
+                    ticket, position, ..
+                } => {
+                    self.ticket_done(cx, ticket, Ok(position));
+                }
+                LogEffect::Failed { ticket, .. } => {
+                    self.ticket_done(cx, ticket, Err(message::unknown()));
+                }
+                LogEffect::Learned { position, record }
+                | LogEffect::LandedLate {
+                    position, record, ..
+                } => {
+                    self.learned(cx, position, &record);
+                }
+                LogEffect::Broken { .. } => self.broken = true,
+            }
+        }
+    }
+
+    fn ticket_done(&mut self, cx: &mut Cx<'_>, ticket: Ticket, outcome: Result<u64, StanzaError>) {
+        match self.tickets.remove(&ticket) {
+            Some(Waiting::Out { session, k, stanza }) => {
+                if let Err(error) = outcome {
+                    self.error_to(cx, session, &stanza, &error);
+                }
+                self.out_landed(session, k);
+            }
+            Some(Waiting::In) => {
+                let offline = self
+                    .inflow
+                    .iter()
+                    .any(|i| i.ticket == Some(ticket) && i.offline);
+                if offline {
+                    self.spool.flagged_landed();
+                }
+                self.landed(cx, ticket, outcome);
+            }
+            Some(Waiting::Respool { positions }) => {
+                self.spool.flagged_landed();
+                self.respool_landed(cx, ticket, outcome.is_ok());
+                if outcome.is_err() {
+                    self.respool.extend(positions);
+                }
+            }
+            Some(Waiting::Spooled) => self.spool.flagged_landed(),
+            None => {}
+        }
+    }
+
+    /// The log has a record that another writer, or an attempt given up, put there.
+    fn learned(&mut self, cx: &mut Cx<'_>, position: u64, record: &Record) {
+        let Content::Message(message) = &record.content else {
+            self.spool.flagged();
+            return self.spool.flagged_landed();
+        };
+        if message.direction == Direction::Out {
+            return;
+        }
+        if let Some(origin) = message.origin {
+            self.origins.seed(origin, cx.now);
+        }
+        if message.flags.spool {
+            self.spool.flagged();
+            self.spool.flagged_landed();
+        }
+        if let Some(stanza) = Stanza::from_stored(&message.stanza) {
+            let archived = session::Archived {
+                position,
+                spooled: message.flags.spool,
+            };
+            self.deliver(cx, stanza, Some(archived));
+        }
+    }
+
+    /// Time passed.
+    pub(crate) fn tick(&mut self, cx: &mut Cx<'_>) {
+        let mut effects = Vec::new();
+        self.log.tick(cx.now, &mut effects);
+        self.log_effects(cx, effects);
+        let now = cx.now;
+        let due = |session: &Session| session.deadline.is_some_and(|at| at <= now);
+        while let Some(index) = self.sessions.iter().position(due) {
+            self.end_session(cx, index, None);
+        }
+    }
+
+    /// After every event: what several steps may have made due.
+    pub(crate) fn settle(&mut self, cx: &mut Cx<'_>) {
+        while let Some(id) = self.overflowing.pop() {
+            if let Some(index) = self.session_of(id) {
+                self.end_session(cx, index, Some(StreamError::PolicyViolation));
+            }
+        }
+        if self.broken {
+            self.start_over(cx);
+        }
+        self.append_respool(cx);
+        self.finish_pass(cx);
+        self.start_pass(cx);
+        for session in &mut self.sessions {
+            session.tell_handled(cx.out);
+        }
+    }
+
+    /// The log can't go on: everything is read again with the next event.
+    fn start_over(&mut self, cx: &mut Cx<'_>) {
+        self.broken = false;
+        let waiting: Vec<_> = self.tickets.keys().copied().collect();
+        for ticket in waiting {
+            self.ticket_done(cx, ticket, Err(message::unknown()));
+        }
+        self.respool.clear();
+        while let Some(index) = self.sessions.len().checked_sub(1) {
+            self.end_session(cx, index, Some(StreamError::InternalServerError));
+        }
+        self.respool.clear();
+        self.state = State::New;
+    }
+
+    /// When this entity next has something to do, Unix milliseconds.
+    pub(crate) fn deadline(&self, _now: u64) -> Option<u64> {
+        let sessions = self
+            .sessions
+            .iter()
+            .filter_map(|session| session.deadline)
+            .min();
+        let idle = self.is_idle().then(|| self.idle_since + self.idle_ms());
+        [sessions, self.log.wake_at(), self.spool.retry_at(), idle]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn idle_ms(&self) -> u64 {
+        if self.state.is_active() {
+            self.idle_ms
+        } else {
+            0
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.sessions.is_empty()
+            && self.operations == 0
+            && self.inflow.is_empty()
+            && self.tickets.is_empty()
+            && self.respool.is_empty()
+            && self.log.is_idle()
+            && self.roster_waits.is_idle()
+            && !self.state.is_waiting()
+    }
+
+    /// Nothing is left that another activation could not read again.
+    pub(crate) fn is_gone(&self, now: u64) -> bool {
+        self.is_idle() && now >= self.idle_since.saturating_add(self.idle_ms())
+    }
+
+    /// Leaves memory with the next event, if it is idle.
+    pub(crate) fn hurry(&mut self) {
+        self.idle_since = 0;
+    }
+
+    fn fail_waiting(&mut self, cx: &mut Cx<'_>, error: &StanzaError) {
+        for input in self.state.take_waiting() {
+            Self::refuse_input(cx, input, error);
+        }
+    }
+
+    fn refuse_input(cx: &mut Cx<'_>, input: Input, error: &StanzaError) {
+        match input {
+            Input::Pipe(pipe, PipeEvent::Bind { .. } | PipeEvent::Resume { .. }) => {
+                cx.work.binding.remove(&pipe);
+                let error = Some(StreamError::InternalServerError);
+                cx.pipe(pipe, PipeOut::Close { error });
+            }
+            Input::Pipe(..) => {}
+            Input::Frame(frame) => frame.refuse(error.clone(), &mut cx.work.frames),
+            Input::Erase(token) => {
+                let text = error
+                    .text
+                    .clone()
+                    .unwrap_or_else(|| error.condition.as_str().into());
+                cx.out.push(Effect::Erased {
+                    token,
+                    result: Err(text),
+                });
+            }
+        }
+    }
+
+    /// An account that does not exist answers like this (RFC 6121 section 8.5.1).
+    fn absent() -> StanzaError {
+        Condition::ServiceUnavailable.into()
+    }
+}
+
+fn roster_limits(limits: &Limits) -> crate::roster::Limits {
+    crate::roster::Limits {
+        items: limits.roster_items,
+        ..crate::roster::Limits::default()
+    }
+}

@@ -1,0 +1,292 @@
+//! A session: one bound resource with its counters (XEP-0198), presence and unacknowledged log.
+
+use std::collections::VecDeque;
+
+use cirrus_jid::Jid;
+use cirrus_stanza::Stanza;
+
+use crate::event::{Effect, Effects, PipeId, PipeOut, SessionId};
+
+/// A stanza that the client has not acknowledged yet.
+pub(super) struct Unacked {
+    /// Its number.
+    pub n: u64,
+    /// Where the recipient's archive has it, once it is durable there.
+    pub archived: Option<Archived>,
+    /// The stanza, to be sent again on resumption.
+    pub stanza: Box<Stanza>,
+}
+
+/// Where an unacknowledged stanza stands in the archive.
+#[derive(Clone, Copy)]
+pub(super) struct Archived {
+    /// Position in the log.
+    pub position: u64,
+    /// The record is flagged for offline delivery, so the cursor decides about it.
+    pub spooled: bool,
+}
+
+/// Stream management as it was enabled (XEP-0198 section 3).
+pub(super) struct Sm {
+    /// The client may resume.
+    pub resume: bool,
+    /// Seconds a broken session is kept.
+    pub max: u32,
+    /// The inbound number at which counting began.
+    pub base_k: u64,
+    /// The outbound number at which counting began.
+    pub base_n: u64,
+}
+
+/// What became of an inbound stanza that is not handled at once.
+struct Unhandled {
+    k: u64,
+    outstanding: u8,
+}
+
+/// One bound resource.
+pub(super) struct Session {
+    pub id: SessionId,
+    pub jid: Jid,
+    /// The connection; `None` while the session waits to be resumed.
+    pub pipe: Option<PipeId>,
+    /// When a session without a pipe ends, Unix milliseconds.
+    pub deadline: Option<u64>,
+    pub sm: Option<Sm>,
+    /// Current presence; `None` when unavailable.
+    pub presence: Option<Stanza>,
+    pub priority: i8,
+    /// Whom directed presence was sent to and not taken back (RFC 6121 section 4.6).
+    pub directed: Vec<Jid>,
+    /// Asked for the roster, so it gets pushes (RFC 6121 section 2.1.6).
+    pub interested: bool,
+    /// The last inbound number taken.
+    pub k: u64,
+    unhandled: VecDeque<Unhandled>,
+    told: u64,
+    n: u64,
+    unacked: VecDeque<Unacked>,
+    unacked_bytes: usize,
+}
+
+/// A resumption's acknowledgement that can't be true.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Overacked;
+
+impl Session {
+    pub fn new(id: SessionId, jid: Jid, pipe: PipeId) -> Self {
+        Self {
+            id,
+            jid,
+            pipe: Some(pipe),
+            deadline: None,
+            sm: None,
+            presence: None,
+            priority: 0,
+            directed: Vec::new(),
+            interested: false,
+            k: 0,
+            unhandled: VecDeque::new(),
+            told: 0,
+            n: 0,
+            unacked: VecDeque::new(),
+            unacked_bytes: 0,
+        }
+    }
+
+    pub fn resource(&self) -> &str {
+        self.jid.resource().unwrap_or_default()
+    }
+
+    /// Available, and willing to get messages for the bare JID (RFC 6121 section 8.5.2).
+    pub fn takes_messages(&self) -> bool {
+        self.presence.is_some() && self.priority >= 0
+    }
+
+    pub fn enable_sm(&mut self, resume: bool, max: u32) {
+        self.sm = Some(Sm {
+            resume,
+            max,
+            base_k: self.k,
+            base_n: self.n,
+        });
+        self.told = self.k;
+        self.unacked.clear();
+        self.unacked_bytes = 0;
+    }
+
+    pub fn resumable(&self) -> bool {
+        self.sm.as_ref().is_some_and(|sm| sm.resume)
+    }
+
+    /// The number of the last stanza sent.
+    pub fn sent(&self) -> u64 {
+        self.n
+    }
+
+    /// The number of the last stanza that the client acknowledged or, without stream management,
+    /// that the pipe has written; stanzas that need neither count as soon as they are sent.
+    pub fn acked(&self) -> u64 {
+        self.unacked.front().map_or(self.n, |first| first.n - 1)
+    }
+
+    pub fn unacked_bytes(&self) -> usize {
+        self.unacked_bytes
+    }
+
+    /// Numbers a stanza and gives it to the pipe, if there is one. It is kept until the client
+    /// has acknowledged it or, without stream management, until the pipe has written it when
+    /// `keep` says that it must not get lost.
+    pub fn send(
+        &mut self,
+        stanza: Stanza,
+        archived: Option<Archived>,
+        keep: bool,
+        out: &mut Effects,
+    ) {
+        self.n += 1;
+        let n = self.n;
+        if self.sm.is_some() || keep {
+            self.unacked_bytes += stanza.size();
+            let stanza = Box::new(stanza.clone());
+            self.unacked.push_back(Unacked {
+                n,
+                archived,
+                stanza,
+            });
+        }
+        if let Some(pipe) = self.pipe {
+            let out_stanza = PipeOut::Stanza {
+                n,
+                stanza: Box::new(stanza),
+            };
+            out.push(Effect::Pipe {
+                pipe,
+                out: out_stanza,
+            });
+        }
+    }
+
+    /// Forgets everything up to the client's counter `h` and returns the last number that it
+    /// acknowledges.
+    pub fn ack(&mut self, h: u32) -> Result<u64, Overacked> {
+        let Some(sm) = &self.sm else {
+            return Err(Overacked);
+        };
+        let acked = self.acked();
+        let counted = acked - sm.base_n;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "XEP-0198 counts modulo 2^32"
+        )]
+        let step = h.wrapping_sub(counted as u32);
+        let last = acked + u64::from(step);
+        if last > self.n {
+            return Err(Overacked);
+        }
+        self.written(last);
+        Ok(last)
+    }
+
+    /// Forgets everything up to `n`.
+    pub fn written(&mut self, n: u64) {
+        while self.unacked.front().is_some_and(|first| first.n <= n) {
+            if let Some(gone) = self.unacked.pop_front() {
+                self.unacked_bytes = self.unacked_bytes.saturating_sub(gone.stanza.size());
+            }
+        }
+    }
+
+    /// Sends everything unacknowledged once more, to a new pipe.
+    pub fn repeat(&self, pipe: PipeId, out: &mut Effects) {
+        for unacked in &self.unacked {
+            let stanza = unacked.stanza.clone();
+            let repeated = PipeOut::Stanza {
+                n: unacked.n,
+                stanza,
+            };
+            out.push(Effect::Pipe {
+                pipe,
+                out: repeated,
+            });
+        }
+    }
+
+    /// Takes what the client has not acknowledged; the session is about to end.
+    pub fn take_unacked(&mut self) -> VecDeque<Unacked> {
+        self.unacked_bytes = 0;
+        std::mem::take(&mut self.unacked)
+    }
+
+    /// Takes inbound stanza `k`. `false` when it was taken before and must change nothing.
+    pub fn take(&mut self, k: u64) -> bool {
+        let fresh = k > self.k || crate::planted::skip_dedupe();
+        self.k = self.k.max(k);
+        fresh
+    }
+
+    /// Stanza `k` is handled only when `outstanding` more calls of [`Self::settle`] have come.
+    pub fn hold(&mut self, k: u64, outstanding: u8) {
+        if outstanding > 0 && !crate::planted::ack_before_durable() {
+            self.unhandled.push_back(Unhandled { k, outstanding });
+        }
+    }
+
+    /// One thing that `k` waited for is done.
+    pub fn settle(&mut self, k: u64) {
+        if let Ok(index) = self.unhandled.binary_search_by_key(&k, |entry| entry.k) {
+            let entry = &mut self.unhandled[index];
+            entry.outstanding = entry.outstanding.saturating_sub(1);
+        }
+        while self
+            .unhandled
+            .front()
+            .is_some_and(|first| first.outstanding == 0)
+        {
+            self.unhandled.pop_front();
+        }
+    }
+
+    pub fn unhandled(&self) -> usize {
+        self.unhandled.len()
+    }
+
+    /// The longest prefix of inbound stanzas that are handled.
+    pub fn handled(&self) -> u64 {
+        self.unhandled.front().map_or(self.k, |first| first.k - 1)
+    }
+
+    /// Tells the pipe when the handled prefix grew.
+    pub fn tell_handled(&mut self, out: &mut Effects) {
+        let handled = self.handled();
+        if self.sm.is_none() || handled <= self.told {
+            return;
+        }
+        self.told = handled;
+        if let Some(pipe) = self.pipe {
+            out.push(Effect::Pipe {
+                pipe,
+                out: PipeOut::Handled { k: handled },
+            });
+        }
+    }
+
+    /// Goes on at another pipe.
+    pub fn attach(&mut self, pipe: PipeId) {
+        self.pipe = Some(pipe);
+        self.deadline = None;
+        self.told = self.handled();
+    }
+
+    /// Remembers, or forgets, an address that directed presence went to.
+    pub fn direct(&mut self, to: &Jid, available: bool, limit: usize) {
+        let known = self.directed.iter().position(|jid| jid == to);
+        match known {
+            Some(index) if !available => {
+                self.directed.swap_remove(index);
+            }
+            None if available && self.directed.len() < limit => self.directed.push(to.clone()),
+            _ => {}
+        }
+    }
+}
