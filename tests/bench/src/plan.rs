@@ -2,6 +2,7 @@
 //! start.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -62,6 +63,17 @@ pub(crate) struct Cell {
     pub(crate) server: &'static str,
     pub(crate) archive: bool,
     pub(crate) measure: Measure,
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let archive = if self.archive {
+            "archive on"
+        } else {
+            "archive off"
+        };
+        write!(f, "{}, {archive}, {:?}", self.server, self.measure)
+    }
 }
 
 /// All outcomes, and what did not happen.
@@ -154,7 +166,7 @@ impl Bench<'_> {
                 faults: vec![format!("failed: {error:#}")],
                 ..Outcome::default()
             });
-            (self.say)(&format!("{cell:?}: {outcome:?}"));
+            (self.say)(&format!("{cell}: {outcome}"));
             self.results.outcomes.entry(cell).or_default().push(outcome);
             shared = if failed {
                 Shared::new(config.clone(), PASSWORD)

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::load::Outcome;
-use crate::plan::{Cell, Measure, Results};
+use crate::plan::{Measure, Results};
 
 /// From this share of its core on, the generator may be what is measured.
 const GENERATOR_LIMIT: f64 = 0.9;
@@ -228,7 +228,7 @@ fn bars(results: &Results) -> String {
 fn faults(results: &Results) -> Vec<String> {
     let mut lines = results.notes.clone();
     for (cell, outcomes) in &results.outcomes {
-        let title = name(cell);
+        let title = cell.to_string();
         for (run, outcome) in outcomes.iter().enumerate() {
             let run = run + 1;
             if !outcome.faults.is_empty() {
@@ -247,15 +247,6 @@ fn faults(results: &Results) -> Vec<String> {
         }
     }
     lines
-}
-
-fn name(cell: &Cell) -> String {
-    let archive = if cell.archive {
-        "archive on"
-    } else {
-        "archive off"
-    };
-    format!("{}, {archive}, {:?}", cell.server, cell.measure)
 }
 
 /// The median over the valid runs.
@@ -296,6 +287,7 @@ fn number(value: Option<f64>, unit: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Cell;
 
     fn with_cpu(cpu: f64) -> Outcome {
         Outcome {

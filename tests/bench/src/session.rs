@@ -237,72 +237,63 @@ impl Session {
             self.acknowledged = acknowledged(piece)?;
             return Ok(());
         }
-        let expect = |name: &str| -> Result<()> {
-            ensure!(piece.starts_with(name.as_bytes()), "expected {name}");
-            Ok(())
+        let expected = match self.step {
+            Step::PlainFeatures | Step::SecureFeatures | Step::BoundFeatures => "<stream:features",
+            Step::Proceed => "<proceed",
+            Step::Challenge => "<challenge",
+            Step::Success => "<success",
+            Step::Bound => "<iq",
+            Step::Enabled => "<enabled",
+            Step::Presence => "<presence",
+            Step::Greeting => "<ready",
+            Step::Online => "<",
         };
+        ensure!(
+            piece.starts_with(expected.as_bytes()),
+            "expected {expected}"
+        );
+        self.advance(piece, shared)
+    }
+
+    /// Takes the step that the expected piece allows.
+    fn advance(&mut self, piece: &[u8], shared: &mut Shared) -> Result<()> {
         match self.step {
             Step::PlainFeatures => {
-                expect("<stream:features")?;
-                self.go(
-                    Step::Proceed,
-                    "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>",
-                )?;
+                let starttls = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
+                self.go(Step::Proceed, starttls)?;
             }
             Step::Proceed => {
-                expect("<proceed")?;
                 self.secure(shared)?;
                 self.cutter.restart();
                 self.go(Step::SecureFeatures, &header())?;
             }
-            Step::SecureFeatures => {
-                expect("<stream:features")?;
-                self.authenticate(shared)?;
-            }
+            Step::SecureFeatures => self.authenticate(shared)?,
             Step::Challenge => {
-                expect("<challenge")?;
                 let exchange = self.exchange.as_mut().context("no exchange")?;
                 let answer = exchange.answer(&mut shared.keys, wire::text(piece))?;
-                let answer = sasl("response", "", &answer);
-                self.go(Step::Success, &answer)?;
+                self.go(Step::Success, &sasl("response", "", &answer))?;
             }
             Step::Success => {
-                expect("<success")?;
-                self.exchange
-                    .take()
-                    .context("no exchange")?
-                    .verify(wire::text(piece))?;
+                let exchange = self.exchange.take().context("no exchange")?;
+                exchange.verify(wire::text(piece))?;
                 self.cutter.restart();
                 self.go(Step::BoundFeatures, &header())?;
             }
-            Step::BoundFeatures => {
-                expect("<stream:features")?;
-                let bind = format!(
-                    "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
-                     <resource>{RESOURCE}</resource></bind></iq>"
-                );
-                self.go(Step::Bound, &bind)?;
-            }
+            Step::BoundFeatures => self.go(Step::Bound, &bind())?,
             Step::Bound => {
-                expect("<iq")?;
                 let result = wire::attribute(piece, "type") == Some(b"result");
                 ensure!(result, "binding failed");
                 self.after_bind()?;
             }
             Step::Enabled => {
-                expect("<enabled")?;
                 self.received = 0;
                 self.announce()?;
             }
             Step::Presence => {
-                expect("<presence")?;
                 self.received += 1;
                 self.step = Step::Online;
             }
-            Step::Greeting => {
-                expect("<ready")?;
-                self.step = Step::Online;
-            }
+            Step::Greeting => self.step = Step::Online,
             Step::Online => {}
         }
         Ok(())
@@ -358,6 +349,13 @@ fn header() -> String {
 fn acknowledged(piece: &[u8]) -> Result<u32> {
     let h = wire::attribute(piece, "h").context("an ack without h")?;
     Ok(std::str::from_utf8(h)?.parse()?)
+}
+
+fn bind() -> String {
+    format!(
+        "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+         <resource>{RESOURCE}</resource></bind></iq>"
+    )
 }
 
 fn sasl(name: &str, attributes: &str, payload: &str) -> String {

@@ -6,6 +6,7 @@ pub(crate) mod idle;
 pub(crate) mod login;
 pub(crate) mod paced;
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -50,6 +51,27 @@ pub(crate) struct Outcome {
     pub(crate) faults: Vec<String>,
     /// The server did not keep up with the paced load.
     pub(crate) overrun: bool,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let figures = [
+            (self.rate, "/s"),
+            (self.cpu, "us CPU each"),
+            (self.p50, "ms p50"),
+            (self.p99, "ms p99"),
+            (self.pss, "KiB PSS"),
+        ];
+        for (figure, unit) in figures {
+            if let Some(figure) = figure {
+                write!(f, "{figure:.2} {unit}  ")?;
+            }
+        }
+        if self.overrun {
+            write!(f, "did not keep up  ")?;
+        }
+        write!(f, "{}", self.faults.join(", "))
+    }
 }
 
 impl Outcome {
