@@ -292,7 +292,6 @@ impl Roster {
 
     /// The write of a plan has failed: nothing changes. When it may have happened all the same, or
     /// another node has written, the roster [is stale](Self::is_stale).
-    #[expect(clippy::needless_pass_by_value, reason = "the plan is used up")]
     pub fn abort(&mut self, _planned: Planned, error: &StoreError) {
         self.busy = false;
         self.stale |= error.outcome_unknown() || matches!(error, StoreError::Conflict { .. });

@@ -175,7 +175,7 @@ fn bare(jid: &str) -> BareJid {
 fn limits() -> Limits {
     Limits {
         items: 4,
-        requests: 2,
+        requests: 3,
         request_bytes: 32,
         ..Limits::default()
     }
@@ -556,10 +556,11 @@ fn everything_is_bounded() {
     let mut user = User::new();
     user.inbound("a@b", Kind::Subscribe);
     user.inbound("c@d", Kind::Subscribe);
+    user.inbound("e@f", Kind::Subscribe);
     let more = user
         .roster
-        .plan_inbound(NOW, 1, &bare("e@f"), Kind::Subscribe, b"");
-    assert_eq!(more.unwrap_err(), RosterError::RequestsFull { limit: 2 });
+        .plan_inbound(NOW, 1, &bare("g@h"), Kind::Subscribe, b"");
+    assert_eq!(more.unwrap_err(), RosterError::RequestsFull { limit: 3 });
     let mut user = User::new();
     let large = user
         .roster
