@@ -14,6 +14,7 @@
 mod attrs;
 mod blob;
 mod check;
+pub mod contract;
 mod deadline;
 mod dump;
 mod error;
