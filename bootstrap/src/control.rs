@@ -1,0 +1,257 @@
+//! The server's control socket: one JSON object a line, over a unix socket.
+//!
+//! Used for the first account and to learn that a node waits in reserve. A password goes into the
+//! request and nowhere else: not into arguments, not into a log.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+/// The version of the calls.
+const VERSION: u32 = 1;
+/// One call; a password's derivation takes some 10 ms.
+const CALL: Duration = Duration::from_secs(15);
+/// Bytes of an answer.
+const MAX_ANSWER: u64 = 65_536;
+
+/// A call.
+#[derive(Serialize)]
+#[serde(tag = "call")]
+enum Call<'a> {
+    #[serde(rename = "user.add")]
+    UserAdd {
+        v: u32,
+        jid: &'a str,
+        password: &'a str,
+    },
+    #[serde(rename = "status")]
+    Status { v: u32 },
+}
+
+/// The answer to a call.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    ok: bool,
+    #[serde(default)]
+    error: Option<Refusal>,
+    #[serde(default)]
+    state: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+}
+
+/// What the server said instead of yes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, thiserror::Error)]
+#[error("{message} ({code})")]
+pub struct Refusal {
+    /// A word for programs.
+    pub code: String,
+    /// A sentence for people.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// Why a call brought no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The socket cannot be used.
+    #[error("the control socket {path} cannot be used")]
+    Socket {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No answer in time.
+    #[error("the control socket {path} gave no answer within {} s", CALL.as_secs())]
+    Silent {
+        /// Its path.
+        path: String,
+    },
+    /// An answer that is none.
+    #[error("the control socket gave an answer that makes no sense: {reason}")]
+    Nonsense {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The server refused.
+    #[error("the server refused: {0}")]
+    Refused(Refusal),
+}
+
+/// What the server does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerState {
+    /// It serves, or is about to.
+    Active,
+    /// Another node serves; the message says which.
+    Standby(String),
+}
+
+/// What became of a new account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// It was made.
+    Created,
+    /// There was one of this name.
+    Exists,
+}
+
+/// Makes an account.
+///
+/// # Errors
+/// No answer, or a refusal other than that it exists.
+pub async fn user_add(socket: &Path, jid: &str, password: &str) -> Result<Account, ControlError> {
+    let answer = call(
+        socket,
+        &Call::UserAdd {
+            v: VERSION,
+            jid,
+            password,
+        },
+    )
+    .await?;
+    match outcome(answer) {
+        Ok(_) => Ok(Account::Created),
+        Err(ControlError::Refused(r)) if is_conflict(&r.code) => Ok(Account::Exists),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the server does.
+///
+/// # Errors
+/// No answer, or a refusal.
+pub async fn status(socket: &Path) -> Result<ServerState, ControlError> {
+    let answer = outcome(call(socket, &Call::Status { v: VERSION }).await?)?;
+    let message = answer
+        .message
+        .unwrap_or_else(|| "another node serves this domain".into());
+    Ok(match answer.state.as_deref() {
+        Some("standby") => ServerState::Standby(message),
+        _ => ServerState::Active,
+    })
+}
+
+fn is_conflict(code: &str) -> bool {
+    matches!(code, "conflict" | "exists")
+}
+
+fn outcome(answer: Answer) -> Result<Answer, ControlError> {
+    if answer.ok {
+        return Ok(answer);
+    }
+    let unnamed = || Refusal {
+        code: "unnamed".into(),
+        message: "without a reason".into(),
+    };
+    Err(ControlError::Refused(answer.error.unwrap_or_else(unnamed)))
+}
+
+async fn call(socket: &Path, call: &Call<'_>) -> Result<Answer, ControlError> {
+    let path = socket.display().to_string();
+    match tokio::time::timeout(CALL, exchange(socket, call)).await {
+        Ok(Ok(line)) => serde_json::from_str(&line).map_err(|e| ControlError::Nonsense {
+            reason: e.to_string(),
+        }),
+        Ok(Err(source)) => Err(ControlError::Socket { path, source }),
+        Err(_) => Err(ControlError::Silent { path }),
+    }
+}
+
+async fn exchange(socket: &Path, call: &Call<'_>) -> io::Result<String> {
+    let mut request = serde_json::to_vec(call).map_err(io::Error::other)?;
+    request.push(b'\n');
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(&request).await?;
+    let mut line = String::new();
+    BufReader::new(stream.take(MAX_ANSWER))
+        .read_line(&mut line)
+        .await?;
+    Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// A server that answers one call, and gives the request.
+    async fn answer(
+        dir: &Path,
+        reply: &'static str,
+    ) -> (std::path::PathBuf, tokio::task::JoinHandle<String>) {
+        let path = dir.join("control.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let seen = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            stream.get_mut().write_all(reply.as_bytes()).await.unwrap();
+            line
+        });
+        (path, seen)
+    }
+
+    async fn add(reply: &'static str) -> (Result<Account, String>, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, seen) = answer(dir.path(), reply).await;
+        let result = user_add(&path, "me@localhost", "p\"w").await;
+        (result.map_err(|e| e.to_string()), seen.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn accounts() {
+        let request = r#"{"call":"user.add","v":1,"jid":"me@localhost","password":"p\"w"}"#;
+        for (reply, expected) in [
+            ("{\"v\":1,\"ok\":true}\n", Ok(Account::Created)),
+            (
+                "{\"v\":1,\"ok\":false,\"error\":{\"code\":\"conflict\",\"message\":\"it exists\"}}\n",
+                Ok(Account::Exists),
+            ),
+            (
+                "{\"v\":1,\"ok\":false,\"error\":{\"code\":\"store\",\"message\":\"no\"}}\n",
+                Err("the server refused: no (store)"),
+            ),
+            (
+                "{\"ok\":false}\n",
+                Err("the server refused: without a reason (unnamed)"),
+            ),
+        ] {
+            let (result, seen) = add(reply).await;
+            assert_eq!(result, expected.map_err(str::to_owned));
+            assert_eq!(seen.trim_end(), request);
+        }
+        for reply in ["", "hello\n", "{}\n", "[1]\n"] {
+            let (result, _) = add(reply).await;
+            let error = result.unwrap_err();
+            assert!(error.contains("makes no sense"), "{reply}: {error}");
+            assert!(!error.contains("p\"w"));
+        }
+    }
+
+    #[tokio::test]
+    async fn states() {
+        for (reply, expected) in [
+            ("{\"ok\":true,\"state\":\"serving\"}\n", ServerState::Active),
+            (
+                "{\"ok\":true,\"state\":\"standby\",\"message\":\"node a serves\"}\n",
+                ServerState::Standby("node a serves".into()),
+            ),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let (path, _) = answer(dir.path(), reply).await;
+            assert_eq!(status(&path).await.unwrap(), expected);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let error = status(&dir.path().join("absent")).await.unwrap_err();
+        assert!(matches!(error, ControlError::Socket { .. }));
+    }
+}
