@@ -1,1 +1,31 @@
-//! cirrus-accounts
+//! Accounts: who may log in, kept in the table `accounts`.
+//!
+//! [`Accounts`] creates, loads, lists and deletes accounts and checks and changes passwords. Of a
+//! password only the [`StoredKey`](cirrus_sasl::StoredKey)s for SHA-256 and SHA-1 are kept.
+//! Deriving keys costs milliseconds of CPU: it runs on blocking threads, a bounded number at a
+//! time, behind a bounded queue; an event loop never does it.
+//!
+//! It sees no socket and no stanza, and knows nothing of what an account owns in other tables:
+//! [`Erase`] is where their owner comes in when an account is deleted. It ends no session.
+//!
+//! Requests: [`Accounts::load`] is one Query of the account's partition; creation one Get and two
+//! Puts; a changed password one Get and one Put; a page of the list one Query.
+//!
+//! Limits: [`Options::derivations`], [`Options::waiting`], [`MAX_LIST`],
+//! [`cirrus_sasl::MAX_PASSWORD_BYTES`], owners of at most [`cirrus_schema::MAX_SK_OWNER`] bytes.
+
+mod derive;
+mod error;
+mod generate;
+mod record;
+mod service;
+
+use std::sync::Arc;
+
+pub use error::AccountError;
+pub use generate::generate_password;
+pub use record::Account;
+pub use service::{Accounts, Erase, MAX_LIST, Options, Page};
+
+/// Where random bytes come from: salts, nonces, generated passwords. Must be cryptographic.
+pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
