@@ -1,5 +1,7 @@
 //! Character classes of XML 1.0 (fifth edition) and Namespaces in XML 1.0.
 
+use crate::names;
+
 /// May begin a name; every byte of a character that is not ASCII counts.
 pub(crate) const NAME_START: u8 = 1;
 /// May stand in a name; the same.
@@ -14,6 +16,10 @@ pub(crate) const TEXT: u8 = 8;
 pub(crate) const VALUE: u8 = 16;
 /// In a CDATA section needs a closer look: `]`, a forbidden character or the first byte of one.
 pub(crate) const CDATA: u8 = 32;
+/// May stand in the name of a namespace: what RFC 3986 allows in a URI, and what is not ASCII.
+/// Parsers in use join namespace and local name with one of the others (a space, `}`, `|`), and
+/// close their stream when the namespace has it.
+pub(crate) const URI: u8 = 64;
 
 /// The classes of every byte.
 static CLASSES: [u8; 256] = classes();
@@ -26,14 +32,27 @@ const fn classes() -> [u8; 256] {
             b'\t' | b'\n' | b'\r' | b' ' => SPACE,
             // A character that may not occur at all.
             0..0x20 => TEXT | VALUE | CDATA,
-            b'a'..=b'z' | b'A'..=b'Z' | b'_' => NAME_START | NAME,
-            b'0'..=b'9' | b'-' | b'.' => NAME,
-            b'<' | b'&' => TEXT | VALUE,
-            b'"' | b'\'' => VALUE,
-            b']' => TEXT | CDATA,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => NAME_START | NAME | URI,
+            b'0'..=b'9' | b'-' | b'.' => NAME | URI,
+            b'!'
+            | b'#'..=b'%'
+            | b'('..=b','
+            | b'/'
+            | b':'
+            | b';'
+            | b'='
+            | b'?'
+            | b'@'
+            | b'['
+            | b'~' => URI,
+            b'&' => TEXT | VALUE | URI,
+            b'\'' => VALUE | URI,
+            b']' => TEXT | CDATA | URI,
+            b'<' => TEXT | VALUE,
+            b'"' => VALUE,
             // U+FFFE and U+FFFF, the only others that may not occur, begin with it.
-            0xEF => TEXT | VALUE | CDATA | NAME_START | NAME,
-            0x80.. => NAME_START | NAME,
+            0xEF => TEXT | VALUE | CDATA | NAME_START | NAME | URI,
+            0x80.. => NAME_START | NAME | URI,
             _ => 0,
         };
         byte += 1;
@@ -73,26 +92,24 @@ pub(crate) fn is_char(c: char) -> bool {
     !matches!(c, '\0'..='\u{8}' | '\u{B}' | '\u{C}' | '\u{E}'..='\u{1F}' | '\u{FFFE}' | '\u{FFFF}')
 }
 
-/// XML 1.0 production 4, without the colon.
 fn is_name_start(c: char) -> bool {
-    matches!(c,
-        'a'..='z' | 'A'..='Z' | '_'
-        | '\u{C0}'..='\u{D6}' | '\u{D8}'..='\u{F6}' | '\u{F8}'..='\u{2FF}'
-        | '\u{370}'..='\u{37D}' | '\u{37F}'..='\u{1FFF}' | '\u{200C}'..='\u{200D}'
-        | '\u{2070}'..='\u{218F}' | '\u{2C00}'..='\u{2FEF}' | '\u{3001}'..='\u{D7FF}'
-        | '\u{F900}'..='\u{FDCF}' | '\u{FDF0}'..='\u{FFFD}' | '\u{10000}'..='\u{EFFFF}')
+    if c.is_ascii() {
+        is(c as u8, NAME_START)
+    } else {
+        names::is_start(c)
+    }
 }
 
-/// XML 1.0 production 4a, without the colon.
-fn is_name(c: char) -> bool {
-    is_name_start(c)
-        || matches!(c,
-            '0'..='9' | '-' | '.' | '\u{B7}'
-            | '\u{300}'..='\u{36F}' | '\u{203F}'..='\u{2040}')
+fn is_name_part(c: char) -> bool {
+    if c.is_ascii() {
+        is(c as u8, NAME)
+    } else {
+        names::is_part(c)
+    }
 }
 
 /// Whether it is a name without colon (Namespaces in XML production 4).
 pub(crate) fn is_nc_name(name: &str) -> bool {
     let mut chars = name.chars();
-    chars.next().is_some_and(is_name_start) && chars.all(is_name)
+    chars.next().is_some_and(is_name_start) && chars.all(is_name_part)
 }

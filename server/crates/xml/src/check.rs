@@ -410,7 +410,8 @@ impl<'a> Pass<'a> {
 
     fn note_root(&mut self, name: Name, attributes: &Attributes) -> Result<(), XmlError> {
         self.found.name = name;
-        self.found.depends_on_stream = name.has_prefix();
+        let prefix = name.prefix().of(self.text);
+        self.found.depends_on_stream = !matches!(prefix, "" | "xml");
         self.found.attributes = attributes.clone();
         self.found.inner = Span::new(self.at..self.at);
         match self.element_ns(name)? {

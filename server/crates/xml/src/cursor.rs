@@ -194,9 +194,15 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// The namespace of a prefix where this element's attributes stand.
-    pub(crate) fn resolve(&self, prefix: &str) -> Cow<'_, str> {
-        Cow::Owned(self.context.resolve(prefix).as_str().to_owned())
+    /// The namespace of one of this element's attributes; empty if it has no prefix.
+    pub fn attribute_ns(&self, attribute: &Attribute<'_>) -> Cow<'a, str> {
+        match attribute.name.split_once(':') {
+            Some((prefix, _)) => match self.context.resolve(prefix) {
+                Uri::Plain(ns) => Cow::Borrowed(ns),
+                Uri::Decoded(ns) => Cow::Owned((*ns).to_owned()),
+            },
+            None => Cow::Borrowed(""),
+        }
     }
 }
 

@@ -416,7 +416,7 @@ fn check_xml_declaration(bytes: &[u8]) -> Result<(), XmlError> {
     let mut rest = inside;
     let version = pseudo_attribute(&mut rest, b"version").ok_or(malformed)?;
     if version != b"1.0" {
-        return Err(malformed);
+        return restricted("an XML version other than 1.0", 0);
     }
     if let Some(encoding) = pseudo_attribute(&mut rest, b"encoding")
         && !encoding.eq_ignore_ascii_case(b"utf-8")

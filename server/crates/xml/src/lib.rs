@@ -17,6 +17,7 @@ mod cursor;
 mod decode;
 mod error;
 mod framer;
+mod names;
 mod scope;
 mod standalone;
 mod tag;

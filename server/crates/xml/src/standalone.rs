@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::cursor::{Node, Nodes};
-use crate::{Element, Limits, Scope, XmlError, check, escape_attr};
+use crate::{Element, Limits, Scope, XML_NS, XmlError, check, escape_attr};
 
 /// The stanza in `bytes`, written so that it depends on nothing around it: every element without
 /// a prefix, its namespace declared where it differs from its parent's (always on the root), the
@@ -36,7 +36,8 @@ impl Element<'_> {
                     out.extend_from_slice(b"]]>");
                 }
                 Some(Node::Element(child)) => {
-                    start_tag(&child, Some(element.ns()), &mut out);
+                    let default_ns = (element.ns() != XML_NS).then(|| element.ns());
+                    start_tag(&child, default_ns, &mut out);
                     if !child.inner().is_empty() {
                         let nodes = child.nodes();
                         open.push((child, nodes));
@@ -44,7 +45,7 @@ impl Element<'_> {
                 }
                 None => {
                     out.extend_from_slice(b"</");
-                    out.extend_from_slice(element.name().as_bytes());
+                    name(element, &mut out);
                     out.push(b'>');
                     open.pop();
                 }
@@ -54,11 +55,20 @@ impl Element<'_> {
     }
 }
 
-/// Writes the start tag, or an empty-element tag if there is no content.
-fn start_tag(element: &Element<'_>, parent_ns: Option<&str>, out: &mut Vec<u8>) {
-    out.push(b'<');
+/// Without a prefix, unless it is `xml`, which is declared everywhere and cannot be a default.
+fn name(element: &Element<'_>, out: &mut Vec<u8>) {
+    if element.ns() == XML_NS {
+        out.extend_from_slice(b"xml:");
+    }
     out.extend_from_slice(element.name().as_bytes());
-    if parent_ns != Some(element.ns()) {
+}
+
+/// Writes the start tag, or an empty-element tag if there is no content. `default_ns` is what is
+/// in force around it, if that is known.
+fn start_tag(element: &Element<'_>, default_ns: Option<&str>, out: &mut Vec<u8>) {
+    out.push(b'<');
+    name(element, out);
+    if element.ns() != XML_NS && default_ns != Some(element.ns()) {
         declare(None, element.ns(), out);
     }
     let mut declared: Vec<&str> = vec!["xml"];
@@ -71,7 +81,7 @@ fn start_tag(element: &Element<'_>, parent_ns: Option<&str>, out: &mut Vec<u8>) 
         if let Some(prefix) = attribute.prefix()
             && !declared.contains(&prefix)
         {
-            declare(Some(prefix), &element.resolve(prefix), out);
+            declare(Some(prefix), &element.attribute_ns(&attribute), out);
             declared.push(prefix);
         }
         out.push(b' ');

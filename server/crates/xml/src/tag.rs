@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use crate::chars::{self, NAME, NAME_START, SPACE, VALUE};
+use crate::chars::{self, NAME, NAME_START, SPACE, URI, VALUE};
 use crate::decode;
 use crate::error::{XmlError, not_well_formed};
 use crate::{Limits, XML_NS, XMLNS_NS};
@@ -147,7 +147,11 @@ pub(crate) fn read(
             .iter()
             .any(|a| a.name.whole.of(text) == attribute.name.whole.of(text))
         {
-            return not_well_formed("an attribute that is there twice", next);
+            let what = match attribute.declares(text) {
+                Some(_) => "a namespace declaration that is there twice",
+                None => "an attribute that is there twice",
+            };
+            return not_well_formed(what, next);
         }
         attributes.push(attribute);
     }
@@ -220,7 +224,7 @@ fn read_attribute(text: &str, start: usize, limits: &Limits) -> Result<RawAttrib
     })
 }
 
-/// Namespaces in XML 1.0 section 3: reserved prefixes and names.
+/// Namespaces in XML 1.0 section 3: reserved prefixes and names; and that a name is a URI.
 fn check_declaration(text: &str, attribute: &RawAttribute) -> Result<(), XmlError> {
     let Some(prefix) = attribute.declares(text) else {
         return Ok(());
@@ -230,11 +234,12 @@ fn check_declaration(text: &str, attribute: &RawAttribute) -> Result<(), XmlErro
     let at = attribute.name.whole.start as usize;
     match (prefix, namespace.as_ref()) {
         ("xml", XML_NS) => Ok(()),
-        ("xml" | "xmlns", _) | (_, XML_NS | XMLNS_NS) => {
-            not_well_formed("a declaration of what namespaces reserve", at)
-        }
-        ("", _) => Ok(()),
+        ("xml", _) | (_, XML_NS) => not_well_formed("another meaning for the prefix xml", at),
+        ("xmlns", _) => not_well_formed("a declaration of the prefix xmlns", at),
+        (_, XMLNS_NS) => not_well_formed("a declaration of the namespace of xmlns", at),
+        ("", "") => Ok(()),
         (_, "") => not_well_formed("a prefix that is undeclared", at),
-        _ => Ok(()),
+        (_, name) if name.bytes().all(|byte| chars::is(byte, URI)) => Ok(()),
+        _ => not_well_formed("a namespace that is no URI", at),
     }
 }
