@@ -23,8 +23,7 @@ pub(crate) fn document(bytes: &[u8]) -> Result<Document, EndOrError> {
         }
     }
     let mut bytes = &unix[..];
-    let mut options = Options::default();
-    options.max_token_length = 1 << 20;
+    let options = Options { max_token_length: 1 << 20, ..Options::default() };
     let mut parser = Parser::with_options(options);
     let mut open: Vec<Tree> = Vec::new();
     let mut root = None;
