@@ -95,6 +95,11 @@ pub enum Effect {
         /// Its password.
         password: Password,
     },
+    /// Count a failed login.
+    LoginFailed {
+        /// Whose it would have been, where that was said.
+        user: Option<BareJid>,
+    },
     /// Connect to the home of this account, before the first event for it.
     Attach {
         /// Whose home.

@@ -247,6 +247,7 @@ impl Stream {
         step.out.bytes.extend_from_slice(&w.into_bytes());
         if !matches!(error, SaslError::Aborted | SaslError::TemporaryFailure) {
             login.failures += 1;
+            step.out.effects.push(Effect::LoginFailed { user });
         }
         if login.failures >= self.settings.max_failures {
             self.fail(

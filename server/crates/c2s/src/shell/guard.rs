@@ -1,0 +1,148 @@
+//! Login and registration as they are rationed: too many failures of one address or account, and
+//! the answer is "later", without a look at the account.
+
+use std::net::IpAddr;
+
+use cirrus_accounts::{AccountError, Accounts};
+use cirrus_jid::BareJid;
+use cirrus_sasl::Password;
+use cirrus_stanza::{Condition, StanzaError};
+
+use super::Limits;
+use super::gate::network;
+use super::throttle::Throttle;
+use crate::stream::{Account, Unavailable};
+
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
+
+/// Counts failed logins and registrations.
+#[derive(Debug)]
+pub(super) struct Guard {
+    failures_from: Throttle<IpAddr>,
+    failures_to: Throttle<BareJid>,
+    registrations_from: Throttle<IpAddr>,
+    registrations: Throttle<()>,
+}
+
+/// Who asks, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker {
+    pub(super) address: IpAddr,
+    pub(super) now: u64,
+}
+
+impl Guard {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            failures_from: Throttle::new(limits.failures_per_address_per_minute, MINUTE_MS),
+            failures_to: Throttle::new(limits.failures_per_account_per_minute, MINUTE_MS),
+            registrations_from: Throttle::new(limits.registrations_per_address_per_hour, HOUR_MS),
+            registrations: Throttle::new(limits.registrations_per_hour, HOUR_MS),
+        }
+    }
+
+    /// A login failed; whose it would have been is known unless it failed before the name.
+    pub(super) fn failed(&self, asker: Asker, user: Option<BareJid>) {
+        self.failures_from.count(network(asker.address), asker.now);
+        if let Some(user) = user {
+            self.failures_to.count(user, asker.now);
+        }
+    }
+
+    /// The account as authentication needs it.
+    pub(super) async fn load(
+        &self,
+        accounts: &Accounts,
+        asker: Asker,
+        user: &BareJid,
+    ) -> Result<Option<Account>, Unavailable> {
+        self.allows_login(asker, user)?;
+        known(user, accounts.load(user).await)
+    }
+
+    /// The account, if the password is right.
+    pub(super) async fn verify(
+        &self,
+        accounts: &Accounts,
+        asker: Asker,
+        user: &BareJid,
+        password: &Password,
+    ) -> Result<Option<Account>, Unavailable> {
+        self.allows_login(asker, user)?;
+        known(user, accounts.verify_password(user, password).await)
+    }
+
+    fn allows_login(&self, asker: Asker, user: &BareJid) -> Result<(), Unavailable> {
+        let over = self
+            .failures_from
+            .is_over(&network(asker.address), asker.now)
+            || self.failures_to.is_over(user, asker.now);
+        if over {
+            tracing::info!(peer = %asker.address, %user, "login put off: too many failures");
+            return Err(Unavailable);
+        }
+        Ok(())
+    }
+
+    /// Creates an account.
+    pub(super) async fn register(
+        &self,
+        accounts: &Accounts,
+        asker: Asker,
+        user: &BareJid,
+        password: &Password,
+    ) -> Result<(), StanzaError> {
+        let address = network(asker.address);
+        if self.registrations.is_over(&(), asker.now)
+            || self.registrations_from.is_over(&address, asker.now)
+        {
+            let text = "too many accounts were registered in the last hour; try again later";
+            return Err(StanzaError::new(Condition::ResourceConstraint, text));
+        }
+        // Attempts count: else a name that is taken could be asked for without end.
+        self.registrations_from.count(address, asker.now);
+        accounts
+            .create(user, password)
+            .await
+            .map_err(|error| refusal(user, &error))?;
+        self.registrations.count((), asker.now);
+        tracing::info!(%user, peer = %asker.address, "registered");
+        Ok(())
+    }
+}
+
+fn known(
+    user: &BareJid,
+    account: Result<Option<cirrus_accounts::Account>, AccountError>,
+) -> Result<Option<Account>, Unavailable> {
+    match account {
+        Ok(account) => Ok(account.map(|account| Account {
+            disabled: account.disabled,
+            keys: account.credentials,
+            rows: account.rows,
+        })),
+        Err(error) => {
+            tracing::warn!(%user, %error, "an account can't be read");
+            Err(Unavailable)
+        }
+    }
+}
+
+fn refusal(user: &BareJid, error: &AccountError) -> StanzaError {
+    let condition = match error {
+        AccountError::Exists(_) | AccountError::Deleting(_) => {
+            return Condition::Conflict.into();
+        }
+        AccountError::NotAUser(_) | AccountError::TooLong { .. } | AccountError::Password(_) => {
+            Condition::NotAcceptable
+        }
+        error if error.is_retryable() => Condition::ResourceConstraint,
+        _ => Condition::InternalServerError,
+    };
+    if condition == Condition::InternalServerError {
+        tracing::warn!(%user, %error, "an account can't be created");
+        return condition.into();
+    }
+    StanzaError::new(condition, error.to_string())
+}

@@ -1,0 +1,258 @@
+//! The shell of the stream machine: listeners, sockets, TLS, timers, limits.
+//!
+//! [`Shell::serve`] accepts on one listening socket and runs a task for each connection; it ends
+//! when [`Shell::stop`] was called and the last of its connections is gone.
+
+mod bucket;
+mod counters;
+mod gate;
+mod guard;
+mod pipe;
+mod services;
+mod socket;
+mod throttle;
+mod timer;
+mod transport;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use cirrus_accounts::Accounts;
+use cirrus_runtime::HomeHandle;
+use cirrus_stanza::{StreamError, ns};
+use cirrus_tls::ServerTls;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+pub use counters::Counts;
+pub use socket::{SocketOptions, listen};
+
+use crate::stream::Settings;
+use counters::{Counters, add};
+use gate::{Full, Gate, Places};
+use guard::Guard;
+use pipe::Pipe;
+
+/// Bounds of the connections of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections that have not logged in.
+    pub unauthenticated: usize,
+    /// Connections from one IPv4 address or IPv6 /64.
+    pub per_address: usize,
+    /// Stanzas a second from one connection, in the long run.
+    pub stanzas_per_second: u64,
+    /// Stanzas at once after a pause.
+    pub stanzas_burst: u64,
+    /// Bytes a second from one connection, in the long run.
+    pub bytes_per_second: u64,
+    /// Bytes at once after a pause.
+    pub bytes_burst: u64,
+    /// Stanzas of the home that wait to be taken by one connection.
+    pub write_queue_stanzas: usize,
+    /// Bytes that wait for one client to read them; past it the connection is closed.
+    pub write_queue_bytes: usize,
+    /// Failed logins from one address in a minute.
+    pub failures_per_address_per_minute: u32,
+    /// Failed logins to one account in a minute.
+    pub failures_per_account_per_minute: u32,
+    /// Registrations tried from one address in an hour.
+    pub registrations_per_address_per_hour: u32,
+    /// Registrations in an hour.
+    pub registrations_per_hour: u32,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
+    /// How long closing may take.
+    pub linger: Duration,
+}
+
+/// What connections need.
+pub struct Parts {
+    /// About streams.
+    pub settings: Settings,
+    /// Bounds.
+    pub limits: Limits,
+    /// What is set on sockets.
+    pub socket: SocketOptions,
+    /// Where sessions live.
+    pub home: HomeHandle,
+    /// Who may log in.
+    pub accounts: Arc<Accounts>,
+    /// Certificates.
+    pub tls: Arc<ServerTls>,
+}
+
+/// Everything that the connections of a server share.
+struct Shared {
+    settings: Arc<Settings>,
+    limits: Limits,
+    socket: SocketOptions,
+    home: HomeHandle,
+    accounts: Arc<Accounts>,
+    tls: Arc<ServerTls>,
+    clock: timer::Clock,
+    counters: Counters,
+    gate: Arc<Gate>,
+    guard: Guard,
+    stopping: AtomicBool,
+    stop: Arc<Notify>,
+    next_pipe: AtomicU64,
+}
+
+/// The client side of a server.
+#[derive(Clone)]
+pub struct Shell {
+    shared: Arc<Shared>,
+}
+
+/// Shortest and longest pause after an accept that failed for want of descriptors or memory.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+impl Shell {
+    /// A shell that listens nowhere yet.
+    pub fn new(parts: Parts) -> Self {
+        let limits = parts.limits;
+        let gate = Gate::new(Places {
+            total: limits.connections,
+            unauthenticated: limits.unauthenticated,
+            per_address: limits.per_address,
+        });
+        let guard = Guard::new(&limits);
+        let shared = Shared {
+            settings: Arc::new(parts.settings),
+            limits,
+            socket: parts.socket,
+            home: parts.home,
+            accounts: parts.accounts,
+            tls: parts.tls,
+            clock: timer::Clock::new(),
+            counters: Counters::default(),
+            gate,
+            guard,
+            stopping: AtomicBool::new(false),
+            stop: Arc::default(),
+            next_pipe: AtomicU64::new(1),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Accepts until [`Self::stop`], then waits for the connections to end. `direct_tls`: they
+    /// begin with TLS (XEP-0368).
+    pub async fn serve(&self, listener: TcpListener, direct_tls: bool) {
+        let mut tasks = JoinSet::new();
+        let mut pause = PAUSE.0;
+        let stop = Arc::clone(&self.shared.stop).notified_owned();
+        tokio::pin!(stop);
+        while !self.shared.is_stopping() {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, peer)) => {
+                        pause = PAUSE.0;
+                        self.admit(socket, peer, direct_tls, &mut tasks);
+                    }
+                    Err(error) => pause = self.accept_failed(&error, pause).await,
+                },
+                Some(ended) = tasks.join_next(), if !tasks.is_empty() => self.ended(ended),
+                () = &mut stop => {}
+            }
+        }
+        drop(listener);
+        while let Some(ended) = tasks.join_next().await {
+            self.ended(ended);
+        }
+    }
+
+    /// Ends all streams with `system-shutdown` and accepts no more.
+    pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.stop.notify_waiters();
+    }
+
+    /// Counts, for metrics.
+    pub fn counts(&self) -> Counts {
+        let (connections, unauthenticated) = self.shared.gate.count();
+        Counts {
+            connections: connections as u64,
+            unauthenticated: unauthenticated as u64,
+            ..self.shared.counters.read()
+        }
+    }
+
+    fn admit(&self, socket: TcpStream, peer: SocketAddr, direct: bool, tasks: &mut JoinSet<()>) {
+        let shared = &self.shared;
+        add(&shared.counters.accepted, 1);
+        let place = match shared.gate.enter(peer.ip()) {
+            Ok(place) => place,
+            Err(full) => {
+                let counter = match full {
+                    Full::Total => &shared.counters.refused_total,
+                    Full::Unauthenticated => &shared.counters.refused_unauthenticated,
+                    Full::Address => &shared.counters.refused_address,
+                };
+                add(counter, 1);
+                tracing::debug!(%peer, ?full, "connection refused");
+                // Under TLS there is nobody yet to say it to.
+                let words = if direct {
+                    Vec::new()
+                } else {
+                    refusal(&shared.settings)
+                };
+                return socket::dismiss(socket, &words);
+            }
+        };
+        if let Err(error) = socket::prepare(&socket, &shared.socket) {
+            tracing::debug!(%peer, %error, "a new connection is gone already");
+            return;
+        }
+        let id = shared.next_pipe.fetch_add(1, Ordering::Relaxed);
+        let address = peer.ip().to_canonical();
+        let pipe = Pipe::new(shared, id, socket, place, (address, direct));
+        tasks.spawn(pipe.run(direct));
+    }
+
+    async fn accept_failed(&self, error: &std::io::Error, pause: Duration) -> Duration {
+        if !socket::is_exhausted(error) {
+            // The connection was gone before it was accepted.
+            tracing::debug!(%error, "accept");
+            return PAUSE.0;
+        }
+        if pause == PAUSE.0 {
+            tracing::warn!(%error, "can't accept connections for now");
+        }
+        add(&self.shared.counters.accept_pauses, 1);
+        tokio::time::sleep(pause).await;
+        (pause * 2).min(PAUSE.1)
+    }
+
+    fn ended(&self, ended: Result<(), tokio::task::JoinError>) {
+        if let Err(error) = ended {
+            add(&self.shared.counters.crashed, 1);
+            tracing::error!(%error, "a connection ended by a fault of this server");
+        }
+    }
+}
+
+impl Shared {
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// What a connection hears for which there is no place.
+fn refusal(settings: &Settings) -> Vec<u8> {
+    let host = settings.hosts.first().map_or("localhost", String::as_str);
+    let mut words = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client'".to_vec();
+    words.extend_from_slice(format!(" xmlns:stream='{}' from='", ns::STREAM).as_bytes());
+    cirrus_xml::escape_attr(host, &mut words);
+    words.extend_from_slice(b"' id='0' version='1.0' xml:lang='en'>");
+    words.extend_from_slice(&StreamError::ResourceConstraint.to_xml(None));
+    words.extend_from_slice(b"</stream:stream>");
+    words
+}
