@@ -39,7 +39,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults: 10,000 iterations, two derivations at once, 256 waiting (some two seconds).
+    /// The defaults: 10,000 iterations (3 ms a key), two derivations at once, 256 waiting (less
+    /// than a second of work).
     pub fn new(fake: FakeKeys) -> Options {
         Options {
             iterations: 10_000,
