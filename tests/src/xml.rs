@@ -111,7 +111,9 @@ impl Node {
             };
             let _ = write!(out, " {prefix}{name}='{}'", escape(value));
         }
-        match self.children.as_slice() {
+        let blank = |child: &&Child| matches!(child, Child::Text(text) if text.trim().is_empty());
+        let children: Vec<&Child> = self.children.iter().filter(|child| !blank(child)).collect();
+        match children.as_slice() {
             [] => out.push_str("/>"),
             [Child::Text(text)] => {
                 let _ = write!(out, ">{}</{}>", escape(text), self.name);

@@ -342,6 +342,17 @@ impl Client {
     /// # Errors
     /// When the server refuses, or cannot show that it knows the password.
     pub fn authenticate(&mut self) -> Result<()> {
+        match self.try_to_authenticate()? {
+            None => Ok(()),
+            Some(failure) => bail!("the login was refused: {failure}"),
+        }
+    }
+
+    /// As [`Client::authenticate`], but a `<failure/>` is an answer, not an error.
+    ///
+    /// # Errors
+    /// When the server does anything else, or cannot show that it knows the password.
+    pub fn try_to_authenticate(&mut self) -> Result<Option<Node>> {
         let mechanism = self.mechanism()?;
         if mechanism == "PLAIN" {
             let Identity {
@@ -351,12 +362,7 @@ impl Client {
             self.send(format!(
                 "<auth xmlns='{SASL}' mechanism='PLAIN'>{data}</auth>"
             ))?;
-            let success = self.element()?;
-            ensure!(
-                success.is("success", SASL),
-                "expected success, received {success}"
-            );
-            return Ok(());
+            return self.login_outcome().map(Result::err);
         }
         let hash = match mechanism.as_str() {
             "SCRAM-SHA-1" | "SCRAM-SHA-1-PLUS" => Hash::Sha1,
@@ -378,19 +384,31 @@ impl Client {
             "<auth xmlns='{SASL}' mechanism='{mechanism}'>{first}</auth>"
         ))?;
         let challenge = self.element()?;
+        if challenge.is("failure", SASL) {
+            return Ok(Some(challenge));
+        }
         ensure!(
             challenge.is("challenge", SASL),
             "expected a challenge, received {challenge}"
         );
-        let answer = scram.answer(&decoded(&challenge)?)?;
-        let answer = STANDARD.encode(answer);
+        let answer = STANDARD.encode(scram.answer(&decoded(&challenge)?)?);
         self.send(format!("<response xmlns='{SASL}'>{answer}</response>"))?;
-        let success = self.element()?;
-        ensure!(
-            success.is("success", SASL),
-            "expected success, received {success}"
-        );
-        scram.finish(&decoded(&success)?)
+        match self.login_outcome()? {
+            Ok(success) => scram.finish(&decoded(&success)?).map(|()| None),
+            Err(failure) => Ok(Some(failure)),
+        }
+    }
+
+    /// `<success/>`, or else `<failure/>`.
+    fn login_outcome(&mut self) -> Result<Result<Node, Node>, anyhow::Error> {
+        let node = self.element()?;
+        if node.is("success", SASL) {
+            Ok(Ok(node))
+        } else if node.is("failure", SASL) {
+            Ok(Err(node))
+        } else {
+            bail!("expected success or failure, received {node}")
+        }
     }
 
     /// Binds the identity's resource and remembers the full address.
@@ -415,6 +433,34 @@ impl Client {
         let jid = jid.ok_or_else(|| anyhow!("expected a bound address, received {result}"))?;
         self.jid = Some(jid.text());
         Ok(())
+    }
+
+    /// Asks for the roster until this contact is in it with a subscription in both directions.
+    ///
+    /// # Errors
+    /// When that does not come to be in time.
+    pub fn wait_for_contact(&mut self, contact: &str) -> Result<()> {
+        let until = deadline();
+        let roster = "jabber:iq:roster";
+        while !left(until).is_zero() {
+            self.send(format!(
+                "<iq type='get' id='friends'><query xmlns='{roster}'/></iq>"
+            ))?;
+            let mut result = self.element()?;
+            while result.attr("id") != Some("friends") {
+                result = self.element()?;
+            }
+            let items = result.child("query", roster);
+            if items.into_iter().flat_map(Node::nodes).any(|item| {
+                item.attr("jid") == Some(contact) && item.attr("subscription") == Some("both")
+            }) {
+                return Ok(());
+            }
+        }
+        bail!(
+            "{contact} does not become a friend of {}",
+            self.identity.bare()
+        )
     }
 
     /// Ends the stream and waits until the server has ended its own and the connection. What it

@@ -43,6 +43,8 @@ pub struct Role {
 pub struct Step {
     /// From 1.
     pub line: usize,
+    /// The line as it stands there.
+    pub text: String,
     /// What happens.
     pub action: Action,
 }
@@ -52,6 +54,8 @@ pub struct Step {
 pub enum Action {
     /// A client does or sees something.
     Client(String, Deed),
+    /// These two come to see each other's presence, before they take part.
+    Befriend(String, String),
     /// The server is stopped by this signal and started again.
     Restart(&'static str),
 }
@@ -69,6 +73,8 @@ pub enum Deed {
     StartsTls,
     /// Logs in, up to `<success/>`.
     Authenticates,
+    /// Tries to log in and is refused with this condition.
+    IsRefused(String),
     /// All of it up to the features after the login.
     LogsIn,
     /// All of it with a bound resource.

@@ -44,7 +44,11 @@ pub fn dialogue(text: &str) -> Result<Dialogue> {
         let block = text.ends_with(':').then(|| block(&mut lines));
         let action = action(text.trim_end_matches(':'), block, &dialogue.clients)
             .with_context(|| format!("line {line}: {text}"))?;
-        dialogue.steps.push(Step { line, action });
+        dialogue.steps.push(Step {
+            line,
+            text: text.to_owned(),
+            action,
+        });
     }
     ensure!(!dialogue.steps.is_empty(), "a dialogue without steps");
     Ok(dialogue)
@@ -119,6 +123,14 @@ fn action(text: &str, block: Option<String>, clients: &[Role]) -> Result<Action>
         "The server is killed and starts again" => return Ok(Action::Restart("KILL")),
         _ => {}
     }
+    if let Some((one, other)) = text
+        .strip_suffix(" are friends")
+        .and_then(|t| t.split_once(" and "))
+    {
+        let known = |name: &str| clients.iter().any(|role| role.name == name);
+        ensure!(known(one) && known(other), "no clients of these names");
+        return Ok(Action::Befriend(one.to_owned(), other.to_owned()));
+    }
     // The longest name wins: «Romeo's phone» is not Romeo.
     let named = clients
         .iter()
@@ -147,6 +159,9 @@ fn deed(text: &str, block: Option<String>) -> Result<Deed> {
     }
     if let Some(condition) = text.strip_prefix("'s stream ends with ") {
         return Ok(Deed::StreamEndsWith(condition.to_owned()));
+    }
+    if let Some(condition) = text.strip_prefix("is refused with ") {
+        return Ok(Deed::IsRefused(condition.to_owned()));
     }
     if let Some(count) = text.strip_prefix("is acknowledged up to ") {
         return Ok(Deed::IsAcknowledged(count.parse()?));

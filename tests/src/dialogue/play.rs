@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::pattern::{self, Values};
 use super::{Action, Deed, Dialogue, Expected, Role};
-use crate::client::{Client, Identity, Received};
+use crate::client::{Client, Identity, Received, SASL};
 use crate::xml::{Event, Node, STREAM};
 
 /// A server to play against.
@@ -54,8 +54,9 @@ pub fn play(dialogue: &Dialogue, stage: &mut dyn Stage) -> Result<()> {
         let outcome = match &step.action {
             Action::Restart(signal) => player.restart(signal),
             Action::Client(name, deed) => player.act(name, deed),
+            Action::Befriend(one, other) => player.befriend(one, other),
         };
-        outcome.with_context(|| format!("line {}: {:?}", step.line, step.action))?;
+        outcome.with_context(|| format!("line {}: {}", step.line, step.text))?;
     }
     let present: Vec<String> = player.actors.keys().cloned().collect();
     for name in present {
@@ -167,6 +168,15 @@ impl Player<'_> {
                 client.expect_new_stream();
                 Ok(())
             }
+            Deed::IsRefused(condition) => {
+                let failure = self.actor(name)?.client.try_to_authenticate()?;
+                let failure = failure.ok_or_else(|| anyhow!("the login succeeded"))?;
+                ensure!(
+                    failure.child(condition, SASL).is_some(),
+                    "expected {condition}, received\n{failure}"
+                );
+                Ok(())
+            }
             Deed::IsAcknowledged(count) => self.acknowledged(name, *count),
             Deed::StopsAcknowledging => {
                 self.actor(name)?.client.acks.answering = false;
@@ -179,6 +189,35 @@ impl Player<'_> {
         // Whoever is connected loses the connection; what was on its way does not matter.
         self.actors.clear();
         self.stage.restart(signal)
+    }
+
+    /// Both subscribe and approve at once; then their rosters are asked until both say so.
+    fn befriend(&mut self, one: &str, other: &str) -> Result<()> {
+        let address = self.stage.address();
+        let mut clients = Vec::new();
+        for name in [one, other] {
+            let role = self.roles.iter().find(|role| role.name == name);
+            let role = role.ok_or_else(|| anyhow!("no client {name}"))?;
+            let identity = Identity {
+                resource: None,
+                ..role.identity.clone()
+            };
+            clients.push(Client::connect(address, identity)?);
+        }
+        let bare: Vec<String> = clients
+            .iter()
+            .map(|client| client.identity.bare())
+            .collect();
+        for (client, contact) in clients.iter_mut().zip(bare.iter().rev()) {
+            for kind in ["subscribed", "subscribe"] {
+                client.send(format!("<presence type='{kind}' to='{contact}'/>"))?;
+            }
+        }
+        for (mut client, contact) in clients.into_iter().zip(bare.iter().rev()) {
+            client.wait_for_contact(contact)?;
+            client.disconnect()?;
+        }
+        Ok(())
     }
 
     fn dial(&mut self, name: &str) -> Result<&mut Actor> {
