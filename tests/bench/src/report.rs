@@ -8,6 +8,9 @@ use crate::plan::{Measure, Results};
 /// From this share of its core on, the generator may be what is measured.
 const GENERATOR_LIMIT: f64 = 0.9;
 
+/// From this share of a core on, used by others, a run is told to have been disturbed.
+const QUIET_LIMIT: f64 = 0.1;
+
 /// The product whose ratios are told.
 const SUBJECT: &str = "cirrus";
 /// The servers it is compared with.
@@ -243,6 +246,12 @@ fn faults(results: &Results) -> Vec<String> {
                 .is_some_and(|busy| busy >= GENERATOR_LIMIT)
             {
                 lines.push(format!("{title}, run {run}: the generator was the limit"));
+            }
+            if let Some(others) = outcome.others_busy.filter(|others| *others >= QUIET_LIMIT) {
+                let percent = others * 100.0;
+                lines.push(format!(
+                    "{title}, run {run}: others used {percent:.0} % of a core"
+                ));
             }
         }
     }

@@ -50,6 +50,27 @@ pub(crate) fn cpu_seconds(root: u32) -> Result<f64> {
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
+/// CPU seconds that all processes of the machine used so far, on all its CPUs.
+pub(crate) fn machine_cpu_seconds() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/stat").context("/proc/stat")?;
+    let ticks = machine_ticks(&stat).context("/proc/stat has no cpu line")?;
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// user, nice, system, irq, softirq and steal of the first line; idle and iowait left out.
+fn machine_ticks(stat: &str) -> Option<u64> {
+    let fields = stat
+        .lines()
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_whitespace();
+    let busy = fields
+        .take(8)
+        .enumerate()
+        .filter(|(index, _)| !matches!(index, 3 | 4));
+    busy.map(|(_, field)| field.parse::<u64>().ok()).sum()
+}
+
 /// CPU seconds of this process alone.
 pub(crate) fn own_cpu_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
@@ -214,6 +235,12 @@ mod tests {
     fn ticks_are_found_behind_a_hostile_name() {
         let stat = "12 (a) b) S 1 2 3 4 5 6 7 8 9 10 100 20 3 1 20 0 1";
         assert_eq!(stat_ticks(stat), Some(124));
+    }
+
+    #[test]
+    fn the_machine_is_busy_with_all_but_idling() {
+        let stat = "cpu  1 2 4 8000 16000 32 64 128 256 512\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(machine_ticks(stat), Some(1 + 2 + 4 + 32 + 64 + 128));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(crate) struct Outcome {
     pub(crate) server_busy: Option<f64>,
     /// Share of its core that the generator used.
     pub(crate) generator_busy: Option<f64>,
+    /// CPU that neither of them used, in cores: other processes on the machine, or its hypervisor.
+    pub(crate) others_busy: Option<f64>,
     /// Latency in milliseconds: median and 99th percentile.
     pub(crate) p50: Option<f64>,
     pub(crate) p99: Option<f64>,
@@ -81,6 +83,7 @@ impl Outcome {
             cpu: Some(spent.server / units.max(1) as f64 * 1e6),
             server_busy: Some(spent.server / spent.seconds),
             generator_busy: Some(spent.generator / spent.seconds),
+            others_busy: Some(spent.others / spent.seconds),
             ..Outcome::default()
         }
     }
@@ -92,23 +95,27 @@ struct Window {
     start: u64,
     server_cpu: f64,
     own_cpu: f64,
+    machine_cpu: f64,
 }
 
 struct Spent {
     seconds: f64,
     server: f64,
     generator: f64,
+    others: f64,
 }
 
 impl Window {
     fn open(server: u32) -> Result<Window> {
         let own_cpu = sys::own_cpu_seconds();
         let server_cpu = sys::cpu_seconds(server)?;
+        let machine_cpu = sys::machine_cpu_seconds()?;
         Ok(Window {
             server,
             start: sys::now(),
             server_cpu,
             own_cpu,
+            machine_cpu,
         })
     }
 
@@ -116,10 +123,13 @@ impl Window {
         let seconds = (sys::now() - self.start) as f64 / 1e9;
         let server = sys::cpu_seconds(self.server)? - self.server_cpu;
         let generator = sys::own_cpu_seconds() - self.own_cpu;
+        let machine = sys::machine_cpu_seconds()? - self.machine_cpu;
+        let others = (machine - server - generator).max(0.0);
         Ok(Spent {
             seconds,
             server,
             generator,
+            others,
         })
     }
 }
