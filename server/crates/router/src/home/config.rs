@@ -32,6 +32,8 @@ pub struct Limits {
     pub dedupe_ms: u64,
     /// Origins that one entity remembers.
     pub origins: usize,
+    /// Archive items that one request of an offline delivery reads.
+    pub spool_page: u32,
 }
 
 impl Default for Limits {
@@ -50,6 +52,7 @@ impl Default for Limits {
             resume_seconds: 300,
             dedupe_ms: 600_000,
             origins: 1_024,
+            spool_page: 256,
         }
     }
 }

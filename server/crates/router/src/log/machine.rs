@@ -334,20 +334,24 @@ impl Log {
                 ..
             } = entry;
             let (position, t) = self.advance(record.t);
-            out.push(if failed {
-                let record = Record { t, ..record };
-                LogEffect::LandedLate {
-                    ticket,
-                    position,
-                    record,
-                }
-            } else {
-                LogEffect::Durable {
+            if !failed {
+                out.push(LogEffect::Durable {
                     ticket,
                     position,
                     t,
-                }
+                });
+                continue;
+            }
+            let repeated = self
+                .queue
+                .remove(|entry| entry.record.is_repetition_of(&record));
+            let record = Record { t, ..record };
+            out.push(LogEffect::LandedLate {
+                ticket,
+                position,
+                record,
             });
+            durable(repeated, position, t, out);
         }
         self.forget_ghosts();
     }
@@ -395,13 +399,7 @@ impl Log {
         if repeated.is_empty() {
             out.push(LogEffect::Learned { position, record });
         }
-        for entry in repeated {
-            out.push(LogEffect::Durable {
-                ticket: entry.ticket,
-                position,
-                t,
-            });
-        }
+        durable(repeated, position, t, out);
     }
 
     /// Fails what waits too long.
@@ -552,6 +550,17 @@ impl Log {
         }
         self.broken = Some(error.clone());
         out.push(LogEffect::Broken { error });
+    }
+}
+
+/// What waited here stands at `position` by another write.
+fn durable(entries: Vec<Waiting>, position: u64, t: u64, out: &mut Vec<LogEffect>) {
+    for entry in entries {
+        out.push(LogEffect::Durable {
+            ticket: entry.ticket,
+            position,
+            t,
+        });
     }
 }
 

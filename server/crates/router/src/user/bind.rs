@@ -3,7 +3,7 @@
 use cirrus_jid::Jid;
 use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, StreamError, Ty};
 
-use super::session::{Session, Unacked};
+use super::session::{Keep, Session, Unacked};
 use super::{Storage, User, storage};
 use crate::event::{Login, PipeId, PipeOut, SessionId};
 use crate::home::Cx;
@@ -178,14 +178,14 @@ impl User {
         let stanza = *unacked.stanza;
         match (stanza.kind, stanza.ty) {
             (Kind::Message, Ty::Chat | Ty::Normal) => {
-                // A message to the bare JID went to every resource, unless it came from the spool.
-                let shared = stanza.to.as_ref().is_some_and(Jid::is_bare)
-                    && !unacked.archived.is_some_and(|archived| archived.spooled);
+                // Another resource that got it too is still there, or rescues it when it ends.
+                let group = unacked.keep.group.as_deref().unwrap_or_default();
+                let shared = group.iter().any(|id| self.session_of(*id).is_some());
                 let others = self.sessions.iter().any(Session::takes_messages);
                 if others && !shared {
-                    self.deliver(cx, stanza, unacked.archived);
+                    self.deliver(cx, stanza, unacked.keep.archived);
                 } else if !others {
-                    match unacked.archived {
+                    match unacked.keep.archived {
                         Some(archived) => self.respool.push(archived.position),
                         None if storage(&stanza) == Storage::Archive => {
                             self.append_spooled(cx, &stanza, None);
@@ -232,7 +232,7 @@ impl User {
         if let Some(index) = self.session_of(id)
             && stanza.may_bounce()
         {
-            self.sessions[index].send(stanza.error(error), None, false, cx.out);
+            self.give(cx, index, stanza.error(error), Keep::default());
         }
     }
 }

@@ -4,6 +4,7 @@ use cirrus_jid::Jid;
 use cirrus_stanza::{Condition, Stanza, Ty, ns};
 
 use super::User;
+use super::session::Keep;
 use crate::home::{Cx, Purpose};
 use crate::registry::{AccountView, IqReply, IqRequest, Scope};
 
@@ -89,7 +90,7 @@ impl User {
             .iter()
             .position(|session| session.resource() == resource)
         {
-            Some(index) => self.give(cx, index, stanza, None, false),
+            Some(index) => self.give(cx, index, stanza, Keep::default()),
             None if stanza.may_bounce() => {
                 cx.route(stanza.error(&Condition::ServiceUnavailable.into()), None);
             }

@@ -3,7 +3,7 @@
 use cirrus_jid::Jid;
 use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, Ty};
 
-use super::session::{Archived, Session};
+use super::session::{Archived, Keep, Session};
 use super::{Inflow, Storage, User, Waiting, storage};
 use crate::event::{Origin, SessionId};
 use crate::home::Cx;
@@ -85,7 +85,9 @@ impl User {
         let audience = self.audience(&stanza);
         match audience {
             Audience::Refuse => return self.refuse(cx, &stanza, origin, &unavailable()),
-            Audience::Spool if kept == Storage::Archive && self.spool_is_full(cx) => {
+            Audience::Spool | Audience::All
+                if kept == Storage::Archive && self.spool_is_full(cx) =>
+            {
                 let text = "the recipient is offline and has as many messages waiting as allowed";
                 let error = StanzaError::new(Condition::ServiceUnavailable, text);
                 return self.refuse(cx, &stanza, origin, &error);
@@ -149,6 +151,9 @@ impl User {
                         spooled: next.offline,
                     });
                     cx.confirm(next.stanza.from.as_ref(), next.origin);
+                    if next.offline && archived.is_some() && !self.spool.is_passing() {
+                        continue; // The next pass reads it, whoever is there by now.
+                    }
                     self.deliver(cx, next.stanza, archived);
                 }
             }
@@ -180,25 +185,41 @@ impl User {
             Kind::Iq => return self.deliver_iq(cx, stanza),
             Kind::Message => {}
         }
-        let keep = storage(&stanza) == Storage::Archive;
+        let rescue = storage(&stanza) == Storage::Archive;
         let chat = matches!(stanza.ty, Ty::Chat | Ty::Normal);
         if chat && self.spool.is_passing() {
             self.spool.set_aside(stanza, archived);
             return;
         }
         match self.audience(&stanza) {
-            Audience::One(index) => self.give(cx, index, stanza, archived, keep),
+            Audience::One(index) => {
+                let group = None;
+                let keep = Keep {
+                    archived,
+                    rescue,
+                    group,
+                };
+                self.give(cx, index, stanza, keep);
+            }
             Audience::All => {
+                let reached = self.sessions.iter().filter(|s| s.takes_messages());
+                let ids: Vec<_> = reached.map(|session| session.id).collect();
+                let group = (ids.len() > 1).then(|| ids.into());
+                let keep = Keep {
+                    archived,
+                    rescue,
+                    group,
+                };
                 for index in (0..self.sessions.len()).rev() {
                     if self.sessions[index].takes_messages() {
-                        self.give(cx, index, stanza.clone(), archived, keep);
+                        self.give(cx, index, stanza.clone(), keep.clone());
                     }
                 }
             }
             Audience::Spool => match archived {
                 Some(archived) if archived.spooled => {}
                 Some(archived) => self.respool.push(archived.position),
-                None if keep => self.append_spooled(cx, &stanza, None),
+                None if rescue => self.append_spooled(cx, &stanza, None),
                 None => {}
             },
             Audience::Nobody => {}
@@ -211,16 +232,9 @@ impl User {
     }
 
     /// Sends to one session and ends it when it no longer fits its log.
-    pub(super) fn give(
-        &mut self,
-        cx: &mut Cx<'_>,
-        index: usize,
-        stanza: Stanza,
-        archived: Option<Archived>,
-        keep: bool,
-    ) {
+    pub(super) fn give(&mut self, cx: &mut Cx<'_>, index: usize, stanza: Stanza, keep: Keep) {
         let session = &mut self.sessions[index];
-        session.send(stanza, archived, keep, cx.out);
+        session.send(stanza, keep, cx.out);
         if session.unacked_bytes() > cx.home.limits.unacked_bytes {
             self.overflowing.push(session.id);
         }

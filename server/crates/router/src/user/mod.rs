@@ -342,6 +342,9 @@ impl User {
         if message.flags.spool {
             self.spool.flagged();
             self.spool.flagged_landed();
+            if !self.spool.is_passing() {
+                return;
+            }
         }
         if let Some(stanza) = Stanza::from_stored(&message.stanza) {
             let archived = session::Archived {
@@ -357,6 +360,7 @@ impl User {
         let mut effects = Vec::new();
         self.log.tick(cx.now, &mut effects);
         self.log_effects(cx, effects);
+        self.retry_pass(cx);
         let now = cx.now;
         let due = |session: &Session| session.deadline.is_some_and(|at| at <= now);
         while let Some(index) = self.sessions.iter().position(due) {

@@ -4,7 +4,7 @@ use cirrus_jid::Jid;
 use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, Ty, ns};
 
 use super::User;
-use super::session::Session;
+use super::session::{Keep, Session};
 use crate::home::Cx;
 
 impl User {
@@ -216,7 +216,7 @@ impl User {
         if stanza.to.is_none() {
             stanza.to = Some(Jid::from(self.jid.clone()));
         }
-        self.give(cx, index, stanza, None, false);
+        self.give(cx, index, stanza, Keep::default());
     }
 }
 

@@ -1,6 +1,7 @@
 //! A session: one bound resource with its counters (XEP-0198), presence and unacknowledged log.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use cirrus_jid::Jid;
 use cirrus_stanza::Stanza;
@@ -11,8 +12,8 @@ use crate::event::{Effect, Effects, PipeId, PipeOut, SessionId};
 pub(super) struct Unacked {
     /// Its number.
     pub n: u64,
-    /// Where the recipient's archive has it, once it is durable there.
-    pub archived: Option<Archived>,
+    /// Where else it is.
+    pub keep: Keep,
     /// The stanza, to be sent again on resumption.
     pub stanza: Box<Stanza>,
 }
@@ -24,6 +25,17 @@ pub(super) struct Archived {
     pub position: u64,
     /// The record is flagged for offline delivery, so the cursor decides about it.
     pub spooled: bool,
+}
+
+/// What is known of a stanza that a client must acknowledge.
+#[derive(Clone, Default)]
+pub(super) struct Keep {
+    /// Where the recipient's archive has it.
+    pub archived: Option<Archived>,
+    /// It must reach another session if this one ends without having acknowledged it.
+    pub rescue: bool,
+    /// The sessions that got it at the same time, where there are several.
+    pub group: Option<Arc<[SessionId]>>,
 }
 
 /// Stream management as it was enabled (XEP-0198 section 3).
@@ -135,25 +147,15 @@ impl Session {
     }
 
     /// Numbers a stanza and gives it to the pipe, if there is one. It is kept until the client
-    /// has acknowledged it or, without stream management, until the pipe has written it when
-    /// `keep` says that it must not get lost.
-    pub fn send(
-        &mut self,
-        stanza: Stanza,
-        archived: Option<Archived>,
-        keep: bool,
-        out: &mut Effects,
-    ) {
+    /// has acknowledged it or, without stream management, until the pipe has written it when it
+    /// must not get lost.
+    pub fn send(&mut self, stanza: Stanza, keep: Keep, out: &mut Effects) {
         self.n += 1;
         let n = self.n;
-        if self.sm.is_some() || keep {
+        if self.sm.is_some() || keep.rescue {
             self.unacked_bytes += stanza.size();
             let stanza = Box::new(stanza.clone());
-            self.unacked.push_back(Unacked {
-                n,
-                archived,
-                stanza,
-            });
+            self.unacked.push_back(Unacked { n, keep, stanza });
         }
         if let Some(pipe) = self.pipe {
             let out_stanza = PipeOut::Stanza {

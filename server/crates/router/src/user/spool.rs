@@ -11,7 +11,7 @@ use cirrus_jid::BareJid;
 use cirrus_stanza::{Stanza, delay};
 use cirrus_store::{Outcome, StoreError};
 
-use super::session::{Archived, Session};
+use super::session::{Archived, Keep, Session};
 use super::{User, Waiting};
 use crate::event::SessionId;
 use crate::home::{Cx, Purpose};
@@ -147,17 +147,16 @@ impl User {
 
     /// Starts a pass when something may wait and somebody is there to get it.
     pub(super) fn start_pass(&mut self, cx: &mut Cx<'_>) {
-        let early = self.spool.retry_at.is_some_and(|at| at > cx.now);
-        if !self.spool.dirty || self.spool.pass.is_some() || early {
+        if !self.spool.dirty || self.spool.pass.is_some() {
             return;
         }
-        self.spool.retry_at = None;
         let Some(index) = self.sessions.iter().position(Session::takes_messages) else {
             return;
         };
         let session = self.sessions[index].id;
         let end = self.log.next();
         let reader = SpoolReader::new(&self.jid, self.spool.read, end);
+        let reader = reader.with_page_items(cx.home.limits.spool_page);
         let (last, aside) = (end.saturating_sub(1), VecDeque::new());
         self.spool.pass = Some(Pass {
             session,
@@ -167,6 +166,13 @@ impl User {
             aside,
         });
         self.step_pass(cx);
+    }
+
+    /// Asks the store again for a page that it refused, if that is due.
+    pub(super) fn retry_pass(&mut self, cx: &mut Cx<'_>) {
+        if self.spool.retry_at.take_if(|at| *at <= cx.now).is_some() {
+            self.step_pass(cx);
+        }
     }
 
     /// Sends what the reader has until it needs the store.
@@ -197,7 +203,6 @@ impl User {
         let Some(pass) = &mut self.spool.pass else {
             return;
         };
-        let session = pass.session;
         let read = match result {
             Ok(Outcome::Page { items, next }) => pass.reader.on_page(&items, next).is_ok(),
             _ => false,
@@ -205,7 +210,7 @@ impl User {
         if read {
             self.step_pass(cx);
         } else {
-            self.abandon_pass(cx, session);
+            // The pass holds its place, so that nothing overtakes what it has not read.
             self.spool.retry_at = Some(cx.now + RETRY_MS);
         }
     }
@@ -219,7 +224,12 @@ impl User {
                 position,
                 spooled: true,
             });
-            self.give(cx, index, stanza, archived, true);
+            let keep = Keep {
+                archived,
+                rescue: true,
+                group: None,
+            };
+            self.give(cx, index, stanza, keep);
         }
     }
 
@@ -229,10 +239,12 @@ impl User {
         if pass.reading || self.spool.in_flight > 0 {
             return;
         }
-        let Some(pass) = self.spool.pass.take() else {
-            return;
+        let session = pass.session;
+        let index = self.session_of(session);
+        let Some(index) = index.filter(|index| self.sessions[*index].takes_messages()) else {
+            return self.abandon_pass(cx, session);
         };
-        let Some(index) = self.session_of(pass.session) else {
+        let Some(pass) = self.spool.pass.take() else {
             return;
         };
         self.spool.dirty = false;
@@ -263,6 +275,7 @@ impl User {
             return;
         };
         self.spool.dirty = true;
+        self.spool.retry_at = None;
         for (stanza, archived) in pass.aside {
             if !archived.is_some_and(|archived| archived.spooled) {
                 self.deliver(cx, stanza, archived);
@@ -356,6 +369,7 @@ impl User {
 
     /// The cursor to write when a session ends: the log's head when nothing waits.
     pub(super) fn cursor(&mut self) -> u64 {
+        self.spool.advance();
         if self.spool.is_clean() && self.inflow.is_empty() && self.respool.is_empty() {
             let head = self.log.next().saturating_sub(1);
             self.spool.cursor = self.spool.cursor.max(head);

@@ -10,6 +10,7 @@ use cirrus_store::{Item, Outcome, StoreError};
 
 use super::User;
 use super::message::unknown;
+use super::session::Keep;
 use crate::event::SessionId;
 use crate::home::{Body, Cx, Purpose};
 use crate::roster::{Done, Fetched, Kind, Planned, Push, Roster, RosterError, Set, parse_set};
@@ -102,9 +103,9 @@ impl User {
         let mut reply = request.reply();
         reply.to = Some(self.sessions[index].jid.clone());
         match fetched {
-            Fetched::Full(query) => self.give(cx, index, reply.content(query), None, false),
+            Fetched::Full(query) => self.give(cx, index, reply.content(query), Keep::default()),
             Fetched::Changes(pushes) => {
-                self.give(cx, index, reply, None, false);
+                self.give(cx, index, reply, Keep::default());
                 for push in &pushes {
                     self.push_to(cx, index, push);
                 }
@@ -119,7 +120,7 @@ impl User {
             .from(Jid::from(self.jid.clone()))
             .to(to)
             .content(push.query.clone());
-        self.give(cx, index, stanza, None, false);
+        self.give(cx, index, stanza, Keep::default());
     }
 
     /// A subscription stanza from one of this user's sessions.
@@ -359,7 +360,7 @@ impl User {
                 if let Some(index) = self.session_of(session) {
                     let mut reply = request.reply();
                     reply.to = Some(self.sessions[index].jid.clone());
-                    self.give(cx, index, reply, None, false);
+                    self.give(cx, index, reply, Keep::default());
                     self.sessions[index].settle(k);
                 }
             }
@@ -426,7 +427,7 @@ impl User {
         if let Some(index) = self.session_of(session) {
             let mut reply = stanza.error(error);
             reply.to = Some(self.sessions[index].jid.clone());
-            self.give(cx, index, reply, None, false);
+            self.give(cx, index, reply, Keep::default());
             self.sessions[index].settle(k);
         }
     }
