@@ -216,15 +216,15 @@ impl Home {
         };
         act(user, &mut cx);
         user.settle(&mut cx);
-        let due = user.deadline(now);
-        if user.timer != due {
-            if let Some(old) = user.timer.take() {
+        // A timer that has become later is left to fire early and find nothing to do: deadlines
+        // move with every message, and moving a timer costs more than a message does.
+        if let Some(at) = user.deadline(now)
+            && user.timer.is_none_or(|set| at < set)
+        {
+            if let Some(old) = user.timer.replace(at) {
                 self.timers.remove(&(old, user.jid.clone()));
             }
-            if let Some(at) = due {
-                self.timers.insert((at, user.jid.clone()));
-            }
-            user.timer = due;
+            self.timers.insert((at, user.jid.clone()));
         }
         if user.is_gone(now) {
             if let Some(old) = user.timer.take() {
