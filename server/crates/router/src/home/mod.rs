@@ -218,7 +218,7 @@ impl Home {
         user.settle(&mut cx);
         // A timer that has become later is left to fire early and find nothing to do: deadlines
         // move with every message, and moving a timer costs more than a message does.
-        if let Some(at) = user.deadline(now)
+        if let Some(at) = user.deadline(now).map(|at| at.max(now + 1))
             && user.timer.is_none_or(|set| at < set)
         {
             if let Some(old) = user.timer.replace(at) {
