@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::chars::{self, CDATA, SPACE, TEXT};
 use crate::error::{XmlError, not_well_formed, restricted};
 use crate::framer::declaration_error;
-use crate::tag::{self, Attributes, Name, RawAttribute, Span};
+use crate::tag::{self, Attributes, Kind, Name, RawAttribute, Span};
 use crate::{Limits, Scope, XML_NS, decode, escape_attr};
 
 /// What [`check`] found in a stanza. The methods that take `bytes` take the ones that were
@@ -146,7 +146,6 @@ pub fn check(bytes: &[u8], scope: &Scope, limits: &Limits) -> Result<Checked, Xm
         at: 0,
         open: SmallVec::new(),
         bindings: SmallVec::new(),
-        attributes: Attributes::new(),
         found: Checked {
             name: Name::default(),
             ns: Arc::clone(&scope.default),
@@ -170,8 +169,6 @@ struct Pass<'a> {
     at: usize,
     open: SmallVec<[Open; 16]>,
     bindings: SmallVec<[Binding; 8]>,
-    /// Those of the tag that is being read.
-    attributes: Attributes,
     found: Checked,
 }
 
@@ -201,11 +198,12 @@ enum Resolved<'a> {
 impl<'a> Pass<'a> {
     fn run(&mut self) -> Result<(), XmlError> {
         let bytes = self.text.as_bytes();
-        self.start_tag()?;
+        let mut attributes = Attributes::new();
+        self.start_tag(&mut attributes)?;
         while !self.open.is_empty() {
             self.at = chars::skip_until(bytes, self.at, TEXT);
             match bytes.get(self.at) {
-                Some(b'<') => self.markup()?,
+                Some(b'<') => self.markup(&mut attributes)?,
                 Some(b'&') => self.at = decode::check_reference(self.text, self.at)?,
                 Some(b']') if bytes[self.at..].starts_with(b"]]>") => {
                     return not_well_formed("a ]]> in text", self.at);
@@ -224,23 +222,22 @@ impl<'a> Pass<'a> {
     }
 
     /// At a `<` inside the root.
-    fn markup(&mut self) -> Result<(), XmlError> {
+    fn markup(&mut self, attributes: &mut Attributes) -> Result<(), XmlError> {
         match self.text.as_bytes().get(self.at + 1) {
             Some(b'/') => self.end_tag(),
             Some(b'!') => self.cdata(),
             Some(b'?') => restricted("a processing instruction", self.at),
-            _ => self.start_tag(),
+            _ => self.start_tag(attributes),
         }
     }
 
-    fn start_tag(&mut self) -> Result<(), XmlError> {
-        let mut attributes = std::mem::take(&mut self.attributes);
-        let start = self.at;
-        let tag = tag::read(self.text, start, self.limits, &mut attributes)?;
+    /// Reads a start tag; `attributes` is room for its attributes.
+    fn start_tag(&mut self, attributes: &mut Attributes) -> Result<(), XmlError> {
+        let tag = tag::read(self.text, self.at, self.limits, attributes)?;
         self.at = tag.end;
         let outer = self.bindings.len();
-        for attribute in &attributes {
-            if let Some(prefix) = attribute.declares(self.text) {
+        for attribute in attributes.iter() {
+            if let Some(prefix) = attribute.declares() {
                 self.bindings.push(Binding {
                     prefix,
                     namespace: attribute.value,
@@ -255,7 +252,7 @@ impl<'a> Pass<'a> {
                 limit,
             });
         }
-        self.resolve_all(tag.name, &attributes)?;
+        self.resolve_all(tag.name, attributes)?;
         let depth = self.open.len() + 1;
         if depth > self.limits.max_depth {
             let limit = self.limits.max_depth;
@@ -265,11 +262,10 @@ impl<'a> Pass<'a> {
             });
         }
         match depth {
-            1 => self.note_root(tag.name, &attributes)?,
+            1 => self.note_root(tag.name, attributes)?,
             2 => self.note_child(tag.name)?,
             _ => {}
         }
-        self.attributes = attributes;
         if tag.is_empty {
             self.bindings.truncate(outer);
         } else {
@@ -333,7 +329,7 @@ impl<'a> Pass<'a> {
         }
         let mut expanded: SmallVec<[(&str, Cow<'_, str>); 4]> = SmallVec::new();
         for attribute in attributes {
-            if !attribute.name.has_prefix() || attribute.declares(self.text).is_some() {
+            if attribute.kind != Kind::Prefixed {
                 continue;
             }
             let ns = match self.resolve(attribute.name)? {

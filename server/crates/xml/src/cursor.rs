@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use memchr::{memchr, memchr3, memmem};
+use memchr::{memchr, memchr_iter, memrchr};
 
 use crate::chars::{self, SPACE};
 use crate::error::{XmlError, not_well_formed};
@@ -79,20 +79,17 @@ impl<'a> Element<'a> {
 
     /// The element at the start of `text`.
     fn cut(text: &'a str, context: &Context<'a>) -> Option<Element<'a>> {
-        let (tag_end, is_empty) = tag_end(text)?;
-        let raw = if is_empty {
-            &text[..tag_end]
-        } else {
-            &text[..element_end(text)?]
-        };
-        let inside = text.get(1..tag_end - 1 - usize::from(is_empty))?;
-        let name_end = inside.find(is_space).unwrap_or(inside.len());
-        let (name, attributes) = inside.split_at(name_end);
-        // The end tag is the last thing in `raw`, and it has no `<` inside.
-        let inner = if is_empty {
+        let tag = tag_end(text)?;
+        let end = element_end(text, tag)?;
+        let raw = text.get(..end)?;
+        let inside = raw.get(1..tag.end - 1 - usize::from(tag.is_empty))?;
+        let name_end = chars::skip_until(inside.as_bytes(), 0, SPACE);
+        let (name, attributes) = inside.split_at_checked(name_end)?;
+        let inner = if tag.is_empty {
             ""
         } else {
-            raw.get(tag_end..raw.rfind('<')?)?
+            // The end tag is the last thing in it, and has no `<` inside.
+            raw.get(tag.end..memrchr(b'<', raw.as_bytes())?)?
         };
         let context = context.inside(attributes);
         let ns = match name.split_once(':') {
@@ -153,10 +150,10 @@ impl<'a> Element<'a> {
     /// The character data directly inside, decoded and joined; that of child elements is not
     /// part of it.
     pub fn text(&self) -> Cow<'a, str> {
-        let mut pieces = self.nodes().filter_map(|node| match node {
-            Node::Text(text) => Some((text, false)),
-            Node::Cdata(text) => Some((text, true)),
-            Node::Element(_) => None,
+        let mut pieces = Pieces { rest: self.inner }.filter_map(|piece| match piece {
+            Piece::Text(text) => Some((text, false)),
+            Piece::Cdata(text) => Some((text, true)),
+            Piece::Element(_) => None,
         });
         let Some((first, is_cdata)) = pieces.next() else {
             return Cow::Borrowed("");
@@ -250,7 +247,7 @@ impl<'a> Iterator for Children<'a> {
     }
 }
 
-/// A piece of an element's content.
+/// What an element has inside, in order.
 pub(crate) enum Node<'a> {
     /// Character data, not decoded.
     Text(&'a str),
@@ -269,25 +266,62 @@ impl<'a> Iterator for Nodes<'a> {
     type Item = Node<'a>;
 
     fn next(&mut self) -> Option<Node<'a>> {
-        let text = self.rest;
+        let (piece, rest) = Piece::first(self.rest, |text| {
+            Element::cut(text, &self.context).map(|e| (e.raw.len(), e))
+        })?;
+        self.rest = rest;
+        Some(match piece {
+            Piece::Text(text) => Node::Text(text),
+            Piece::Cdata(text) => Node::Cdata(text),
+            Piece::Element(element) => Node::Element(element),
+        })
+    }
+}
+
+/// A piece of content, with whatever was made of an element.
+enum Piece<'a, T> {
+    Text(&'a str),
+    Cdata(&'a str),
+    Element(T),
+}
+
+impl<'a, T> Piece<'a, T> {
+    /// The piece at the start of `text`, and what follows. `element` gives the length of the
+    /// element at the start of its argument. `None` at the end, and where nothing fits.
+    fn first(
+        text: &'a str,
+        element: impl FnOnce(&'a str) -> Option<(usize, T)>,
+    ) -> Option<(Piece<'a, T>, &'a str)> {
         if text.is_empty() {
             return None;
         }
         if !text.starts_with('<') {
-            let (piece, rest) = text.split_at(memchr(b'<', text.as_bytes()).unwrap_or(text.len()));
-            self.rest = rest;
-            return Some(Node::Text(piece));
+            let end = memchr(b'<', text.as_bytes()).unwrap_or(text.len());
+            let (piece, rest) = text.split_at(end);
+            return Some((Piece::Text(piece), rest));
         }
-        // An end where none should be leaves nothing.
-        self.rest = "";
         if let Some(content) = text.strip_prefix(CDATA_START) {
             let (piece, rest) = content.split_once(CDATA_END)?;
-            self.rest = rest;
-            return Some(Node::Cdata(piece));
+            return Some((Piece::Cdata(piece), rest));
         }
-        let element = Element::cut(text, &self.context)?;
-        self.rest = &text[element.raw.len()..];
-        Some(Node::Element(element))
+        let (end, made) = element(text)?;
+        Some((Piece::Element(made), text.get(end..)?))
+    }
+}
+
+/// Pieces of content, the elements skipped.
+struct Pieces<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = Piece<'a, ()>;
+
+    fn next(&mut self) -> Option<Piece<'a, ()>> {
+        let skip = |text| Some((element_end(text, tag_end(text)?)?, ()));
+        let (piece, rest) = Piece::first(self.rest, skip)?;
+        self.rest = rest;
+        Some(piece)
     }
 }
 
@@ -377,7 +411,8 @@ impl<'a> Context<'a> {
     fn inside(&self, attributes: &'a str) -> Context<'a> {
         let mut inside = self.clone();
         // Most elements declare nothing, or a default namespace.
-        if memmem::find(attributes.as_bytes(), b"xmlns").is_none() {
+        let bytes = attributes.as_bytes();
+        if !memchr_iter(b'x', bytes).any(|at| bytes[at..].starts_with(b"xmlns")) {
             return inside;
         }
         let mut own = Vec::new();
@@ -423,42 +458,55 @@ fn local(name: &str) -> &str {
     name.split_once(':').map_or(name, |(_, local)| local)
 }
 
-/// The end of the start tag at the start of `text`, and whether it is an empty element.
-fn tag_end(text: &str) -> Option<(usize, bool)> {
+/// Where a start tag ends.
+#[derive(Clone, Copy)]
+struct TagEnd {
+    /// Behind the `>`.
+    end: usize,
+    is_empty: bool,
+}
+
+/// The end of the start tag at the start of `text`.
+fn tag_end(text: &str) -> Option<TagEnd> {
     let bytes = text.as_bytes();
-    if !matches!(bytes, [b'<', second, ..] if !matches!(second, b'/' | b'!' | b'?' | b'>')) {
-        return None;
+    match bytes {
+        [b'<', b'/' | b'!' | b'?' | b'>', ..] => return None,
+        [b'<', ..] => {}
+        _ => return None,
     }
     let mut at = 1;
     loop {
-        at += memchr3(b'>', b'"', b'\'', bytes.get(at..)?)?;
-        if bytes[at] == b'>' {
-            return Some((at + 1, bytes[at - 1] == b'/'));
+        let is_found = |byte: &u8| matches!(byte, b'>' | b'"' | b'\'');
+        at += bytes.get(at..)?.iter().position(is_found)?;
+        let found = bytes[at];
+        if found == b'>' {
+            let is_empty = bytes[at - 1] == b'/';
+            return Some(TagEnd {
+                end: at + 1,
+                is_empty,
+            });
         }
-        at += 1 + memchr(bytes[at], &bytes[at + 1..])? + 1;
+        at += memchr(found, bytes.get(at + 1..)?)? + 2;
     }
 }
 
-/// The end of the element at the start of `text`.
-fn element_end(text: &str) -> Option<usize> {
-    let mut at = 0;
-    let mut depth = 0usize;
-    loop {
+/// The end of the element at the start of `text`, whose start tag is known.
+fn element_end(text: &str, tag: TagEnd) -> Option<usize> {
+    let mut at = tag.end;
+    let mut depth = usize::from(!tag.is_empty);
+    while depth > 0 {
+        at += memchr(b'<', text.as_bytes().get(at..)?)?;
         let rest = text.get(at..)?;
-        at += memchr(b'<', rest.as_bytes())?;
-        let rest = &text[at..];
         if rest.starts_with("</") {
             at += memchr(b'>', rest.as_bytes())? + 1;
-            depth = depth.checked_sub(1)?;
+            depth -= 1;
         } else if let Some(content) = rest.strip_prefix(CDATA_START) {
             at += CDATA_START.len() + content.find(CDATA_END)? + CDATA_END.len();
         } else {
-            let (end, is_empty) = tag_end(rest)?;
-            at += end;
-            depth += usize::from(!is_empty);
-        }
-        if depth == 0 {
-            return Some(at);
+            let tag = tag_end(rest)?;
+            at += tag.end;
+            depth += usize::from(!tag.is_empty);
         }
     }
+    Some(at)
 }

@@ -1,12 +1,14 @@
 //! Cuts a stream into its header and its first-level elements, without looking inside more than
-//! that needs: it counts tags, and leaves names, attributes and characters to the check.
+//! that needs: it follows tags, and leaves attributes and characters to the check. What would
+//! have it wait for an end that cannot come (another end tag, a `<` in a tag) it refuses itself.
 
 use bytes::{Buf, Bytes, BytesMut};
-use memchr::{memchr, memchr3};
+use memchr::{memchr, memchr2};
 
 use crate::Limits;
-use crate::chars::{self, SPACE};
+use crate::chars::{self, NAME_START, SPACE};
 use crate::error::{XmlError, not_well_formed, restricted};
+use crate::tag::Span;
 
 /// One piece of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +32,11 @@ pub enum Frame {
 pub struct Framer {
     limits: Limits,
     place: Place,
-    /// Inside a frame: the elements that are open, and what is being read.
-    depth: usize,
+    /// Where the names of the open elements stand in the frame.
+    open: Vec<Span>,
     token: Token,
+    /// Where the tag that is being read begins.
+    tag: usize,
     /// How much of the front of the buffer has been looked at.
     at: usize,
     /// The name of the header's tag, which the stream's end tag repeats.
@@ -67,6 +71,8 @@ enum Token {
     Start,
     /// In a start tag, inside this quote.
     Quoted(u8),
+    /// In a start tag, behind the `/` that ends an empty element.
+    Slash,
     End,
     /// Behind `<!` and so many more bytes.
     CdataStart(usize),
@@ -81,8 +87,9 @@ impl Framer {
         Framer {
             limits,
             place: Place::Start { declaration: true },
-            depth: 0,
+            open: Vec::new(),
             token: Token::Text,
+            tag: 0,
             at: 0,
             name: Bytes::new(),
         }
@@ -144,8 +151,9 @@ impl Framer {
 
     fn enter(&mut self, place: Place) {
         self.place = place;
-        self.depth = 0;
+        self.open.clear();
         self.token = Token::Text;
+        self.tag = 0;
         self.at = 0;
     }
 
@@ -165,6 +173,7 @@ impl Framer {
             [b'<', b'!', byte, ..] => Err(declaration_error(byte, 0)),
             [b'<', b'/', ..] if is_start => not_well_formed("an end tag without a start tag", 0),
             [b'<', b'/', ..] => Ok(Some(Place::CloseTag)),
+            [b'<', byte, ..] if !chars::is(byte, NAME_START) => no_name(1),
             [b'<', ..] if is_start => Ok(Some(Place::Header)),
             [b'<', ..] => Ok(Some(Place::Element)),
             _ if is_start => not_well_formed("text before the stream header", 0),
@@ -195,6 +204,9 @@ impl Framer {
     fn find_declaration_end(&mut self, buf: &[u8]) -> Result<Option<usize>, XmlError> {
         let limit = self.limits.max_header;
         let window = self.window(buf, limit);
+        if let Some(start) = window.first_chunk::<6>() {
+            check_declaration_start(start)?;
+        }
         // Behind the `<?`, and one back in case the `?` came with the last piece.
         let from = self.at.saturating_sub(1).max(2);
         for at in from..window.len() {
@@ -212,7 +224,7 @@ impl Framer {
             self.at = 1;
             self.token = Token::Start;
         }
-        match self.find_tag_end(self.window(buf, limit)) {
+        match self.find_tag_end(self.window(buf, limit))? {
             Some(end) => Ok(Some(end)),
             None => self.wait(buf, limit, "bytes of the stream header"),
         }
@@ -220,28 +232,51 @@ impl Framer {
 
     fn find_close_end(&mut self, buf: &[u8]) -> Result<Option<usize>, XmlError> {
         let limit = self.limits.max_header;
-        let window = self.window(buf, limit);
-        match memchr(b'>', window.get(self.at..).unwrap_or_default()) {
-            Some(end) => Ok(Some(self.at + end + 1)),
+        // Behind the `<`.
+        self.at = self.at.max(1);
+        match self.find_end_tag_end(self.window(buf, limit))? {
+            Some(end) => Ok(Some(end)),
             None => self.wait(buf, limit, "bytes of the stream's end tag"),
         }
     }
 
     /// The end of a start tag, from `self.at` on; goes on in the state that it left.
-    fn find_tag_end(&mut self, window: &[u8]) -> Option<usize> {
+    fn find_tag_end(&mut self, window: &[u8]) -> Result<Option<usize>, XmlError> {
         loop {
             let rest = window.get(self.at..).unwrap_or_default();
-            if let Token::Quoted(quote) = self.token {
-                self.at += memchr(quote, rest)? + 1;
-                self.token = Token::Start;
-                continue;
-            }
-            let found = self.at + memchr3(b'>', b'"', b'\'', rest)?;
+            let found = match self.token {
+                Token::Quoted(quote) => memchr2(quote, b'<', rest),
+                Token::Slash => (!rest.is_empty()).then_some(0),
+                // These are never far apart: a loop is faster than a search.
+                _ => rest
+                    .iter()
+                    .position(|byte| matches!(byte, b'>' | b'/' | b'"' | b'\'' | b'<')),
+            };
+            let Some(found) = found.map(|found| self.at + found) else {
+                return Ok(None);
+            };
             self.at = found + 1;
-            if window[found] == b'>' {
-                return Some(found + 1);
-            }
-            self.token = Token::Quoted(window[found]);
+            self.token = match (self.token, window[found]) {
+                (Token::Quoted(_), b'<') => return not_well_formed("a < in an attribute", found),
+                (Token::Quoted(_), _) => Token::Start,
+                (_, b'>') => return Ok(Some(found + 1)),
+                (Token::Start, b'/') => Token::Slash,
+                (Token::Start, quote @ (b'"' | b'\'')) => Token::Quoted(quote),
+                _ => return not_well_formed("a character that fits no tag", found),
+            };
+        }
+    }
+
+    /// The end of an end tag, from `self.at` on.
+    fn find_end_tag_end(&mut self, window: &[u8]) -> Result<Option<usize>, XmlError> {
+        let rest = window.get(self.at..).unwrap_or_default();
+        let Some(found) = memchr2(b'>', b'<', rest).map(|found| self.at + found) else {
+            return Ok(None);
+        };
+        self.at = found + 1;
+        match window[found] {
+            b'<' => not_well_formed("a < in a tag", found),
+            _ => Ok(Some(found + 1)),
         }
     }
 
@@ -250,81 +285,81 @@ impl Framer {
         let window = self.window(buf, limit);
         while self.at < window.len() {
             match self.token {
-                Token::Text => match memchr(b'<', &window[self.at..]) {
-                    Some(found) => {
-                        self.at += found + 1;
-                        self.token = Token::Markup;
-                    }
-                    None => break,
-                },
-                Token::Markup => {
-                    self.token = markup(window[self.at], self.at - 1)?;
-                    // Any other byte may already be the end of the tag.
-                    self.at += usize::from(window[self.at] == b'!');
-                }
-                Token::Start | Token::Quoted(_) => {
-                    let Some(end) = self.find_tag_end(window) else {
+                Token::Text => {
+                    let Some(found) = memchr(b'<', &window[self.at..]) else {
                         break;
                     };
-                    let is_empty = window[end - 2] == b'/';
-                    self.open()?;
-                    self.depth -= usize::from(is_empty);
-                    if self.depth == 0 {
+                    self.tag = self.at + found;
+                    self.at = self.tag + 1;
+                    self.token = Token::Markup;
+                }
+                Token::Markup => {
+                    self.token = markup(window[self.at], self.tag)?;
+                    self.at += 1;
+                }
+                Token::Start | Token::Quoted(_) | Token::Slash => {
+                    let Some(end) = self.find_tag_end(window)? else {
+                        break;
+                    };
+                    if self.start_tag(window, end)? {
                         return Ok(Some(end));
                     }
-                    self.token = Token::Text;
                 }
-                Token::End => match memchr(b'>', &window[self.at..]) {
-                    Some(found) => {
-                        self.at += found + 1;
-                        self.token = Token::Text;
-                        self.depth = self.depth.saturating_sub(1);
-                        if self.depth == 0 {
-                            return Ok(Some(self.at));
-                        }
-                    }
-                    None => break,
-                },
-                Token::CdataStart(matched) => {
-                    let byte = window[self.at];
-                    if Some(&byte) != CDATA_START.get(matched) {
-                        let start = self.at.saturating_sub(2 + matched);
-                        return Err(match matched {
-                            0 => declaration_error(byte, start),
-                            _ => declaration_error(b'[', start),
-                        });
-                    }
-                    self.at += 1;
-                    self.token = match matched + 1 {
-                        all if all == CDATA_START.len() => Token::Cdata,
-                        matched => Token::CdataStart(matched),
+                Token::End => {
+                    let Some(end) = self.find_end_tag_end(window)? else {
+                        break;
                     };
-                }
-                Token::Cdata => match memchr(b'>', &window[self.at..]) {
-                    Some(found) => {
-                        self.at += found + 1;
-                        // The section's own start has no `]`, so these are two of its content.
-                        if window[..self.at].ends_with(b"]]>") {
-                            self.token = Token::Text;
-                        }
+                    if self.end_tag(window, end)? {
+                        return Ok(Some(end));
                     }
-                    None => break,
-                },
+                }
+                Token::CdataStart(matched) => {
+                    self.token = cdata_start(window[self.at], matched, self.tag)?;
+                    self.at += 1;
+                }
+                Token::Cdata => {
+                    let Some(found) = memchr(b'>', &window[self.at..]) else {
+                        break;
+                    };
+                    self.at += found + 1;
+                    // The section's own start has no `]`, so these are two of its content.
+                    if window[..self.at].ends_with(b"]]>") {
+                        self.token = Token::Text;
+                    }
+                }
             }
         }
         self.wait(buf, limit, "bytes of a stanza")
     }
 
-    fn open(&mut self) -> Result<(), XmlError> {
-        self.depth += 1;
-        if self.depth > self.limits.max_depth {
+    /// At the end of a start tag. Whether the frame ends here.
+    fn start_tag(&mut self, window: &[u8], end: usize) -> Result<bool, XmlError> {
+        self.token = Token::Text;
+        if self.open.len() >= self.limits.max_depth {
             let limit = self.limits.max_depth;
             return Err(XmlError::TooBig {
                 what: "elements inside one another",
                 limit,
             });
         }
-        Ok(())
+        if window[end - 2] == b'/' {
+            return Ok(self.open.is_empty());
+        }
+        let start = self.tag + 1;
+        self.open
+            .push(Span::new(start..start + name_length(&window[start..end])));
+        Ok(false)
+    }
+
+    /// At the end of an end tag. Whether the frame ends here.
+    fn end_tag(&mut self, window: &[u8], end: usize) -> Result<bool, XmlError> {
+        self.token = Token::Text;
+        let name = self.open.pop().unwrap_or_default();
+        let inside = window[self.tag + 2..end - 1].strip_prefix(&window[name.range()]);
+        if inside.is_some_and(is_blank) {
+            return Ok(self.open.is_empty());
+        }
+        not_well_formed("an end tag of another name than the start tag", self.tag)
     }
 
     /// What `bytes`, which have been cut off, are; and what comes after them.
@@ -336,8 +371,7 @@ impl Framer {
             }
             Place::Header => {
                 let bytes = bytes.freeze();
-                let is_name = |&b: &u8| !chars::is(b, SPACE) && b != b'/' && b != b'>';
-                let name = bytes[1..].iter().take_while(|b| is_name(b)).count();
+                let name = name_length(&bytes[1..]);
                 self.name = Bytes::copy_from_slice(&bytes[1..=name]);
                 let is_empty = bytes.ends_with(b"/>");
                 self.enter(if is_empty {
@@ -371,13 +405,34 @@ impl Framer {
     }
 }
 
+/// The length of the name at the start of a tag's inside, up to white space or the tag's end.
+fn name_length(inside: &[u8]) -> usize {
+    let is_end = |&byte: &u8| chars::is(byte, SPACE) || matches!(byte, b'/' | b'>');
+    inside.iter().position(is_end).unwrap_or(inside.len())
+}
+
 /// What a `<` at `at` begins, by the byte behind it.
 fn markup(byte: u8, at: usize) -> Result<Token, XmlError> {
     match byte {
         b'/' => Ok(Token::End),
         b'!' => Ok(Token::CdataStart(0)),
         b'?' => restricted("a processing instruction", at),
-        _ => Ok(Token::Start),
+        _ if chars::is(byte, NAME_START) => Ok(Token::Start),
+        _ => no_name(at + 1),
+    }
+}
+
+fn no_name<T>(at: usize) -> Result<T, XmlError> {
+    not_well_formed("a name was expected", at)
+}
+
+/// What comes after `byte`, which stands behind the `<!` at `at` and `matched` more bytes.
+fn cdata_start(byte: u8, matched: usize, at: usize) -> Result<Token, XmlError> {
+    match CDATA_START.split_at_checked(matched) {
+        Some((_, [only])) if *only == byte => Ok(Token::Cdata),
+        Some((_, [next, ..])) if *next == byte => Ok(Token::CdataStart(matched + 1)),
+        _ if matched == 0 => Err(declaration_error(byte, at)),
+        _ => Err(declaration_error(b'[', at)),
     }
 }
 
@@ -399,20 +454,25 @@ pub(crate) fn declaration_error(byte: u8, at: usize) -> XmlError {
     }
 }
 
+/// Refuses other processing instructions without waiting for their end.
+fn check_declaration_start(start: &[u8; 6]) -> Result<(), XmlError> {
+    match start {
+        [b'<', b'?', b'x', b'm', b'l', space] if chars::is(*space, SPACE) => Ok(()),
+        _ => restricted("a processing instruction", 0),
+    }
+}
+
 /// XML 1.0 production 23: version, then perhaps encoding, then perhaps standalone.
 fn check_xml_declaration(bytes: &[u8]) -> Result<(), XmlError> {
     let malformed = XmlError::NotWellFormed {
         what: "the XML declaration",
         at: 0,
     };
-    let inside = bytes
-        .strip_prefix(b"<?xml")
-        .and_then(|b| b.strip_suffix(b"?>"))
-        .filter(|b| b.first().is_some_and(|&b| chars::is(b, SPACE)))
-        .ok_or(XmlError::Restricted {
-            what: "a processing instruction",
-            at: 0,
-        })?;
+    let inside = bytes.strip_prefix(b"<?xml").unwrap_or_default();
+    let inside = inside.strip_suffix(b"?>").unwrap_or_default();
+    if !inside.first().is_some_and(|&byte| chars::is(byte, SPACE)) {
+        return restricted("a processing instruction", 0);
+    }
     let mut rest = inside;
     let version = pseudo_attribute(&mut rest, b"version").ok_or(malformed)?;
     if version != b"1.0" {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{XmlError, not_well_formed};
-use crate::tag::{self, Attributes};
+use crate::tag::{self, Attributes, Kind};
 use crate::{Limits, XML_NS, XMLNS_NS, decode};
 
 /// The default namespace and the prefixes in force at the first level of a stream.
@@ -99,7 +99,7 @@ pub fn parse_header(bytes: &[u8], limits: &Limits) -> Result<Header, XmlError> {
     let mut scope = Scope::new("");
     for attribute in &attributes {
         let value = decode::value(attribute.value.of(text));
-        match attribute.declares(text).map(|prefix| prefix.of(text)) {
+        match attribute.declares().map(|prefix| prefix.of(text)) {
             None | Some("xml") => {}
             Some("") => scope.default = value.into(),
             Some(prefix) => scope.prefixes.push((prefix.into(), value.into())),
@@ -108,8 +108,8 @@ pub fn parse_header(bytes: &[u8], limits: &Limits) -> Result<Header, XmlError> {
     let ns = namespace(text, tag.name, &scope)?;
     let mut attrs: Vec<(String, String)> = Vec::new();
     let mut expanded: Vec<(&str, &str)> = Vec::new();
-    for attribute in attributes.iter().filter(|a| a.declares(text).is_none()) {
-        if attribute.name.has_prefix() {
+    for attribute in attributes.iter().filter(|a| a.kind != Kind::Declaration) {
+        if attribute.kind == Kind::Prefixed {
             let name = (
                 namespace(text, attribute.name, &scope)?,
                 attribute.name.local().of(text),

@@ -67,9 +67,21 @@ impl Name {
 /// An attribute as it is written; namespace declarations are attributes too.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RawAttribute {
+    pub(crate) kind: Kind,
     pub(crate) name: Name,
     /// Between the quotes.
     pub(crate) value: Span,
+}
+
+/// What an attribute is by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// No prefix, hence no namespace.
+    Plain,
+    /// A prefix that has to be resolved.
+    Prefixed,
+    /// `xmlns`, or `xmlns:` and a prefix.
+    Declaration,
 }
 
 impl RawAttribute {
@@ -79,12 +91,17 @@ impl RawAttribute {
     }
 
     /// The prefix it declares, empty for the default namespace; `None` if it is no declaration.
-    pub(crate) fn declares(&self, text: &str) -> Option<Span> {
-        match self.name.whole.of(text) {
-            "xmlns" => Some(Span::default()),
-            name if name.starts_with("xmlns:") => Some(self.name.local()),
+    pub(crate) fn declares(&self) -> Option<Span> {
+        match self.kind {
+            Kind::Declaration if self.name.has_prefix() => Some(self.name.local()),
+            Kind::Declaration => Some(Span::default()),
             _ => None,
         }
+    }
+
+    fn is_named_as(&self, other: &RawAttribute, bytes: &[u8]) -> bool {
+        let (a, b) = (self.name.whole, other.name.whole);
+        a.end - a.start == b.end - b.start && bytes.get(a.range()) == bytes.get(b.range())
     }
 }
 
@@ -142,14 +159,18 @@ pub(crate) fn read(
         }
         let attribute = read_attribute(text, next, limits)?;
         at = attribute.value.end as usize + 1;
-        check_declaration(text, &attribute)?;
+        let is_declaration = attribute.kind == Kind::Declaration;
+        if is_declaration {
+            check_declaration(text, &attribute)?;
+        }
         if attributes
             .iter()
-            .any(|a| a.name.whole.of(text) == attribute.name.whole.of(text))
+            .any(|other| other.is_named_as(&attribute, bytes))
         {
-            let what = match attribute.declares(text) {
-                Some(_) => "a namespace declaration that is there twice",
-                None => "an attribute that is there twice",
+            let what = if is_declaration {
+                "a namespace declaration that is there twice"
+            } else {
+                "an attribute that is there twice"
             };
             return not_well_formed(what, next);
         }
@@ -218,18 +239,19 @@ fn read_attribute(text: &str, start: usize, limits: &Limits) -> Result<RawAttrib
             None => return not_well_formed("an attribute without an end", at),
         };
     }
-    Ok(RawAttribute {
-        name,
-        value: Span::new(value..at),
-    })
+    let kind = match name.prefix().of(text) {
+        "xmlns" => Kind::Declaration,
+        "" if name.whole.of(text) == "xmlns" => Kind::Declaration,
+        "" => Kind::Plain,
+        _ => Kind::Prefixed,
+    };
+    let value = Span::new(value..at);
+    Ok(RawAttribute { kind, name, value })
 }
 
 /// Namespaces in XML 1.0 section 3: reserved prefixes and names; and that a name is a URI.
 fn check_declaration(text: &str, attribute: &RawAttribute) -> Result<(), XmlError> {
-    let Some(prefix) = attribute.declares(text) else {
-        return Ok(());
-    };
-    let prefix = prefix.of(text);
+    let prefix = attribute.declares().unwrap_or_default().of(text);
     let namespace = decode::value(attribute.value.of(text));
     let at = attribute.name.whole.start as usize;
     match (prefix, namespace.as_ref()) {

@@ -1,6 +1,10 @@
 //! What holds for any bytes at all. The property tests and the fuzz targets call this.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a property fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a property fails by panicking"
+)]
 
 mod oracle;
 mod tree;

@@ -23,7 +23,10 @@ pub(crate) fn document(bytes: &[u8]) -> Result<Document, EndOrError> {
         }
     }
     let mut bytes = &unix[..];
-    let options = Options { max_token_length: 1 << 20, ..Options::default() };
+    let options = Options {
+        max_token_length: 1 << 20,
+        ..Options::default()
+    };
     let mut parser = Parser::with_options(options);
     let mut open: Vec<Tree> = Vec::new();
     let mut root = None;
