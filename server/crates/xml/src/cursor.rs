@@ -510,3 +510,6 @@ fn element_end(text: &str, tag: TagEnd) -> Option<usize> {
     }
     Some(at)
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,7 +81,12 @@ fn start_tag(element: &Element<'_>, default_ns: Option<&str>, out: &mut Vec<u8>)
         if let Some(prefix) = attribute.prefix()
             && !declared.contains(&prefix)
         {
-            declare(Some(prefix), &element.attribute_ns(&attribute), out);
+            let ns = element.attribute_ns(&attribute);
+            if ns.is_empty() {
+                // Nothing declares it: the scope that the element was checked in is not at hand.
+                continue;
+            }
+            declare(Some(prefix), &ns, out);
             declared.push(prefix);
         }
         out.push(b' ');

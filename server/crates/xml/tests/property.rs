@@ -302,6 +302,17 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn whatever_is_written(
+        texts in vec(prop_oneof![text(), any::<String>(), select(HOSTILE).prop_map(str::to_owned)], 0..5)
+    ) {
+        properties::any_texts(&texts.iter().map(|text| &**text).collect::<Vec<_>>());
+    }
+}
+
 /// The generators are worth something only if much of what they make is accepted.
 #[test]
 fn most_made_elements_are_accepted() {

@@ -11,7 +11,7 @@ mod tree;
 
 use bytes::BytesMut;
 use cirrus_xml::{
-    Children, Element, Frame, Framer, Header, Limits, Scope, XmlError, check, parse_header,
+    Children, Element, Frame, Framer, Header, Limits, Scope, Writer, XmlError, check, parse_header,
     standalone,
 };
 use tree::Tree;
@@ -150,6 +150,40 @@ fn is_stricter(error: &XmlError) -> bool {
         ),
         _ => false,
     }
+}
+
+/// Whatever is written passes the check and is read back, but for characters that XML cannot
+/// have. Each text stands in an attribute, as text, and in an element inside the one before.
+pub(crate) fn any_texts(texts: &[&str]) {
+    let mut writer = Writer::new();
+    writer.start("a").attr("xmlns", "urn:default");
+    for text in texts {
+        writer.start("b").attr("c", text).text(text);
+        writer.start("d").text("").end().start("e").raw(b"").end();
+    }
+    let bytes = writer.into_bytes();
+    match check(&bytes, &Scope::client(), &LIMITS) {
+        Err(XmlError::TooBig { .. }) => return,
+        checked => assert!(checked.is_ok(), "{}: {checked:?}", show(&bytes)),
+    }
+    let mut element = Element::parse(&bytes, "").expect("it is checked");
+    for text in texts {
+        let is_legal = |c: &char| {
+            !matches!(c, '\0'..='\u{1F}' | '\u{FFFE}' | '\u{FFFF}') || "\t\n\r".contains(*c)
+        };
+        let kept: String = text
+            .chars()
+            .map(|c| if is_legal(&c) { c } else { '\u{FFFD}' })
+            .collect();
+        let inner = element.child("b", "urn:default").expect("it was written");
+        assert_eq!(inner.attr("c").as_deref(), Some(&*kept));
+        assert_eq!(inner.text(), kept);
+        let [first, second] = [0, 1].map(|at| inner.children().nth(at).expect("it was written"));
+        assert_eq!((first.raw(), second.raw()), (&b"<d/>"[..], &b"<e/>"[..]));
+        element = inner;
+    }
+    let again = check(&element.standalone(), &Scope::client(), &LIMITS);
+    assert!(again.is_ok(), "{}", show(&element.standalone()));
 }
 
 /// What the framer makes of a stream.
