@@ -1,0 +1,322 @@
+//! The parts of a server, built from its configuration.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cirrus_accounts::Accounts;
+use cirrus_c2s::shell::{self, Shell, SocketOptions};
+use cirrus_c2s::stream::{Features, Settings, Timeouts};
+use cirrus_config::{Backend, Certificate, Config, Domain, TlsVersion};
+use cirrus_router::registry::{About, Registry};
+use cirrus_router::{Entropy, Home, HomeConfig};
+use cirrus_runtime::{HomeHandle, SystemEntropy, wall_ms};
+use cirrus_sasl::{FakeKeys, Mechanism, SaslError};
+use cirrus_store::{MemoryTable, Table};
+use cirrus_tls::{HostTls, MinVersion, PemFiles, ServerTls, TlsError};
+use tokio::net::TcpListener;
+
+use crate::control::server::{Bounds, Control, ControlError};
+use crate::service::{AccountService, Operator};
+use crate::shared_keys::{self, KeyError};
+
+/// How long closing a connection may take.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A server that is ready to serve.
+pub(crate) struct Parts {
+    pub(crate) table: Arc<dyn Table>,
+    pub(crate) tls: Arc<ServerTls>,
+    pub(crate) home: HomeHandle,
+    pub(crate) shell: Shell,
+    pub(crate) control: Control,
+    pub(crate) bounds: Bounds,
+    pub(crate) operator: Arc<Operator>,
+    /// Listening sockets, and whether their connections begin with TLS.
+    pub(crate) listeners: Vec<(TcpListener, bool)>,
+}
+
+/// Why a server can't be built.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PartsError {
+    /// A certificate is not usable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A key that all nodes share.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The number of iterations.
+    #[error("auth.iterations: {0}")]
+    Iterations(SaslError),
+    /// A store that this binary was built without.
+    #[error("this cirrus-server was built without the store backend `{0}`")]
+    Backend(&'static str),
+    /// An address can't be listened on.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
+
+/// Builds the parts. What others could notice (listening) comes last.
+pub(crate) async fn build(config: &Config) -> Result<Parts, PartsError> {
+    // First of all: two servers must not open the same store.
+    let control = Control::open(&config.listen.control)?;
+    let table = store(config)?;
+    let tls = Arc::new(tls(config, &*table).await?);
+    for certificate in tls.certificates() {
+        for remark in certificate.remarks(wall_ms()) {
+            tracing::warn!(host = certificate.host, "{remark}");
+        }
+    }
+    let secret = shared_keys::obtain(&*table, shared_keys::FAKE).await?;
+    let fake_keys =
+        FakeKeys::new(secret, config.auth.iterations).map_err(PartsError::Iterations)?;
+    let accounts = Arc::new(accounts(config, Arc::clone(&table), fake_keys.clone()));
+    let service = AccountService::new(Arc::clone(&accounts));
+    let registry = cirrus_xep::registry(config.registration.enabled);
+    let about = about(config);
+    let settings = settings(config, fake_keys, &registry, &about);
+    let home = home(
+        config,
+        about,
+        registry,
+        Arc::clone(&table),
+        Arc::clone(&service),
+    );
+    service.set_home(home.clone());
+    let shell = Shell::new(shell::Parts {
+        settings,
+        limits: limits(config),
+        socket: socket(config),
+        home: home.clone(),
+        accounts,
+        tls: Arc::clone(&tls),
+    });
+    let operator = Arc::new(Operator {
+        accounts: service,
+        hosts: hosts(config),
+        shell: shell.clone(),
+        home: home.clone(),
+    });
+    let bounds = Bounds {
+        connections: config.limits.control_connections,
+        request_bytes: config.limits.control_request_bytes,
+    };
+    let listeners = listeners(config)?;
+    Ok(Parts {
+        table,
+        tls,
+        home,
+        shell,
+        control,
+        bounds,
+        operator,
+        listeners,
+    })
+}
+
+fn hosts(config: &Config) -> Vec<String> {
+    config
+        .domains
+        .iter()
+        .map(|domain| domain.as_str().to_owned())
+        .collect()
+}
+
+async fn tls(config: &Config, table: &dyn Table) -> Result<ServerTls, PartsError> {
+    let files = |domain: &Domain| {
+        let own = |certificate: &&Certificate| certificate.host == *domain;
+        config
+            .tls
+            .certificates
+            .iter()
+            .find(own)
+            .map(|certificate| PemFiles {
+                chain: certificate.chain.clone(),
+                key: certificate.key.clone(),
+            })
+    };
+    let host = |domain: &Domain| HostTls {
+        host: domain.to_string(),
+        files: files(domain),
+    };
+    let tickets = match config.tls.tickets {
+        true => Some(shared_keys::ticket_secrets(table).await?),
+        false => None,
+    };
+    let options = cirrus_tls::Options {
+        hosts: config.domains.iter().map(host).collect(),
+        folder: config.tls.self_signed.then(|| config.tls.folder.clone()),
+        min_version: match config.tls.min_version {
+            TlsVersion::V1_2 => MinVersion::V12,
+            TlsVersion::V1_3 => MinVersion::V13,
+        },
+        tickets,
+        clock: Arc::new(wall_ms),
+    };
+    Ok(ServerTls::build(options)?)
+}
+
+fn accounts(config: &Config, table: Arc<dyn Table>, fake: FakeKeys) -> Accounts {
+    let options = cirrus_accounts::Options {
+        iterations: config.auth.iterations,
+        derivations: config.limits.derivations_running,
+        waiting: config.limits.derivations_waiting,
+        fake,
+    };
+    let random = |buffer: &mut [u8]| SystemEntropy::default().fill(buffer);
+    Accounts::new(table, options, Arc::new(wall_ms), Arc::new(random))
+}
+
+fn about(config: &Config) -> About {
+    About {
+        name: "Cirrus".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        domains: hosts(config),
+        registration: config.registration.enabled,
+    }
+}
+
+fn home(
+    config: &Config,
+    about: About,
+    registry: Registry,
+    table: Arc<dyn Table>,
+    service: Arc<AccountService>,
+) -> HomeHandle {
+    let limits = &config.limits;
+    let limits = cirrus_router::Limits {
+        resources_per_user: limits.resources_per_user,
+        roster_items: limits.roster_items,
+        offline_messages: limits.offline_messages,
+        unacked_bytes: config.stream_management.unacked_bytes,
+        // Connections pause at the configured number; the home ends those that don't.
+        max_unhandled: limits.max_unhandled.saturating_mul(2),
+        entity_queue: limits.entity_inbox,
+        entities: limits.entities_cached,
+        entity_idle_ms: limits.entity_idle_seconds * 1_000,
+        store_deadline_ms: config.store.deadline_ms,
+        directed_presence: limits.directed_presence,
+        resume_seconds: u32::try_from(config.stream_management.resume_seconds).unwrap_or(u32::MAX),
+        ..cirrus_router::Limits::default()
+    };
+    let archive = config.archive.enabled;
+    let home = Home::new(HomeConfig {
+        limits,
+        about,
+        registry,
+        archive,
+        started_ms: wall_ms(),
+    });
+    let options = cirrus_runtime::Options {
+        inbox: config.limits.home_inbox,
+        operations: config.limits.store_calls,
+        shutdown: Duration::from_millis(config.store.deadline_ms),
+    };
+    cirrus_runtime::start(home, table, service, options).0
+}
+
+fn settings(config: &Config, fake_keys: FakeKeys, registry: &Registry, about: &About) -> Settings {
+    let limits = &config.limits;
+    let stanzas = cirrus_xml::Limits {
+        max_stanza: limits.stanza_bytes,
+        max_depth: limits.depth,
+        max_attributes: limits.attributes,
+        max_name: limits.name_bytes,
+        max_header: limits.header_bytes,
+    };
+    let named = config
+        .auth
+        .mechanisms
+        .iter()
+        .filter_map(|it| Mechanism::parse(it.as_str()));
+    let plain = config.auth.plain.then_some(Mechanism::Plain);
+    Settings {
+        hosts: hosts(config),
+        gone_hosts: Vec::new(),
+        mechanisms: named.chain(plain).collect(),
+        features: Features {
+            register: config.registration.enabled,
+            roster_versions: true,
+            pre_approval: true,
+            stream_management: true,
+            extra: cirrus_xep::caps(registry, about).to_xml(),
+        },
+        limits_before: cirrus_xml::Limits {
+            max_stanza: limits.unauthenticated_stanza_bytes,
+            ..stanzas
+        },
+        limits: stanzas,
+        max_failures: limits.auth_attempts_per_connection,
+        max_unhandled: limits.max_unhandled as u64,
+        fake_keys,
+        timeouts: Timeouts {
+            login_ms: limits.unauthenticated_seconds * 1_000,
+            ack_ms: config.stream_management.ack_delay_ms,
+            answer_ms: config.stream_management.ack_timeout_seconds * 1_000,
+            ..Timeouts::default()
+        },
+    }
+}
+
+fn limits(config: &Config) -> shell::Limits {
+    let limits = &config.limits;
+    shell::Limits {
+        connections: limits.connections_total,
+        unauthenticated: limits.unauthenticated_total,
+        per_address: limits.connections_per_address,
+        stanzas_per_second: limits.stanzas_per_second.into(),
+        stanzas_burst: limits.stanzas_burst.into(),
+        bytes_per_second: limits.bytes_per_second,
+        bytes_burst: limits.bytes_burst,
+        write_queue_stanzas: limits.write_queue_stanzas,
+        write_queue_bytes: limits.write_queue_bytes,
+        failures_per_address_per_minute: limits.auth_failures_per_address_per_minute,
+        failures_per_account_per_minute: limits.auth_failures_per_account_per_minute,
+        registrations_per_address_per_hour: config.registration.per_address_per_hour,
+        registrations_per_hour: config.registration.per_hour,
+        handshake: Duration::from_secs(config.tls.handshake_seconds),
+        linger: LINGER,
+    }
+}
+
+fn socket(config: &Config) -> SocketOptions {
+    SocketOptions {
+        backlog: config.listen.backlog,
+        keepalive: Duration::from_secs(config.listen.keepalive_seconds),
+    }
+}
+
+fn listeners(config: &Config) -> Result<Vec<(TcpListener, bool)>, PartsError> {
+    let plain = config.listen.c2s.iter().map(|address| (*address, false));
+    let direct = config.listen.c2s_tls.iter().map(|address| (*address, true));
+    let all: Vec<_> = plain.chain(direct).collect();
+    let options = socket(config);
+    let open = |(address, direct): &(SocketAddr, bool)| {
+        // An IPv6 wildcard leaves IPv4 to an address of its own, where one is given.
+        let only_v6 = all
+            .iter()
+            .any(|(other, _)| other.is_ipv4() && other.port() == address.port());
+        let listener =
+            shell::listen(*address, only_v6, &options).map_err(|source| PartsError::Listen {
+                address: *address,
+                source,
+            })?;
+        Ok((listener, *direct))
+    };
+    all.iter().map(open).collect()
+}
+
+fn store(config: &Config) -> Result<Arc<dyn Table>, PartsError> {
+    match config.store.backend {
+        Backend::Memory => Ok(Arc::new(MemoryTable::new(Arc::new(wall_ms)))),
+        backend => Err(PartsError::Backend(backend.as_str())),
+    }
+}

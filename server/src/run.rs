@@ -1,0 +1,157 @@
+//! A server's life: build the parts, serve, drain.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cirrus_config::Config;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::parts::{self, Parts, PartsError};
+use crate::shared_keys;
+
+/// How often certificate files are looked at.
+const CERTIFICATES: Duration = Duration::from_secs(60);
+
+/// Why a server doesn't run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// A part can't be built.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
+    /// The system gives no threads or signals.
+    #[error("the system refuses: {0}")]
+    System(#[from] io::Error),
+    /// Told to stop again while stopping.
+    #[error("stopped without waiting for clients and store")]
+    Impatient,
+}
+
+/// Runs a server until it is told to stop.
+pub(crate) fn run(config: &Config) -> Result<(), RunError> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if config.process.threads > 0 {
+        runtime.worker_threads(config.process.threads);
+    }
+    let runtime = runtime.enable_all().build()?;
+    let result = runtime.block_on(live(config));
+    // What still runs after the drain's deadline is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn live(config: &Config) -> Result<(), RunError> {
+    let mut signals = Signals::new()?;
+    let Parts {
+        table,
+        tls,
+        home,
+        shell,
+        control,
+        bounds,
+        operator,
+        listeners,
+    } = parts::build(config).await?;
+    let mut serving = JoinSet::new();
+    for (listener, direct_tls) in listeners {
+        tracing::info!(address = %listener.local_addr()?, direct_tls, "listening");
+        let shell = shell.clone();
+        serving.spawn(async move { shell.serve(listener, direct_tls).await });
+    }
+    let mut tasks = JoinSet::new();
+    tasks.spawn(control.serve(operator, bounds));
+    if config.tls.tickets {
+        tasks.spawn(shared_keys::keep_tickets_fresh(table, Arc::clone(&tls)));
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), domains = %domains(config), "ready");
+
+    let mut certificates = tokio::time::interval(CERTIFICATES);
+    loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::Stop => break,
+                Told::Reload => reload(&tls, true).await,
+            },
+            _ = certificates.tick() => reload(&tls, false).await,
+        }
+    }
+    tracing::info!("stopping");
+    let deadline = Duration::from_secs(config.drain.deadline_seconds);
+    let drain = async {
+        shell.stop();
+        while serving.join_next().await.is_some() {}
+        home.shutdown().await;
+    };
+    tokio::select! {
+        ended = tokio::time::timeout(deadline, drain) => match ended {
+            Ok(()) => tracing::info!("stopped"),
+            Err(_) => tracing::warn!("stopped at the deadline; something was still under way"),
+        },
+        () = signals.stop_again() => return Err(RunError::Impatient),
+    }
+    // Dropping the tasks takes the control socket's file away.
+    tasks.shutdown().await;
+    Ok(())
+}
+
+fn domains(config: &Config) -> String {
+    let domains: Vec<_> = config
+        .domains
+        .iter()
+        .map(cirrus_config::Domain::as_str)
+        .collect();
+    domains.join(" ")
+}
+
+/// Reads the certificates again, `always` or if a file has changed.
+async fn reload(tls: &Arc<cirrus_tls::ServerTls>, always: bool) {
+    let tls = Arc::clone(tls);
+    let read = move || {
+        if always {
+            tls.reload().map(|()| true)
+        } else {
+            tls.reload_if_changed()
+        }
+    };
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(true)) => tracing::info!("certificates read again"),
+        Ok(Ok(false)) => {}
+        Ok(Err(error)) => tracing::error!(%error, "certificates stay as they were"),
+        Err(error) => tracing::error!(%error, "reading certificates failed"),
+    }
+}
+
+/// What the operator or the system wants.
+enum Told {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+
+    async fn stop_again(&mut self) {
+        while matches!(self.next().await, Told::Reload) {}
+    }
+}

@@ -1,0 +1,205 @@
+//! What the control socket and users themselves may have done to accounts.
+
+use std::sync::{Arc, OnceLock};
+
+use cirrus_accounts::{AccountError, Accounts, Erase};
+use cirrus_c2s::shell::Shell;
+use cirrus_jid::BareJid;
+use cirrus_router::AccountRequest;
+use cirrus_runtime::{Change, HomeHandle};
+use cirrus_sasl::Password;
+use cirrus_stanza::{Condition, StanzaError};
+use cirrus_store::BoxFuture;
+use serde_json::{Map, Value};
+
+use crate::control::server::Service;
+use crate::control::{Answer, Call, Refusal};
+
+/// Accounts in one page of a list.
+const PAGE: u32 = 500;
+
+/// Changes accounts, and has the home forget those that are deleted.
+pub(crate) struct AccountService {
+    accounts: Arc<Accounts>,
+    /// The home asks this service and is asked by it; it comes second.
+    home: OnceLock<HomeHandle>,
+}
+
+impl AccountService {
+    pub(crate) fn new(accounts: Arc<Accounts>) -> Arc<Self> {
+        Arc::new(Self {
+            accounts,
+            home: OnceLock::new(),
+        })
+    }
+
+    /// Tells it the home, once.
+    pub(crate) fn set_home(&self, home: HomeHandle) {
+        // A second home, which nobody has, would not be taken.
+        let _ = self.home.set(home);
+    }
+
+    async fn delete(&self, user: &BareJid) -> Result<bool, AccountError> {
+        self.accounts.delete(user, self).await
+    }
+}
+
+impl Erase for AccountService {
+    fn erase<'a>(&'a self, jid: &'a BareJid) -> BoxFuture<'a, Result<(), cirrus_store::Source>> {
+        Box::pin(async move {
+            match self.home.get() {
+                Some(home) => Ok(home.erase(jid.clone()).await?),
+                None => Err("the server is starting".into()),
+            }
+        })
+    }
+}
+
+impl cirrus_runtime::Accounts for AccountService {
+    fn change(&self, request: AccountRequest) -> Change<'_> {
+        Box::pin(async move {
+            match request {
+                AccountRequest::SetPassword { user, password } => {
+                    let password = Password::prepare(&password.0).map_err(|cause| {
+                        let text = format!("the password {cause}");
+                        StanzaError::new(Condition::NotAcceptable, text)
+                    })?;
+                    let set = self.accounts.set_password(&user, &password).await;
+                    set.map_err(|error| refusal(&user, &error))
+                }
+                AccountRequest::Remove { user } => self
+                    .delete(&user)
+                    .await
+                    .map(drop)
+                    .map_err(|error| refusal(&user, &error)),
+            }
+        })
+    }
+}
+
+/// What a user hears whose account can't be changed.
+fn refusal(user: &BareJid, error: &AccountError) -> StanzaError {
+    tracing::warn!(%user, %error, "an account can't be changed");
+    match error {
+        AccountError::NotFound(_) => Condition::ItemNotFound.into(),
+        error if error.is_retryable() => {
+            StanzaError::new(Condition::ResourceConstraint, "not now; try again later")
+        }
+        _ => Condition::InternalServerError.into(),
+    }
+}
+
+/// The operator's calls.
+pub(crate) struct Operator {
+    pub(crate) accounts: Arc<AccountService>,
+    pub(crate) hosts: Vec<String>,
+    pub(crate) shell: Shell,
+    pub(crate) home: HomeHandle,
+}
+
+impl Service for Operator {
+    async fn call(&self, call: Call) -> Answer {
+        match call {
+            Call::UserAdd { jid, password } => {
+                let (user, password) = (self.user(&jid)?, prepare(&password.0)?);
+                let created = self.accounts.accounts.create(&user, &password).await;
+                created.map_err(|error| refused(&error))?;
+                tracing::info!(%user, "account created");
+            }
+            Call::UserPasswd { jid, password } => {
+                let (user, password) = (self.user(&jid)?, prepare(&password.0)?);
+                let set = self.accounts.accounts.set_password(&user, &password).await;
+                set.map_err(|error| refused(&error))?;
+                tracing::info!(%user, "password set");
+            }
+            Call::UserDelete { jid } => {
+                let user = self.user(&jid)?;
+                if !self
+                    .accounts
+                    .delete(&user)
+                    .await
+                    .map_err(|error| refused(&error))?
+                {
+                    return Err(refused(&AccountError::NotFound(user)));
+                }
+                tracing::info!(%user, "account deleted");
+            }
+            Call::UserList { host, after } => return self.list(&host, after.as_deref()).await,
+            Call::ServerStatus {} => return Ok(self.status().await),
+        }
+        Ok(Map::new())
+    }
+}
+
+impl Operator {
+    /// A user of a served host.
+    fn user(&self, jid: &str) -> Result<BareJid, Refusal> {
+        let user = BareJid::parse(jid)
+            .map_err(|cause| Refusal::new("bad-jid", format!("`{jid}` is not a user: {cause}")))?;
+        if user.local().is_none() {
+            let message = format!("`{jid}` is not a user: an account is called user@host");
+            return Err(Refusal::new("bad-jid", message));
+        }
+        self.host(user.host())?;
+        Ok(user)
+    }
+
+    fn host(&self, host: &str) -> Result<(), Refusal> {
+        if self.hosts.iter().any(|served| served == host) {
+            return Ok(());
+        }
+        let served = self.hosts.join(", ");
+        let message = format!("`{host}` is not served here; this server is {served}");
+        Err(Refusal::new("unknown-host", message))
+    }
+
+    async fn list(&self, host: &str, after: Option<&str>) -> Answer {
+        let host = cirrus_jid::host(host)
+            .map_err(|cause| Refusal::new("bad-jid", format!("`{host}` is no host: {cause}")))?;
+        self.host(&host)?;
+        let page = self.accounts.accounts.list(&host, after, PAGE).await;
+        let page = page.map_err(|error| refused(&error))?;
+        let users: Vec<_> = page.users.iter().map(BareJid::to_string).collect();
+        let mut fields = Map::new();
+        fields.insert("users".into(), users.into());
+        if let Some(next) = page.next {
+            fields.insert("after".into(), next.into());
+        }
+        Ok(fields)
+    }
+
+    async fn status(&self) -> Map<String, Value> {
+        let counts = self.shell.counts();
+        let mut fields = Map::new();
+        fields.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+        fields.insert("hosts".into(), self.hosts.clone().into());
+        fields.insert("connections".into(), counts.connections.into());
+        fields.insert("unauthenticated".into(), counts.unauthenticated.into());
+        fields.insert("logins".into(), counts.logins.into());
+        if let Ok(census) = self.home.census().await {
+            fields.insert("entities".into(), census.entities.into());
+            fields.insert("sessions".into(), census.attached.into());
+            fields.insert("detached".into(), census.detached.into());
+        }
+        fields
+    }
+}
+
+fn prepare(password: &str) -> Result<Password, Refusal> {
+    Password::prepare(password)
+        .map_err(|cause| Refusal::new("bad-password", format!("the password {cause}")))
+}
+
+/// What the operator hears when an account can't be changed.
+fn refused(error: &AccountError) -> Refusal {
+    let code = match error {
+        AccountError::Exists(_) => "exists",
+        AccountError::NotFound(_) => "not-found",
+        AccountError::Deleting(_) => "deleting",
+        AccountError::NotAUser(_) | AccountError::TooLong { .. } => "bad-jid",
+        AccountError::Password(_) => "bad-password",
+        error if error.is_retryable() => "busy",
+        _ => "failed",
+    };
+    Refusal::new(code, error.to_string())
+}
