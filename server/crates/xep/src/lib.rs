@@ -25,7 +25,7 @@ pub use x0115_caps::{Caps, caps};
 
 /// Every feature of the server, in the order of registration.
 pub fn features() -> &'static [&'static Feature] {
-    &[
+    static FEATURES: [&Feature; 12] = [
         &rfc6121_im::FEATURE,
         &rfc3921_session::FEATURE,
         &x0012_last::FEATURE,
@@ -38,7 +38,8 @@ pub fn features() -> &'static [&'static Feature] {
         &x0199_ping::FEATURE,
         &x0202_time::FEATURE,
         &x0203_delay::FEATURE,
-    ]
+    ];
+    &FEATURES
 }
 
 /// The registry of [`features`]; in-band registration only where it is allowed, so that nobody is
