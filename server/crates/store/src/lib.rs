@@ -17,6 +17,8 @@ mod check;
 pub mod contract;
 mod deadline;
 mod dump;
+#[cfg(feature = "embedded")]
+mod embedded;
 mod error;
 pub mod fault;
 mod item;
@@ -33,12 +35,14 @@ pub use attrs::{Attrs, Name, Value};
 pub use blob::{Blob, BlobEntry, BlobKey, BlobKind, BlobOp, BlobOutcome, BlobPage, Presign};
 pub use deadline::Deadline;
 pub use dump::{Dump, DumpPage, dump_lines};
+#[cfg(feature = "embedded")]
+pub use embedded::{EmbeddedOptions, EmbeddedTable, FolderBlob};
 pub use error::{Place, Source, StoreError};
 pub use item::{Item, Key};
 pub use memory::{MemoryBlob, MemoryTable};
 pub use op::{Condition, Direction, Op, Outcome, RequestKind, SkRange};
 pub use size::{read_units, write_units};
-pub use table::{Answer, Table, Usage};
+pub use table::{Answer, Done, Table, Usage};
 
 /// A boxed future, as the object-safe traits of this crate return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

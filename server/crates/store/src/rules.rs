@@ -18,6 +18,13 @@ pub(crate) struct Head {
     pub nonce: u128,
 }
 
+impl Head {
+    /// Whether the item counts as absent at `now_ms` (Unix milliseconds).
+    pub(crate) fn is_expired(&self, now_ms: u64) -> bool {
+        self.expires.is_some_and(|second| second <= now_ms / 1_000)
+    }
+}
+
 /// What becomes of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -36,8 +43,7 @@ pub(crate) fn decide(
     existing: Option<&Head>,
     now_ms: u64,
 ) -> Verdict {
-    let alive = |head: &&Head| head.expires.is_none_or(|second| second > now_ms / 1_000);
-    let existing = existing.filter(alive);
+    let existing = existing.filter(|head| !head.is_expired(now_ms));
     let holds = match (condition, existing) {
         (Condition::Any, _) | (Condition::Absent, None) => true,
         (Condition::Version(wanted), Some(head)) => head.version == wanted,

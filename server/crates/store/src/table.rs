@@ -1,5 +1,7 @@
 //! The trait of tables.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use cirrus_schema::TableId;
 
@@ -41,6 +43,10 @@ impl Answer {
     }
 }
 
+/// Takes the answer to a submitted request. It is called once, on any thread, and must be short: it
+/// may hold up the writes of others.
+pub type Done = Box<dyn FnOnce(Answer) + Send>;
+
 /// Items under (partition, sort) with conditional writes; see the crate's head.
 ///
 /// A write is durable when its outcome is there. Dropping the future of a request neither cancels
@@ -61,6 +67,33 @@ pub trait Table: Send + Sync {
                 result,
             }
         })
+    }
+
+    /// As [`Table::apply_counted`], with the answer given to a function: for a caller that has many
+    /// requests under way and collects their answers in one place. Saves a task and two wake-ups
+    /// per request where the backend can call from its own thread. To be called on a runtime.
+    fn submit(self: Arc<Self>, op: Op, done: Done)
+    where
+        Self: 'static,
+    {
+        tokio::spawn(async move { done(self.apply_counted(op).await) });
+    }
+}
+
+impl<T: Table + ?Sized> Table for Arc<T> {
+    fn apply(&self, op: Op) -> BoxFuture<'_, Result<Outcome, StoreError>> {
+        (**self).apply(op)
+    }
+
+    fn apply_counted(&self, op: Op) -> BoxFuture<'_, Answer> {
+        (**self).apply_counted(op)
+    }
+
+    fn submit(self: Arc<Self>, op: Op, done: Done)
+    where
+        Self: 'static,
+    {
+        Arc::clone(&*self).submit(op, done);
     }
 }
 

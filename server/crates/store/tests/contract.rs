@@ -9,6 +9,10 @@ use cirrus_store::{Deadline, MemoryBlob, MemoryTable};
 /// Short, because faults must run into it; nothing else in these tests takes as long.
 const DEADLINE: Duration = Duration::from_millis(300);
 
+/// Long enough for the sync of a busy disk.
+#[cfg(feature = "embedded")]
+const DISK_DEADLINE: Duration = Duration::from_secs(3);
+
 fn assert_green(report: &Report) {
     assert_eq!(
         report.executed(),
@@ -38,4 +42,36 @@ async fn memory_keeps_the_contract() {
     let report = contract::run(&subject).await;
     println!("{report}");
     assert_green(&report);
+}
+
+#[cfg(feature = "embedded")]
+#[tokio::test]
+async fn embedded_keeps_the_contract() {
+    use cirrus_store::{EmbeddedOptions, EmbeddedTable};
+
+    let folder = tempfile::tempdir().unwrap();
+    let (clock, faults) = (TestClock::default(), Faults::none());
+    for (run, log_file) in [(1, 16 * 1_024 * 1_024), (2, 20_000)] {
+        // With small log files, most of what is read has gone through to the database.
+        let options = EmbeddedOptions {
+            log_file,
+            ..EmbeddedOptions::new(folder.path())
+        };
+        let table = Arc::new(EmbeddedTable::open(&options, clock.as_clock()).unwrap());
+        let blob = Faulty::new(table.blobs().unwrap(), faults.clone());
+        let faulty = Faulty::new(Arc::clone(&table), faults.clone());
+        let subject = Subject {
+            dump: Arc::clone(&table) as _,
+            table: Arc::new(Deadline::new(faulty, DISK_DEADLINE)),
+            blob: Arc::new(Deadline::new(blob, DISK_DEADLINE)),
+            clock: clock.clone(),
+            faults: faults.clone(),
+            attempts: 1,
+            run,
+        };
+        let report = contract::run(&subject).await;
+        println!("{report}");
+        assert_green(&report);
+        assert!(table.is_alive());
+    }
 }

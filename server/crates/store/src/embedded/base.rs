@@ -1,0 +1,208 @@
+//! The database below the log: one redb file, changed only by the applier.
+
+use std::{ops::Bound, path::Path};
+
+use bytes::Bytes;
+use redb::{
+    Builder, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition,
+    WriteTransaction,
+};
+
+use super::codec::{KeyRange, Malformed, decode_head};
+use super::memory::{Map, as_slices};
+use crate::{Direction, Place, StoreError};
+
+const ITEMS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("items");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+/// Key in [`META`] of the newest log generation that is in the database.
+const APPLIED: &str = "applied";
+
+/// What can go wrong below the log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BaseError {
+    #[error(transparent)]
+    Database(#[from] redb::Error),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+impl BaseError {
+    pub(super) fn into_store_error(self, place: Place) -> StoreError {
+        match self {
+            BaseError::Malformed(error) => StoreError::corrupt(place, error.to_string()),
+            BaseError::Database(redb::Error::Corrupted(what)) => StoreError::corrupt(place, what),
+            BaseError::Database(error) => StoreError::Unavailable {
+                place,
+                outcome_unknown: false,
+                source: Some(error.into()),
+            },
+        }
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ty)*) => {
+        $(impl From<$error> for BaseError {
+            fn from(error: $error) -> BaseError {
+                BaseError::Database(error.into())
+            }
+        })*
+    };
+}
+
+from_redb! {
+    redb::DatabaseError redb::TransactionError redb::TableError redb::StorageError
+    redb::CommitError
+}
+
+/// The database, open for writing.
+pub(super) struct Base {
+    database: Database,
+}
+
+/// The database as it was at one moment.
+pub(super) struct Snapshot {
+    items: ReadOnlyTable<&'static [u8], &'static [u8]>,
+}
+
+/// What a look for expired items did.
+pub(super) struct Swept {
+    pub removed: usize,
+    /// The key to go on behind; none = the end was reached.
+    pub next: Option<Box<[u8]>>,
+}
+
+impl Base {
+    /// Creates the database file whole or not at all.
+    pub(super) fn create(path: &Path, cache: usize) -> Result<Base, BaseError> {
+        let unfinished = path.with_extension("new");
+        let io = |error| BaseError::Database(redb::Error::Io(error));
+        if unfinished.exists() {
+            std::fs::remove_file(&unfinished).map_err(io)?;
+        }
+        let database = Builder::new().create(&unfinished)?;
+        let write = begin(&database)?;
+        write.open_table(ITEMS)?;
+        write.open_table(META)?.insert(APPLIED, 0)?;
+        write.commit()?;
+        drop(database);
+        std::fs::rename(&unfinished, path).map_err(io)?;
+        Base::open(path, cache)
+    }
+
+    /// Opens the database with so many bytes of page cache.
+    pub(super) fn open(path: &Path, cache: usize) -> Result<Base, BaseError> {
+        let database = Builder::new().set_cache_size(cache).open(path)?;
+        Ok(Base { database })
+    }
+
+    /// The newest log generation that is in the database.
+    pub(super) fn applied(&self) -> Result<u64, BaseError> {
+        let meta = self.database.begin_read()?.open_table(META)?;
+        Ok(meta.get(APPLIED)?.map_or(0, |value| value.value()))
+    }
+
+    pub(super) fn snapshot(&self) -> Result<Snapshot, BaseError> {
+        Ok(Snapshot {
+            items: self.database.begin_read()?.open_table(ITEMS)?,
+        })
+    }
+
+    /// Moves a generation of the log into the database. `pace` is called after every
+    /// `slice` changes; when it says `false`, nothing is changed.
+    pub(super) fn apply(
+        &self,
+        generation: u64,
+        map: &Map,
+        slice: usize,
+        mut pace: impl FnMut() -> bool,
+    ) -> Result<bool, BaseError> {
+        let write = begin(&self.database)?;
+        {
+            let mut items = write.open_table(ITEMS)?;
+            for (count, (key, record)) in map.iter().enumerate() {
+                match record {
+                    Some(record) => drop(items.insert(&key[..], &record[..])?),
+                    None => drop(items.remove(&key[..])?),
+                }
+                if count % slice == slice - 1 && !pace() {
+                    return Ok(false);
+                }
+            }
+            write.open_table(META)?.insert(APPLIED, generation)?;
+        }
+        write.commit()?;
+        Ok(true)
+    }
+
+    /// Removes the expired among the next `limit` items behind `after`.
+    pub(super) fn sweep(
+        &self,
+        after: Option<&[u8]>,
+        limit: usize,
+        now_ms: u64,
+    ) -> Result<Swept, BaseError> {
+        let snapshot = self.snapshot()?;
+        let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.to_vec()));
+        let range = (start, Bound::Unbounded);
+        let (mut expired, mut last, mut seen) = (Vec::new(), None, 0);
+        for entry in snapshot.range(&range, Direction::Forward)?.take(limit) {
+            let (key, record) = entry?;
+            let (head, _) = decode_head(&record)?;
+            seen += 1;
+            last = Some(key.clone().into_boxed_slice());
+            if head.is_expired(now_ms) {
+                expired.push(key);
+            }
+        }
+        if !expired.is_empty() {
+            let write = begin(&self.database)?;
+            {
+                let mut items = write.open_table(ITEMS)?;
+                for key in &expired {
+                    items.remove(&key[..])?;
+                }
+            }
+            write.commit()?;
+        }
+        Ok(Swept {
+            removed: expired.len(),
+            next: last.filter(|_| seen == limit),
+        })
+    }
+}
+
+/// A write after which a crash needs no walk through the whole file.
+fn begin(database: &Database) -> Result<WriteTransaction, BaseError> {
+    let mut write = database.begin_write()?;
+    write.set_quick_repair(true);
+    Ok(write)
+}
+
+impl Snapshot {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BaseError> {
+        let value = ReadableTable::get(&self.items, key)?;
+        Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
+    }
+
+    /// Keys and records of a range in order.
+    pub(super) fn range(
+        &self,
+        range: &KeyRange,
+        direction: Direction,
+    ) -> Result<impl Iterator<Item = Result<(Vec<u8>, Bytes), BaseError>> + use<'_>, BaseError>
+    {
+        let mut range = ReadableTable::range::<&[u8]>(&self.items, as_slices(range))?;
+        Ok(std::iter::from_fn(move || {
+            let next = match direction {
+                Direction::Forward => range.next(),
+                Direction::Backward => range.next_back(),
+            };
+            next.map(|entry| {
+                let (key, value) = entry?;
+                Ok((key.value().to_vec(), Bytes::copy_from_slice(value.value())))
+            })
+        }))
+    }
+}
