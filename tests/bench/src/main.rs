@@ -26,8 +26,9 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use plan::{Measure, Request};
+use servers::cirrus::Store;
 use servers::prosody::{ArchiveStore, Backend, Prosody};
-use servers::{Lab, Server, ejabberd, forwarder};
+use servers::{Lab, Server, cirrus, ejabberd, forwarder};
 
 /// Open files that the largest load and its server need.
 const FILES: u64 = 4_096;
@@ -59,7 +60,11 @@ enum Command {
 #[derive(Args)]
 struct BenchArguments {
     /// Servers to measure
-    #[arg(long, value_delimiter = ',', default_value = "ejabberd,prosody,limit")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "cirrus,ejabberd,prosody,limit"
+    )]
     servers: Vec<Name>,
     /// Only these measures
     #[arg(long, value_delimiter = ',')]
@@ -91,6 +96,12 @@ struct BenchArguments {
     /// Writes the tables to a file too
     #[arg(long)]
     out: Option<PathBuf>,
+    /// The program cirrus-server; the one beside this program if absent
+    #[arg(long)]
+    cirrus: Option<PathBuf>,
+    /// Cirrus's store
+    #[arg(long, default_value = "embedded")]
+    cirrus_store: Store,
     /// Prosody's network backend
     #[arg(long, default_value = "epoll")]
     prosody_backend: Backend,
@@ -101,6 +112,7 @@ struct BenchArguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
+    Cirrus,
     Ejabberd,
     Prosody,
     /// The bare forwarder
@@ -138,7 +150,7 @@ fn bench(arguments: &BenchArguments) -> Result<()> {
         .servers
         .iter()
         .map(|name| make(*name, arguments))
-        .collect::<Vec<_>>();
+        .collect::<Result<Vec<_>>>()?;
     let names: Vec<&'static str> = servers.iter().map(|server| server.name()).collect();
     let descriptions = servers
         .iter()
@@ -161,15 +173,19 @@ fn bench(arguments: &BenchArguments) -> Result<()> {
     Ok(())
 }
 
-fn make(name: Name, arguments: &BenchArguments) -> Box<dyn Server> {
-    match name {
+fn make(name: Name, arguments: &BenchArguments) -> Result<Box<dyn Server>> {
+    Ok(match name {
+        Name::Cirrus => Box::new(cirrus::Cirrus::new(
+            arguments.cirrus.clone(),
+            arguments.cirrus_store,
+        )?),
         Name::Ejabberd => Box::new(ejabberd::Ejabberd::default()),
         Name::Prosody => Box::new(Prosody::new(
             arguments.prosody_backend,
             arguments.prosody_archive,
         )),
         Name::Limit => Box::new(forwarder::Forwarder),
-    }
+    })
 }
 
 fn request(arguments: &BenchArguments) -> Request {

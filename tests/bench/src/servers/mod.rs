@@ -1,5 +1,6 @@
 //! The servers: how each is configured, given accounts, started on its core and stopped.
 
+pub(crate) mod cirrus;
 pub(crate) mod ejabberd;
 pub(crate) mod forwarder;
 pub(crate) mod prosody;
