@@ -105,6 +105,15 @@ pub enum LogEffect {
     },
 }
 
+/// A reason to read on.
+#[derive(Debug)]
+struct Behind {
+    /// The sort key of the last item read, if a page was read already.
+    after: Option<Bytes>,
+    /// A put has lost the next position, so something must be there.
+    lost: bool,
+}
+
 /// A put or a read under way.
 #[derive(Debug)]
 enum Asked {
@@ -124,9 +133,8 @@ pub struct Log {
     flight: Option<Flight>,
     /// Puts at [`Self::next`] that were given up while they might still land.
     ghosts: Vec<Flight>,
-    /// Somebody has written at [`Self::next`]: read on from there, behind this sort key if a page
-    /// was read already, before anything is put.
-    behind: Option<Option<Bytes>>,
+    /// Read on from [`Self::next`] before anything is put.
+    behind: Option<Behind>,
     /// When to look whether a ghost has landed, and how long to wait after that.
     probe: Option<(u64, u64)>,
     under_way: Option<(Token, Asked)>,
@@ -289,7 +297,10 @@ impl Log {
             }
             Err(StoreError::Conflict { .. }) => {
                 // Another item has the position for ever, so this one can't land there any more.
-                self.behind = Some(None);
+                self.behind = Some(Behind {
+                    after: None,
+                    lost: true,
+                });
                 self.take_back(flight);
             }
             Err(error) if error.is_retryable() => {
@@ -311,12 +322,16 @@ impl Log {
                 if let Err(error) = learned {
                     return self.break_down(error, out);
                 }
-                match next.is_none() && items.is_empty() {
-                    // Nothing was there although a put has lost: don't go round in a hurry.
+                let lost = self.behind.take().is_some_and(|behind| behind.lost);
+                match lost && items.is_empty() && next.is_none() {
+                    // Don't go round in a hurry.
                     true => self.pause(now),
                     false => self.tries = 0,
                 }
-                self.behind = next.map(Some);
+                self.behind = next.map(|sk| Behind {
+                    after: Some(sk),
+                    lost: false,
+                });
             }
             Err(error) if error.is_retryable() => self.pause(now),
             Ok(_) => self.break_down(LogError::Broken("not a page".into()), out),
@@ -463,14 +478,17 @@ impl Log {
         }
         if self.flight.is_none() && self.queue.due().is_none_or(|due| now < due) {
             // Only a probe is due.
-            self.behind.get_or_insert(None);
+            self.behind.get_or_insert(Behind {
+                after: None,
+                lost: false,
+            });
             self.probe = self.probe.and_then(|(_, pause)| {
                 let pause = pause * 2;
                 (pause <= LAST_PROBE_MS).then_some((now.saturating_add(pause), pause))
             });
         }
         let (asked, op) = match &self.behind {
-            Some(after) => (Asked::Read, self.read_on(after.clone())),
+            Some(behind) => (Asked::Read, self.read_on(behind.after.clone())),
             None => (Asked::Put, self.put(now)),
         };
         self.tokens += 1;

@@ -8,8 +8,8 @@
 //! [`MAX_RECORDS`] or [`MAX_BYTES`]. A put whose outcome is unknown is tried again at the same
 //! position with the same nonce, so it can't be written twice. Past the deadline its tickets fail
 //! as unknown, and the machine remembers it: if it turns out to have landed, that is reported as
-//! [`LogEffect::LandedLate`]; a put at the same position with other content settles which of the two
-//! stands. Receipts and markers wait for the owner's next write, at most [`Limits::defer_ms`].
+//! [`LogEffect::LandedLate`]; a put at the same position with other content settles which of the
+//! two stands. Receipts and markers wait for the owner's next write, at most [`Limits::defer_ms`].
 //!
 //! What it does not do: it performs no I/O and reads no clock; it knows no session and delivers
 //! nothing; it never deletes. Sealing into segments and queries are not its business.

@@ -186,7 +186,8 @@ mod tests {
         let jid = BareJid::parse("romeo@example.net").unwrap();
         assert_eq!(
             parse(
-                "<item jid='ROMEO@example.net' name='R &amp; J'><group>A&lt;</group><group>b</group></item>"
+                "<item jid='ROMEO@example.net' name='R &amp; J'>\
+                 <group>A&lt;</group><group>b</group></item>"
             ),
             Ok(Set::Update {
                 jid: jid.clone(),
