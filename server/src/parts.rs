@@ -12,7 +12,7 @@ use cirrus_router::registry::{About, Registry};
 use cirrus_router::{Entropy, Home, HomeConfig};
 use cirrus_runtime::{HomeHandle, SystemEntropy, wall_ms};
 use cirrus_sasl::{FakeKeys, Mechanism, SaslError};
-use cirrus_store::{MemoryTable, Table};
+use cirrus_store::{Deadline, EmbeddedOptions, EmbeddedTable, MemoryTable, StoreError, Table};
 use cirrus_tls::{HostTls, MinVersion, PemFiles, ServerTls, TlsError};
 use tokio::net::TcpListener;
 
@@ -48,6 +48,12 @@ pub(crate) enum PartsError {
     /// The number of iterations.
     #[error("auth.iterations: {0}")]
     Iterations(SaslError),
+    /// The store can't be opened.
+    #[error(transparent)]
+    Store(#[from] Box<StoreError>),
+    /// The process is being stopped while it starts.
+    #[error("stopped while opening the store")]
+    Interrupted,
     /// A store that this binary was built without.
     #[error("this cirrus-server was built without the store backend `{0}`")]
     Backend(&'static str),
@@ -68,7 +74,7 @@ pub(crate) enum PartsError {
 pub(crate) async fn build(config: &Config) -> Result<Parts, PartsError> {
     // First of all: two servers must not open the same store.
     let control = Control::open(&config.listen.control)?;
-    let table = store(config)?;
+    let (direct, table) = store(config).await?;
     let tls = Arc::new(tls(config, &*table).await?);
     for certificate in tls.certificates() {
         for remark in certificate.remarks(wall_ms()) {
@@ -83,13 +89,7 @@ pub(crate) async fn build(config: &Config) -> Result<Parts, PartsError> {
     let registry = cirrus_xep::registry(config.registration.enabled);
     let about = about(config);
     let settings = settings(config, fake_keys, &registry, &about);
-    let home = home(
-        config,
-        about,
-        registry,
-        Arc::clone(&table),
-        Arc::clone(&service),
-    );
+    let home = home(config, about, registry, direct, Arc::clone(&service));
     service.set_home(home.clone());
     let shell = Shell::new(shell::Parts {
         settings,
@@ -314,9 +314,25 @@ fn listeners(config: &Config) -> Result<Vec<(TcpListener, bool)>, PartsError> {
     all.iter().map(open).collect()
 }
 
-fn store(config: &Config) -> Result<Arc<dyn Table>, PartsError> {
-    match config.store.backend {
-        Backend::Memory => Ok(Arc::new(MemoryTable::new(Arc::new(wall_ms)))),
-        backend => Err(PartsError::Backend(backend.as_str())),
-    }
+/// The store. The home asks it directly, because it has deadlines of its own and asks it for each
+/// message; for everybody else an answer that doesn't come is an error after a while.
+async fn store(config: &Config) -> Result<(Arc<dyn Table>, Arc<dyn Table>), PartsError> {
+    let direct: Arc<dyn Table> = match config.store.backend {
+        Backend::Memory => Arc::new(MemoryTable::new(Arc::new(wall_ms))),
+        Backend::Embedded => {
+            let options = EmbeddedOptions::new(&config.store.path);
+            let open = move || EmbeddedTable::open(&options, Arc::new(wall_ms));
+            // Opening recovers what the last run left, which reads the disk.
+            let opened = tokio::task::spawn_blocking(open).await;
+            Arc::new(
+                opened
+                    .map_err(|_| PartsError::Interrupted)?
+                    .map_err(Box::new)?,
+            )
+        }
+        backend @ Backend::Aws => return Err(PartsError::Backend(backend.as_str())),
+    };
+    let deadline = Duration::from_millis(config.store.deadline_ms);
+    let patient = Arc::new(Deadline::new(Arc::clone(&direct), deadline));
+    Ok((direct, patient))
 }
