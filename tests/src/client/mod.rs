@@ -99,6 +99,8 @@ pub struct Client {
     pub identity: Identity,
     /// The full address, once bound.
     pub jid: Option<String>,
+    /// The full address of the session that this connection may resume.
+    pub former_jid: Option<String>,
     /// Acknowledgements.
     pub acks: Acks,
     socket: Socket,
@@ -137,6 +139,7 @@ impl Client {
         Ok(Client {
             identity,
             jid: None,
+            former_jid: None,
             acks,
             socket: Socket::Plain(socket),
             parser: StreamParser::new(),
@@ -277,7 +280,6 @@ impl Client {
             features.is("features", STREAM),
             "expected features, received {features}"
         );
-        self.features = features.clone();
         Ok((header, features))
     }
 
@@ -427,11 +429,10 @@ impl Client {
             "<iq type='set' id='bind'><bind xmlns='{BIND}'>{resource}</bind></iq>"
         ))?;
         let result = self.element()?;
-        let jid = result
-            .child("bind", BIND)
-            .and_then(|bind| bind.child("jid", BIND));
-        let jid = jid.ok_or_else(|| anyhow!("expected a bound address, received {result}"))?;
-        self.jid = Some(jid.text());
+        ensure!(
+            self.jid.is_some(),
+            "expected a bound address, received {result}"
+        );
         Ok(())
     }
 
@@ -522,11 +523,14 @@ impl Client {
         }
     }
 
+    /// Takes note of what any client must know: features, its address, counts.
     fn account(&mut self, event: &Event) -> Result<()> {
         let Event::Element(node) = event else {
             return Ok(());
         };
-        if node.is("enabled", SM) {
+        if node.is("features", STREAM) {
+            self.features = node.clone();
+        } else if node.is("enabled", SM) {
             let answering = self.acks.answering;
             self.acks = Acks {
                 counting: true,
@@ -536,9 +540,15 @@ impl Client {
             };
         } else if node.is("resumed", SM) {
             self.acks.counting = true;
+            self.jid.clone_from(&self.former_jid);
             self.confirm(node)?;
         } else if self.acks.counting && node.is_stanza() {
             self.acks.received += 1;
+        } else if let Some(jid) = node
+            .child("bind", BIND)
+            .and_then(|bind| bind.child("jid", BIND))
+        {
+            self.jid = Some(jid.text());
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use super::pattern::{self, Values};
 use super::{Action, Deed, Dialogue, Expected, Role};
 use crate::client::{Client, Identity, Received, SASL};
-use crate::xml::{Event, Node, STREAM};
+use crate::xml::{Event, Node, STREAM, fragment};
 
 /// A server to play against.
 pub trait Stage {
@@ -158,7 +158,11 @@ impl Player<'_> {
             Deed::ReceivesInAnyOrder(expected) => self.receives_in_any_order(name, expected),
             Deed::Sends(text) => {
                 let bytes = self.fill(text)?;
-                self.actor(name)?.client.send(bytes)
+                let client = &mut self.actor(name)?.client;
+                if let Some(h) = resumed_count(&bytes) {
+                    client.acks.received = h;
+                }
+                client.send(bytes)
             }
             Deed::OpensAStream => self.actor(name)?.client.open_stream().map(drop),
             Deed::StartsTls => self.actor(name)?.client.start_tls(),
@@ -239,6 +243,7 @@ impl Player<'_> {
             .get(&count_of(name))
             .and_then(|count| count.parse().ok());
         client.acks.received = counted.unwrap_or(0);
+        client.former_jid = self.values.get(&address_of(name)).cloned();
         self.values
             .insert(format!("{name}'s bare JID"), role.identity.bare());
         let actor = Actor {
@@ -269,10 +274,19 @@ impl Player<'_> {
         client.open_stream()?;
         if bind {
             client.bind()?;
-            let jid = client.jid.clone().unwrap_or_default();
-            self.values.insert(format!("{name}'s full JID"), jid);
+            self.note_address(name);
         }
         Ok(())
+    }
+
+    fn note_address(&mut self, name: &str) {
+        if let Some(jid) = self
+            .actors
+            .get(name)
+            .and_then(|actor| actor.client.jid.clone())
+        {
+            self.values.insert(address_of(name), jid);
+        }
     }
 
     /// What is known by name, with each client's count of received stanzas.
@@ -300,7 +314,7 @@ impl Player<'_> {
                 })?;
         }
         self.values = values;
-        self.notice(name);
+        self.note_address(name);
         Ok(())
     }
 
@@ -335,16 +349,6 @@ impl Player<'_> {
         }
         self.values = values;
         Ok(())
-    }
-
-    /// A client that binds by hand learns its address from the result, as any client does.
-    fn notice(&mut self, name: &str) {
-        let key = format!("{name}'s full JID");
-        if let Some(jid) = self.values.get(&key).cloned()
-            && let Some(actor) = self.actors.get_mut(name)
-        {
-            actor.client.jid = Some(jid);
-        }
     }
 
     fn stream_ends(&mut self, name: &str, condition: &str) -> Result<()> {
@@ -458,9 +462,23 @@ impl Player<'_> {
     }
 }
 
+/// Under which name a client's full address is known to a dialogue.
+fn address_of(name: &str) -> String {
+    format!("{name}'s full JID")
+}
+
 /// Under which name a client's count of received stanzas is known to a dialogue.
 fn count_of(name: &str) -> String {
     format!("{name}'s h")
+}
+
+/// From where a client that resumes goes on counting: what it says itself.
+fn resumed_count(sent: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(sent)
+        .ok()
+        .filter(|text| text.starts_with("<resume"))?;
+    let nodes = fragment(text, &[]).ok()?;
+    nodes.first()?.attr("h")?.parse().ok()
 }
 
 fn is_barrier(received: &Received, id: &str) -> bool {

@@ -1,1 +1,3 @@
 //! Everything that starts servers, in one binary.
+
+mod dialogues;
