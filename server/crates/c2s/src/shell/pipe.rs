@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use cirrus_router::{PipeId, PipeOut};
+use cirrus_router::{PipeEvent, PipeId, PipeOut};
 use cirrus_stanza::StreamError;
 use cirrus_xml::{Frame, Framer};
 use tokio::io::ReadBuf;
@@ -449,5 +449,24 @@ impl Pipe {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Pipe {
+    /// Only a fault of this server, or the end of the process, leaves the home unaware that the
+    /// connection is gone; then it hears it here.
+    fn drop(&mut self) {
+        if self.home.take().is_some()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (shared, id) = (Arc::clone(&self.shared), self.id);
+            runtime.spawn(async move {
+                // A home that is gone needs to know nothing.
+                let _ = shared
+                    .home
+                    .send(id, PipeEvent::Closed { clean: false })
+                    .await;
+            });
+        }
     }
 }

@@ -187,7 +187,8 @@ struct Login {
 enum Awaited {
     /// The id of the `<iq/>` that asked for a resource.
     Bind(Box<str>),
-    Resume,
+    /// What the client has handled of the session it resumes.
+    Resume(u32),
     /// The id of the `<iq/>` that asked for an account.
     Register(Box<str>),
 }
@@ -366,9 +367,36 @@ impl Stream {
         self.end(true, step);
     }
 
-    /// Ends the stream with an error (RFC 6120 section 4.9); before our header was sent it goes
-    /// out first (section 4.9.1.2).
+    /// Ends the stream with an error (RFC 6120 section 4.9).
     fn fail(&mut self, error: StreamError, text: Option<&str>, step: &mut Step<'_>) {
+        self.fail_as(error, &error.to_xml(text), step);
+    }
+
+    /// As [`Self::fail`], with an element that says more (RFC 6120 section 4.9.4).
+    fn fail_with(&mut self, error: StreamError, more: &[u8], step: &mut Step<'_>) {
+        let mut w = Writer::new();
+        w.start("stream:error")
+            .start(error.as_str())
+            .attr("xmlns", ns::STREAMS)
+            .end();
+        w.raw(more).end();
+        self.fail_as(error, &w.into_bytes(), step);
+    }
+
+    /// `<see-other-host/>` (RFC 6120 section 4.9.3.19).
+    fn redirect(&mut self, host: &str, step: &mut Step<'_>) {
+        let error = StreamError::SeeOtherHost;
+        let mut w = Writer::new();
+        w.start("stream:error")
+            .start(error.as_str())
+            .attr("xmlns", ns::STREAMS);
+        w.text(host).end();
+        w.end();
+        self.fail_as(error, &w.into_bytes(), step);
+    }
+
+    /// Before our header was sent it goes out first (RFC 6120 section 4.9.1.2).
+    fn fail_as(&mut self, error: StreamError, xml: &[u8], step: &mut Step<'_>) {
         if self.phase == Phase::Securing {
             // Nobody could read it in the middle of a handshake.
             return self.end(false, step);
@@ -376,24 +404,10 @@ impl Stream {
         tracing::debug!(peer = %self.address, jid = self.jid.as_ref().map(Jid::as_str),
             error = error.as_str(), "stream error");
         self.announce(step);
-        step.out.bytes.extend_from_slice(&error.to_xml(text));
-        step.out.bytes.extend_from_slice(b"</stream:stream>");
-        self.end(false, step);
-    }
-
-    /// `<see-other-host/>` (RFC 6120 section 4.9.3.19).
-    fn redirect(&mut self, host: &str, step: &mut Step<'_>) {
-        if self.phase == Phase::Securing {
-            return self.end(false, step);
+        if self.sm.ack_due().is_some() {
+            self.sm.write_ack(&mut step.out.bytes);
         }
-        self.announce(step);
-        let mut w = Writer::new();
-        w.start("stream:error")
-            .start("see-other-host")
-            .attr("xmlns", ns::STREAMS);
-        w.text(host).end();
-        w.end();
-        step.out.bytes.extend_from_slice(&w.into_bytes());
+        step.out.bytes.extend_from_slice(xml);
         step.out.bytes.extend_from_slice(b"</stream:stream>");
         self.end(false, step);
     }

@@ -42,6 +42,10 @@ struct Managed {
     asked_at: Option<u64>,
     /// A stanza was written after the last `<r/>`.
     written: bool,
+    /// Stanzas written since stream management began, modulo 2^32.
+    sent: u32,
+    /// How many of them the client has acknowledged.
+    acknowledged: u32,
 }
 
 impl Counters {
@@ -81,6 +85,7 @@ impl Counters {
     pub(super) fn wrote(&mut self) {
         if let Mode::On(managed) = &mut self.mode {
             managed.written = true;
+            managed.sent = managed.sent.wrapping_add(1);
         }
     }
 
@@ -126,7 +131,8 @@ impl Counters {
         }
     }
 
-    fn start(&mut self, base: u64, handled: u64) {
+    /// Starts counting; `sent` is how much of what went out the client knows of.
+    fn start(&mut self, base: u64, handled: u64, sent: u32) {
         self.handled = handled;
         self.mode = Mode::On(Managed {
             base,
@@ -135,6 +141,8 @@ impl Counters {
             ack_due: None,
             asked_at: None,
             written: false,
+            sent,
+            acknowledged: sent,
         });
     }
 }
@@ -176,7 +184,7 @@ impl Stream {
             },
             step,
         );
-        self.await_answer(Awaited::Resume);
+        self.await_answer(Awaited::Resume(h));
     }
 
     /// Stream management on an open stream.
@@ -216,14 +224,32 @@ impl Stream {
     }
 
     fn acknowledged(&mut self, h: u32, step: &mut Step<'_>) {
-        step.out.effects.push(Effect::Home(PipeEvent::Ack { h }));
-        if let Mode::On(managed) = &mut self.sm.mode {
-            managed.asked_at = None;
-            // What was written since is asked for at once: no later batch may come to do it.
-            if managed.written {
-                self.sm.ask(step.now, &mut step.out.bytes);
-            }
+        let Mode::On(managed) = &mut self.sm.mode else {
+            return;
+        };
+        let sent = managed.sent;
+        if h.wrapping_sub(managed.acknowledged) > sent.wrapping_sub(managed.acknowledged) {
+            return self.over_acknowledged(h, sent, step);
         }
+        managed.acknowledged = h;
+        managed.asked_at = None;
+        let more = managed.written;
+        step.out.effects.push(Effect::Home(PipeEvent::Ack { h }));
+        // What was written since is asked for at once: no later batch may come to do it.
+        if more {
+            self.sm.ask(step.now, &mut step.out.bytes);
+        }
+    }
+
+    /// The client has handled more than it got (XEP-0198 section 4): one of the two has lost
+    /// count.
+    fn over_acknowledged(&mut self, h: u32, sent: u32, step: &mut Step<'_>) {
+        let mut w = Writer::new();
+        w.start("handled-count-too-high").attr("xmlns", ns::SM);
+        w.attr("h", &h.to_string())
+            .attr("send-count", &sent.to_string())
+            .end();
+        self.fail_with(StreamError::UndefinedCondition, &w.into_bytes(), step);
     }
 
     pub(super) fn sm_enabled(
@@ -236,7 +262,7 @@ impl Stream {
         if !matches!(self.sm.mode, Mode::Enabling) {
             return;
         }
-        self.sm.start(base, base);
+        self.sm.start(base, base, 0);
         let mut w = Writer::new();
         w.start("enabled").attr("xmlns", ns::SM);
         if let Some(id) = id {
@@ -262,11 +288,11 @@ impl Stream {
         (k, base): (u64, u64),
         step: &mut Step<'_>,
     ) {
-        let Some(Awaited::Resume) = self.take_awaited() else {
+        let Some(Awaited::Resume(h)) = self.take_awaited() else {
             return;
         };
         self.sm.received = k;
-        self.sm.start(base, k);
+        self.sm.start(base, k, h);
         let mut w = Writer::new();
         w.start("resumed").attr("xmlns", ns::SM).attr("previd", id);
         w.attr("h", &self.sm.h().to_string()).end();
@@ -275,7 +301,7 @@ impl Stream {
     }
 
     pub(super) fn resume_failed(&mut self, h: Option<u32>, condition: &str, step: &mut Step<'_>) {
-        if let Some(Awaited::Resume) = self.take_awaited() {
+        if let Some(Awaited::Resume(_)) = self.take_awaited() {
             write_failed(h, condition, step);
         }
     }

@@ -223,6 +223,59 @@ fn each_batch_asks_unless_an_answer_is_due() {
 }
 
 #[test]
+fn who_acknowledges_more_than_was_sent_has_lost_count() {
+    let mut talk = Talk::new();
+    talk.manage();
+    talk.home(message(1, "a"));
+    talk.home(message(2, "b"));
+    assert_eq!(talk.send(&a(2)), R);
+    assert_eq!(
+        talk.send(&a(3)),
+        error("undefined-condition")
+            + "<handled-count-too-high xmlns='urn:xmpp:sm:3' h='3' send-count='2'/>\
+               </stream:error></stream:stream>"
+    );
+    let mut talk = Talk::new();
+    talk.manage();
+    talk.home(message(1, "a"));
+    talk.send(&a(1));
+    assert!(
+        talk.send(&a(0)).contains("handled-count-too-high"),
+        "it can't count down either"
+    );
+}
+
+#[test]
+fn after_a_resumption_the_count_of_what_was_sent_goes_on() {
+    let mut talk = Talk::new();
+    talk.log_in();
+    talk.send("<resume xmlns='urn:xmpp:sm:3' previd='s1' h='4294967295'/>");
+    talk.home(PipeOut::Resumed {
+        id: "s1".into(),
+        jid: juliet(),
+        k: 0,
+        base: 0,
+    });
+    talk.home(message(1 << 32, "a"));
+    assert_eq!(talk.on(Event::BatchEnd), R);
+    assert_eq!(talk.send(&a(0)), "");
+    assert!(talk.send(&a(1)).contains("h='1' send-count='0'"));
+}
+
+#[test]
+fn what_is_handled_is_told_before_an_error() {
+    let mut talk = Talk::new();
+    talk.manage();
+    talk.send("<presence/>");
+    talk.home(PipeOut::Handled { k: 1 });
+    let read = talk.on(Event::Stop(StreamError::SystemShutdown));
+    assert!(
+        read.starts_with(&(a(1) + &error("system-shutdown"))),
+        "{read}"
+    );
+}
+
+#[test]
 fn unhandled_stanzas_hold_the_reading_up() {
     let mut talk = Talk::new();
     talk.manage();
