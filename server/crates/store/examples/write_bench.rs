@@ -1,6 +1,8 @@
 //! Measures durable writes: the database alone, and the embedded store with its log in front.
 //!
-//!     cargo run --release -p cirrus-store --example write_bench -- [folder] [writes]
+//!     cargo run --release -p cirrus-store --example write_bench -- [folder] [writes] [only]
+//!
+//! `only` runs one line, for instance `submit/256`.
 //!
 //! The load is that of an archive: items of about 300 bytes, inserted if absent, each owner's in
 //! ascending order, the owners taken in turn. Prints per number of writes in flight: writes per
@@ -35,24 +37,35 @@ fn main() -> Result<(), Failure> {
     let folder = arguments.next().unwrap_or_else(|| "write-bench".to_owned());
     let writes: u64 = arguments.next().map_or(Ok(200_000), |text| text.parse())?;
     let folder = Path::new(&folder);
+    let only = arguments.next();
+    let wanted = |name: &str, in_flight: u64| {
+        only.as_ref()
+            .is_none_or(|only| *only == format!("{name}/{in_flight}"))
+    };
     println!("backend     in flight   writes/s   CPU us/write   writes/commit");
-    for in_flight in [1, 16, 128, 256] {
-        let writes = writes.min(in_flight * 4_000);
-        measure("redb alone", in_flight, writes, || {
-            redb_alone(folder, in_flight, writes)
-        })?;
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .build()?;
     for in_flight in [1, 16, 128, 256, 1_024] {
-        let writes = writes.min(in_flight * 4_000);
-        measure("apply", in_flight, writes, || {
-            runtime.block_on(in_tasks(folder, in_flight, writes))
-        })?;
-        measure("submit", in_flight, writes, || {
-            runtime.block_on(by_calls(folder, in_flight, writes))
-        })?;
+        let writes = if only.is_some() {
+            writes
+        } else {
+            writes.min(in_flight * 4_000)
+        };
+        let run = (folder, in_flight, writes);
+        if wanted("redb", in_flight) {
+            measure("redb", run, || redb_alone(folder, in_flight, writes))?;
+        }
+        if wanted("apply", in_flight) {
+            measure("apply", run, || {
+                runtime.block_on(in_tasks(folder, in_flight, writes))
+            })?;
+        }
+        if wanted("submit", in_flight) {
+            measure("submit", run, || {
+                runtime.block_on(by_calls(folder, in_flight, writes))
+            })?;
+        }
     }
     Ok(())
 }
@@ -60,8 +73,7 @@ fn main() -> Result<(), Failure> {
 /// Runs a load that returns the number of its commits, and prints what it took.
 fn measure(
     name: &str,
-    in_flight: u64,
-    writes: u64,
+    (_, in_flight, writes): (&Path, u64, u64),
     load: impl FnOnce() -> Result<u64, Failure>,
 ) -> Result<(), Failure> {
     let (cpu, start) = (cpu_seconds()?, Instant::now());

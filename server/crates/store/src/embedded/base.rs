@@ -8,8 +8,9 @@ use redb::{
     WriteTransaction,
 };
 
-use super::codec::{KeyRange, Malformed, decode_head};
-use super::memory::{Map, as_slices};
+use super::codec::{KeyRange, Malformed, decode_head, split_key, whole_partition};
+use super::map::{Map, SortKey};
+use super::memory::as_slices;
 use crate::{Direction, Place, StoreError};
 
 const ITEMS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("items");
@@ -121,14 +122,20 @@ impl Base {
         let write = begin(&self.database)?;
         {
             let mut items = write.open_table(ITEMS)?;
-            for (count, (key, record)) in map.iter().enumerate() {
+            let (mut count, mut going_on) = (0, true);
+            let failed = |error: redb::StorageError| Some(BaseError::from(error));
+            map.try_each(|key, record| {
                 match record {
-                    Some(record) => drop(items.insert(&key[..], &record[..])?),
-                    None => drop(items.remove(&key[..])?),
+                    Some(record) => drop(items.insert(key, &record[..]).map_err(failed)?),
+                    None => drop(items.remove(key).map_err(failed)?),
                 }
-                if count % slice == slice - 1 && !pace() {
-                    return Ok(false);
-                }
+                count += 1;
+                going_on = going_on && (count % slice != 0 || pace());
+                if going_on { Ok(()) } else { Err(None) }
+            })
+            .or_else(|error: Option<BaseError>| error.map_or(Ok(()), Err))?;
+            if !going_on {
+                return Ok(false);
             }
             write.open_table(META)?.insert(APPLIED, generation)?;
         }
@@ -184,6 +191,14 @@ impl Snapshot {
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BaseError> {
         let value = ReadableTable::get(&self.items, key)?;
         Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
+    }
+
+    /// The largest sort key of a partition, given the partition part of its keys.
+    pub(super) fn last_sk(&self, partition: &[u8]) -> Result<Option<SortKey>, BaseError> {
+        let range = whole_partition(partition);
+        let mut range = ReadableTable::range::<&[u8]>(&self.items, as_slices(&range))?;
+        let last = range.next_back().transpose()?;
+        Ok(last.map(|(key, _)| split_key(key.value()).1.into()))
     }
 
     /// Keys and records of a range in order.

@@ -68,37 +68,76 @@ pub(super) fn decode_key(bytes: &[u8]) -> Result<Key, Malformed> {
     ))
 }
 
+/// The partition part and the sort key of an encoded key.
+pub(super) fn split_key(key: &[u8]) -> (&[u8], &[u8]) {
+    let length = match key {
+        [_, high, low, ..] => 3 + usize::from(u16::from_be_bytes([*high, *low])),
+        _ => 0,
+    };
+    key.split_at_checked(length).unwrap_or((key, &[]))
+}
+
 /// A range of encoded keys.
 pub(super) type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
-/// The encoded keys of a partition whose sort keys are within bounds.
-pub(super) fn partition_range(
-    table: TableId,
-    pk: &[u8],
-    (first, last): (Bound<Bytes>, Bound<Bytes>),
-) -> KeyRange {
-    let mut start = Vec::with_capacity(3 + pk.len());
-    push_partition(&mut start, table, pk);
-    let with = |sk: Bytes| [&start[..], &sk].concat();
-    let first = match first.map(with) {
-        Bound::Unbounded => Bound::Included(start.clone()),
-        bound => bound,
-    };
-    let last = match last.map(with) {
-        Bound::Unbounded => end_of(&start),
-        bound => bound,
-    };
-    (first, last)
+/// What a scan looks at.
+#[derive(Debug, Clone)]
+pub(super) enum Scope {
+    /// A partition, by the partition part of its keys, within bounds of sort keys.
+    Partition {
+        partition: Vec<u8>,
+        range: (Bound<Bytes>, Bound<Bytes>),
+    },
+    /// A table, or what of it is behind a key.
+    Table(KeyRange),
 }
 
-/// All encoded keys of a table behind `after`.
-pub(super) fn table_range(table: TableId, after: Option<Bytes>) -> KeyRange {
-    let start = vec![table.number()];
-    let last = end_of(&start);
-    (
-        after.map_or(Bound::Included(start), |key| Bound::Excluded(key.to_vec())),
-        last,
-    )
+impl Scope {
+    pub(super) fn partition(
+        table: TableId,
+        pk: &[u8],
+        range: (Bound<Bytes>, Bound<Bytes>),
+    ) -> Scope {
+        let mut partition = Vec::with_capacity(3 + pk.len());
+        push_partition(&mut partition, table, pk);
+        Scope::Partition { partition, range }
+    }
+
+    pub(super) fn table(table: TableId, after: Option<Bytes>) -> Scope {
+        let start = vec![table.number()];
+        let last = end_of(&start);
+        Scope::Table((
+            after.map_or(Bound::Included(start), |key| Bound::Excluded(key.to_vec())),
+            last,
+        ))
+    }
+
+    /// The encoded keys that it looks at.
+    pub(super) fn key_range(&self) -> KeyRange {
+        match self {
+            Scope::Table(range) => range.clone(),
+            Scope::Partition {
+                partition,
+                range: (first, last),
+            } => {
+                let with = |sk: &Bytes| [&partition[..], sk].concat();
+                let first = match first.as_ref().map(with) {
+                    Bound::Unbounded => Bound::Included(partition.clone()),
+                    bound => bound,
+                };
+                let last = match last.as_ref().map(with) {
+                    Bound::Unbounded => end_of(partition),
+                    bound => bound,
+                };
+                (first, last)
+            }
+        }
+    }
+}
+
+/// All encoded keys of a partition, given the partition part of its keys.
+pub(super) fn whole_partition(partition: &[u8]) -> KeyRange {
+    (Bound::Included(partition.to_vec()), end_of(partition))
 }
 
 fn end_of(prefix: &[u8]) -> Bound<Vec<u8>> {
@@ -117,8 +156,18 @@ pub(super) fn encode_record(item: &Item, nonce: u128, size: usize) -> Bytes {
         .attrs
         .iter()
         .map(|(name, value)| 2 + name.len() + value_length(value));
-    // 39 = 6 + 8 + 8 + 16 + 1: with everything that is optional.
-    let mut out = Vec::with_capacity(39 + attrs.sum::<usize>());
+    let optional = [
+        (item.version > 0, 8),
+        (item.expires.is_some(), 8),
+        (nonce > 0, 16),
+    ];
+    let optional: usize = optional
+        .iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, length)| length)
+        .sum();
+    // Exact, so that the vector becomes shared bytes as it is.
+    let mut out = Vec::with_capacity(7 + optional + attrs.sum::<usize>());
     let mut flags = 0;
     out.extend_from_slice(&[FORMAT, 0]);
     out.extend_from_slice(&(size as u32).to_le_bytes());
@@ -141,6 +190,7 @@ pub(super) fn encode_record(item: &Item, nonce: u128, size: usize) -> Bytes {
         out.extend_from_slice(name.as_bytes());
         push_value(&mut out, value);
     }
+    debug_assert_eq!(out.len(), out.capacity());
     out.into()
 }
 
@@ -320,8 +370,8 @@ mod tests {
 
     #[test]
     fn a_partition_is_a_range_of_its_own() {
-        let range =
-            |pk: &[u8]| partition_range(TableId::Archive, pk, (Bound::Unbounded, Bound::Unbounded));
+        let all = || (Bound::Unbounded, Bound::Unbounded);
+        let range = |pk: &[u8]| Scope::partition(TableId::Archive, pk, all()).key_range();
         let inside = |pk: &[u8], key: &Key| {
             let key = encode_key(key).into_vec();
             std::ops::RangeBounds::<Vec<u8>>::contains(&range(pk), &key)

@@ -5,7 +5,6 @@
 //! newer layer, be it as deleted, hides the older ones.
 
 use std::{
-    collections::BTreeMap,
     ops::Bound,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
@@ -13,15 +12,9 @@ use std::{
 use bytes::Bytes;
 
 use super::base::{BaseError, Snapshot};
-use super::codec::{KeyRange, Malformed, decode_head};
+use super::codec::{KeyRange, Malformed, Scope, decode_head};
+use super::map::{Entry, Map, SortKey};
 use crate::Direction;
-use crate::limits::MAX_PAGE;
-
-/// Encoded keys with their records; none = deleted.
-pub(super) type Map = BTreeMap<Box<[u8]>, Option<Bytes>>;
-
-/// One entry of such a map.
-pub(super) type Entry = (Box<[u8]>, Option<Bytes>);
 
 /// The content of a sealed log file.
 #[derive(Debug)]
@@ -71,22 +64,33 @@ impl Memory {
         }
     }
 
-    /// Visits the records of a range in order until `visit` says `false`. `limit` is the most
-    /// records that will be visited, and [`MAX_PAGE`] the bytes after which they end.
+    /// Visits the records of a scope in order until `visit` says `false`. `limit` is the most
+    /// records that will be visited, and [`MAX_PAGE`](crate::limits::MAX_PAGE) the bytes after
+    /// which they end.
     pub(super) fn scan(
         &self,
-        range: &KeyRange,
+        scope: &Scope,
         direction: Direction,
         limit: usize,
         visit: impl FnMut(&[u8], Bytes, usize) -> Result<bool, Malformed>,
     ) -> Result<(), BaseError> {
         let (active, sealed, snapshot) = {
             let layers = self.read();
-            let active = layers.copy_active(range, direction, limit)?;
+            let active = layers.active.copy(scope, direction, limit)?;
             (active, layers.sealed.clone(), Arc::clone(&layers.snapshot))
         };
-        let sealed = sealed.as_ref().map(|sealed| &sealed.map);
-        merge(active, sealed, &snapshot, range, direction, visit)
+        let sealed = match sealed {
+            Some(sealed) => sealed.map.copy(scope, direction, limit)?,
+            None => vec![],
+        };
+        merge(
+            active,
+            sealed,
+            &snapshot,
+            &scope.key_range(),
+            direction,
+            visit,
+        )
     }
 }
 
@@ -97,6 +101,17 @@ impl Layers {
         self.active.get(key).or_else(sealed)
     }
 
+    /// The largest sort key of a partition in any layer, deleted or not.
+    pub(super) fn last_sk(&self, partition: &[u8]) -> Result<Option<SortKey>, BaseError> {
+        let active = self.active.last_sk(partition);
+        let sealed = self
+            .sealed
+            .as_ref()
+            .and_then(|sealed| sealed.map.last_sk(partition));
+        let in_memory = active.max(sealed).cloned();
+        Ok(in_memory.max(self.snapshot.last_sk(partition)?))
+    }
+
     /// The record of a key, wherever it is.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BaseError> {
         match self.in_memory(key) {
@@ -104,40 +119,6 @@ impl Layers {
             None => self.snapshot.get(key),
         }
     }
-
-    /// The part of the active layer that a scan can reach: it visits `limit` records or
-    /// [`MAX_PAGE`] bytes at most, and no record behind that many of one layer is among them.
-    fn copy_active(
-        &self,
-        range: &KeyRange,
-        direction: Direction,
-        limit: usize,
-    ) -> Result<Vec<Entry>, Malformed> {
-        let (mut copy, mut records, mut bytes) = (Vec::new(), 0, 0);
-        for (key, record) in in_order(&self.active, range, direction) {
-            copy.push((key.clone(), record.clone()));
-            if let Some(record) = record {
-                records += 1;
-                bytes += decode_head(record)?.1;
-            }
-            if records >= limit || bytes >= MAX_PAGE {
-                break;
-            }
-        }
-        Ok(copy)
-    }
-}
-
-fn in_order<'a>(
-    map: &'a Map,
-    range: &KeyRange,
-    direction: Direction,
-) -> impl Iterator<Item = (&'a Box<[u8]>, &'a Option<Bytes>)> + use<'a> {
-    let mut range = map.range::<[u8], _>(as_slices(range));
-    std::iter::from_fn(move || match direction {
-        Direction::Forward => range.next(),
-        Direction::Backward => range.next_back(),
-    })
 }
 
 pub(super) fn as_slices((first, last): &KeyRange) -> (Bound<&[u8]>, Bound<&[u8]>) {
@@ -150,19 +131,14 @@ pub(super) fn as_slices((first, last): &KeyRange) -> (Bound<&[u8]>, Bound<&[u8]>
 /// Walks three ordered layers as one; of equal keys the newest layer's counts.
 fn merge(
     active: Vec<Entry>,
-    sealed: Option<&Map>,
+    sealed: Vec<Entry>,
     snapshot: &Snapshot,
     range: &KeyRange,
     direction: Direction,
     mut visit: impl FnMut(&[u8], Bytes, usize) -> Result<bool, Malformed>,
 ) -> Result<(), BaseError> {
     let mut newest = active.into_iter().peekable();
-    let sealed = sealed
-        .into_iter()
-        .flat_map(|map| in_order(map, range, direction));
-    let mut middle = sealed
-        .map(|(key, record)| (key.clone(), record.clone()))
-        .peekable();
+    let mut middle = sealed.into_iter().peekable();
     let mut oldest = snapshot.range(range, direction)?;
     let mut below = oldest.next().transpose()?;
     loop {

@@ -20,6 +20,7 @@ mod control;
 mod folder;
 mod frame;
 mod log;
+mod map;
 mod memory;
 mod path;
 mod queue;
@@ -45,13 +46,13 @@ use crate::{
 
 use applier::Applier;
 use base::{Base, BaseError};
-use codec::{decode_head, decode_item, decode_key, encode_key, partition_range, table_range};
+use codec::{Scope, decode_head, decode_item, decode_key, encode_key, split_key};
 use control::Control;
 use folder::{Folder, failed};
 use log::Log;
 use memory::{Layers, Lookup, Memory, Sealed};
 use queue::{Job, Queue, Reply};
-use writer::Writer;
+use writer::{Tails, Writer};
 
 pub use blob::FolderBlob;
 
@@ -137,6 +138,7 @@ impl EmbeddedTable {
             control: Arc::clone(&control),
             clock: Arc::clone(&clock),
             log,
+            tails: Tails::default(),
         };
         let applier = Applier {
             base,
@@ -339,11 +341,13 @@ impl Shared {
         mut page: Page,
     ) -> Result<Page, BaseError> {
         if let Some(bounds) = bounds(range, direction, after) {
-            let range = partition_range(table, pk, bounds);
+            let scope = Scope::partition(table, pk, bounds);
             let limit = limit.map_or(usize::MAX, |limit| limit as usize);
             self.memory
-                .scan(&range, direction, limit, |key, record, size| {
-                    Ok(page.push(decode_item(decode_key(key)?, &record)?, size))
+                .scan(&scope, direction, limit, |key, record, size| {
+                    let sk = Bytes::copy_from_slice(split_key(key).1);
+                    let key = Key::new(table, pk.clone(), sk);
+                    Ok(page.push(decode_item(key, &record)?, size))
                 })?;
         }
         Ok(page)
@@ -368,9 +372,9 @@ impl Shared {
     fn dump(&self, table: TableId, after: Option<Bytes>) -> Result<DumpPage, BaseError> {
         let (now_ms, mut bytes) = ((self.clock)(), 0);
         let mut page = DumpPage::default();
-        let range = table_range(table, after);
+        let scope = Scope::table(table, after);
         self.memory.scan(
-            &range,
+            &scope,
             Direction::Forward,
             usize::MAX,
             |key, record, size| {

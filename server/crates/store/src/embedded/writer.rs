@@ -11,16 +11,17 @@ use bytes::Bytes;
 use cirrus_schema::TableId;
 
 use super::base::BaseError;
-use super::codec::{decode_head, decode_item, decode_key};
+use super::codec::{decode_head, decode_item, decode_key, split_key};
 use super::control::Control;
 use super::frame::FrameBuilder;
 use super::log::Log;
+use super::map::{Map, SortKey};
 use super::memory::{Layers, Memory, Sealed};
 use super::queue::{Job, Queue, Reply};
-use crate::rules::{Verdict, decide};
+use crate::rules::{Head, Verdict, decide};
 use crate::size::{usage_of_conflict, usage_of_write};
 use crate::table::Answer;
-use crate::{Clock, Outcome, Place, StoreError, Usage};
+use crate::{Clock, Condition, Outcome, Place, StoreError, Usage};
 
 /// A frame is closed when it has this many bytes; one item more may go beyond.
 const FULL_FRAME: usize = 4 * 1_024 * 1_024;
@@ -31,10 +32,8 @@ pub(super) struct Writer {
     pub control: Arc<Control>,
     pub clock: Clock,
     pub log: Log,
+    pub tails: Tails,
 }
-
-/// The changes of the commit in the making.
-type Pending = HashMap<Box<[u8]>, Option<Bytes>>;
 
 impl Writer {
     /// Works until the queue is closed and empty.
@@ -52,15 +51,21 @@ impl Writer {
     /// Decides on jobs until a frame is full, writes it, and answers them.
     fn commit(&mut self, jobs: &mut impl ExactSizeIterator<Item = Job>, frame: &mut FrameBuilder) {
         frame.clear();
-        let mut pending = Pending::with_capacity(jobs.len());
         let mut answers = Vec::with_capacity(jobs.len());
-        {
-            let (layers, now_ms) = (self.memory.read(), (self.clock)());
-            while frame.len() < FULL_FRAME {
+        let mut pending = {
+            let mut commit = Commit {
+                layers: &self.memory.read(),
+                tails: &mut self.tails,
+                pending: Map::default(),
+                frame,
+                now_ms: (self.clock)(),
+            };
+            while commit.frame.len() < FULL_FRAME {
                 let Some(job) = jobs.next() else { break };
-                answers.push(decide_on(job, &layers, &mut pending, frame, now_ms));
+                answers.push(commit.decide_on(job));
             }
-        }
+            commit.pending
+        };
         let written = if frame.is_empty() {
             Ok(())
         } else {
@@ -68,7 +73,7 @@ impl Writer {
         };
         match written {
             Ok(()) => {
-                self.memory.write().active.extend(pending.drain());
+                self.memory.write().active.append(&mut pending);
                 for (reply, answer) in answers {
                     reply.send(answer);
                 }
@@ -101,70 +106,130 @@ impl Writer {
     }
 }
 
-/// Decides on one job; if it changes something, adds that to the commit.
-fn decide_on(
-    job: Job,
-    layers: &Layers,
-    pending: &mut Pending,
-    frame: &mut FrameBuilder,
+/// Of partitions that were written to: a sort key behind which they have nothing, in no layer.
+/// So an append, the most frequent write by far, needs to look nowhere to know that its place is
+/// free. It stays true whatever is deleted, expires or moves to the database.
+#[derive(Default)]
+pub(super) struct Tails(HashMap<Box<[u8]>, Option<SortKey>>);
+
+impl Tails {
+    /// Some 100 bytes each. Past it all are forgotten, and found again when needed.
+    const MAX: usize = 50_000;
+
+    /// Whether it is known that there is nothing under this key.
+    fn is_free(&mut self, key: &[u8], layers: &Layers, pending: &Map) -> Result<bool, BaseError> {
+        let (partition, sk) = split_key(key);
+        let is_behind =
+            |tail: &Option<SortKey>| tail.as_ref().is_none_or(|tail| tail.as_slice() < sk);
+        if let Some(tail) = self.0.get(partition) {
+            return Ok(is_behind(tail));
+        }
+        let tail = layers
+            .last_sk(partition)?
+            .max(pending.last_sk(partition).cloned());
+        let is_free = is_behind(&tail);
+        if self.0.len() >= Tails::MAX {
+            self.0.clear();
+        }
+        self.0.insert(partition.into(), tail);
+        Ok(is_free)
+    }
+
+    /// There will be something under this key.
+    fn put(&mut self, key: &[u8]) {
+        let (partition, sk) = split_key(key);
+        if let Some(tail) = self.0.get_mut(partition)
+            && tail.as_ref().is_none_or(|tail| tail.as_slice() < sk)
+        {
+            *tail = Some(sk.into());
+        }
+    }
+}
+
+/// A commit in the making.
+struct Commit<'a> {
+    layers: &'a Layers,
+    tails: &'a mut Tails,
+    /// What it changes.
+    pending: Map,
+    frame: &'a mut FrameBuilder,
     now_ms: u64,
-) -> (Reply, Answer) {
-    let Job {
-        key,
-        record,
-        condition,
-        nonce,
-        size,
-        reply,
-    } = job;
-    let existing = match pending.get(&key) {
-        Some(record) => Ok(record.clone()),
-        None => layers.get(&key),
-    };
-    let existing = existing.and_then(|record| {
+}
+
+impl Commit<'_> {
+    /// Decides on one job; if it changes something, adds that to the commit.
+    fn decide_on(&mut self, job: Job) -> (Reply, Answer) {
+        let Job {
+            key,
+            record,
+            condition,
+            nonce,
+            size,
+            reply,
+        } = job;
+        let (head, existing) = match self.existing(&key, condition) {
+            Ok(existing) => existing,
+            Err(error) => return (reply, Answer::free(unreadable(&key, error))),
+        };
+        let old = head.map_or(0, |(_, size)| size);
+        let head = head.map(|(head, _)| head);
+        let answer = match decide(condition, nonce, head.as_ref(), self.now_ms) {
+            Verdict::Write => {
+                let outcome = if record.is_some() {
+                    Outcome::Put
+                } else {
+                    Outcome::Deleted
+                };
+                if record.is_some() || existing.is_some() {
+                    self.change(&key, record);
+                }
+                Answer {
+                    result: Ok(outcome),
+                    usage: usage_of_write(old, size),
+                }
+            }
+            Verdict::Already => Answer {
+                result: Ok(Outcome::Put),
+                usage: usage_of_conflict(old, size),
+            },
+            Verdict::Conflict => {
+                let alive = head.is_some_and(|head| !head.is_expired(self.now_ms));
+                let error = conflict(&key, existing.filter(|_| alive));
+                Answer {
+                    result: Err(error),
+                    usage: usage_of_conflict(old, size),
+                }
+            }
+        };
+        (reply, answer)
+    }
+
+    fn existing(&mut self, key: &[u8], condition: Condition) -> Result<Existing, BaseError> {
+        if condition == Condition::Absent && self.tails.is_free(key, self.layers, &self.pending)? {
+            return Ok((None, None));
+        }
+        let record = match self.pending.get(key) {
+            Some(record) => record.clone(),
+            None => self.layers.get(key)?,
+        };
         let head = record
             .as_ref()
             .map(|record| decode_head(record))
             .transpose()?;
         Ok((head, record))
-    });
-    let (head, existing) = match existing {
-        Ok(existing) => existing,
-        Err(error) => return (reply, Answer::free(unreadable(&key, error))),
-    };
-    let old = head.map_or(0, |(_, size)| size);
-    let head = head.map(|(head, _)| head);
-    let answer = match decide(condition, nonce, head.as_ref(), now_ms) {
-        Verdict::Write => {
-            let outcome = if record.is_some() {
-                Outcome::Put
-            } else {
-                Outcome::Deleted
-            };
-            if record.is_some() || existing.is_some() {
-                frame.push(&key, record.as_deref());
-                pending.insert(key, record);
-            }
-            Answer {
-                result: Ok(outcome),
-                usage: usage_of_write(old, size),
-            }
+    }
+
+    fn change(&mut self, key: &[u8], record: Option<Bytes>) {
+        self.frame.push(key, record.as_deref());
+        if record.is_some() {
+            self.tails.put(key);
         }
-        Verdict::Already => Answer {
-            result: Ok(Outcome::Put),
-            usage: usage_of_conflict(old, size),
-        },
-        Verdict::Conflict => {
-            let alive = head.is_some_and(|head| !head.is_expired(now_ms));
-            let error = conflict(&key, existing.filter(|_| alive));
-            Answer {
-                result: Err(error),
-                usage: usage_of_conflict(old, size),
-            }
-        }
-    };
-    (reply, answer)
+        self.pending.insert(key, record);
+    }
 }
+
+/// Head, billed size and record of what is under a key.
+type Existing = (Option<(Head, usize)>, Option<Bytes>);
 
 fn conflict(key: &[u8], existing: Option<Bytes>) -> StoreError {
     let conflict = || {
