@@ -1,0 +1,14 @@
+# A whole cluster for one domain.
+
+provider "aws" {
+  region = "eu-west-1"
+}
+
+module "cirrus" {
+  source = "../.."
+  domain = "example.com"
+}
+
+output "dns_records" {
+  value = module.cirrus.dns_records
+}

@@ -1,0 +1,95 @@
+# A whole cluster: network, tables and buckets, nodes, DNS records, alarms. Each module works
+# alone as well.
+
+locals {
+  domains = concat([var.domain], var.more_domains)
+  name    = coalesce(var.name, trimsuffix(substr(replace(var.domain, ".", "-"), 0, 24), "-"))
+  prefix  = coalesce(var.prefix, var.domain)
+  image   = coalesce(var.image_id, one(data.aws_ami.this[*].id))
+  tags    = merge({ "cirrus:domain" = var.domain }, var.tags)
+}
+
+data "aws_ami" "this" {
+  count = var.image_id == null ? 1 : 0
+
+  owners      = [var.image_owner]
+  most_recent = true
+  name_regex  = "^cirrus-[0-9]"
+
+  filter {
+    name   = "architecture"
+    values = [can(regex("^[a-z]+[0-9]+g[a-z]*\\.", var.instance_types[0])) ? "arm64" : "x86_64"]
+  }
+}
+
+module "network" {
+  source = "./modules/network"
+  count  = var.vpc_id == null ? 1 : 0
+
+  name  = local.name
+  zones = var.zones
+  tags  = local.tags
+}
+
+module "data" {
+  source = "./modules/data"
+  count  = var.storage == "terraform" ? 1 : 0
+
+  prefix              = local.prefix
+  kms_key_arn         = var.kms_key_arn
+  deletion_protection = var.deletion_protection
+  tags                = local.tags
+}
+
+module "cluster" {
+  source = "./modules/cluster"
+
+  name              = local.name
+  domains           = local.domains
+  prefix            = local.prefix
+  vpc_id            = coalesce(var.vpc_id, one(module.network[*].vpc_id))
+  subnet_ids        = var.vpc_id == null ? one(module.network[*].subnet_ids) : var.subnet_ids
+  table_arns        = flatten([for data in module.data : values(data.table_arns)])
+  bucket_arns       = flatten([for data in module.data : values(data.bucket_arns)])
+  create_storage    = var.storage == "nodes"
+  kms_key_arn       = var.kms_key_arn
+  image_id          = local.image
+  instance_types    = var.instance_types
+  size              = var.size
+  spot_percentage   = var.spot_percentage
+  balancer          = var.balancer
+  proxy_protocol    = var.proxy_protocol
+  plain_http        = var.plain_http
+  sessions_per_node = var.sessions_per_node
+  cpu_percent       = var.cpu_percent
+  options           = var.options
+  key_name          = var.key_name
+  alarm_topic_arns  = var.alarm_topic_arns
+  tags              = local.tags
+}
+
+module "dns" {
+  source = "./modules/dns"
+
+  domains  = local.domains
+  zone_ids = var.zone_ids
+  target   = module.cluster.balancer
+}
+
+module "observability" {
+  source = "./modules/observability"
+
+  name                   = local.name
+  domain                 = var.domain
+  autoscaling_group_name = module.cluster.autoscaling_group_name
+  table_names            = flatten([for data in module.data : [for name in keys(data.table_arns) : "${local.prefix}-${name}"]])
+  topic_arns             = var.alarm_topic_arns
+  tags                   = local.tags
+}
+
+check "subnets" {
+  assert {
+    condition     = var.vpc_id == null || length(var.subnet_ids) >= 2
+    error_message = "Name two or more subnets of the VPC, in different availability zones: one zone alone is a single point of failure."
+  }
+}

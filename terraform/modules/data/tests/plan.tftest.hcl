@@ -1,0 +1,79 @@
+mock_provider "aws" {
+  mock_data "aws_region" {
+    defaults = { name = "eu-west-1" }
+  }
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{}" }
+  }
+}
+
+variables {
+  prefix = "example.com"
+}
+
+run "defaults" {
+  command = apply
+
+  assert {
+    condition     = length(aws_dynamodb_table.this) == 7 && length(aws_s3_bucket.this) == 3
+    error_message = "Seven tables and three buckets."
+  }
+  assert {
+    condition     = alltrue([for table in aws_dynamodb_table.this : table.deletion_protection_enabled && table.point_in_time_recovery[0].enabled && table.billing_mode == "PAY_PER_REQUEST"])
+    error_message = "Tables are protected, backed up and billed by request."
+  }
+  assert {
+    condition     = alltrue([for table in aws_dynamodb_table.this : table.ttl[0].attribute_name == "exp" && table.hash_key == "pk" && table.range_key == "sk"])
+    error_message = "Keys and expiry are those of the schema."
+  }
+  assert {
+    condition     = alltrue([for bucket in aws_s3_bucket.this : can(regex("^example-com-[a-z2-7]{8}-(data|uploads|logs)$", bucket.bucket)) && !bucket.force_destroy])
+    error_message = "Bucket names carry the tag, and buckets with objects are not destroyed."
+  }
+  assert {
+    condition     = alltrue([for block in aws_s3_bucket_public_access_block.this : block.block_public_acls && block.block_public_policy && block.ignore_public_acls && block.restrict_public_buckets])
+    error_message = "Nothing is public."
+  }
+}
+
+run "customer_key" {
+  command = plan
+
+  variables {
+    kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef"
+  }
+
+  assert {
+    condition     = alltrue([for table in aws_dynamodb_table.this : table.server_side_encryption[0].enabled])
+    error_message = "Tables are encrypted with the customer's key."
+  }
+}
+
+run "unprotected" {
+  command = plan
+
+  variables {
+    deletion_protection    = false
+    point_in_time_recovery = false
+    upload_days            = 7
+  }
+
+  assert {
+    condition     = alltrue([for bucket in aws_s3_bucket.this : bucket.force_destroy]) && !anytrue([for table in aws_dynamodb_table.this : table.deletion_protection_enabled])
+    error_message = "Everything can be destroyed once that was asked for."
+  }
+}
+
+run "refusals" {
+  command = plan
+
+  variables {
+    prefix      = "-x"
+    upload_days = 0
+  }
+
+  expect_failures = [var.prefix, var.upload_days]
+}

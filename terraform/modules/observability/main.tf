@@ -1,0 +1,83 @@
+# Alarms for what needs a person, and one dashboard.
+
+data "aws_region" "this" {}
+
+locals {
+  alarms = {
+    single-copy = {
+      metric = "EntitiesSingleCopy", statistic = "Maximum", operator = "GreaterThanThreshold", threshold = 0, periods = 10
+      text   = "Entities have had no backup for 10 minutes: a killed node would end their sessions."
+    }
+    store-failures = {
+      metric = "StoreFailures", statistic = "Sum", operator = "GreaterThanThreshold", threshold = 10, periods = 3
+      text   = "Tables or buckets refuse or fail: users get errors for what needs them."
+    }
+    certificate = {
+      metric = "CertificateDays", statistic = "Minimum", operator = "LessThanThreshold", threshold = var.certificate_days, periods = 1
+      text   = "A certificate runs out and was not renewed."
+    }
+    unsealed = {
+      metric = "UnsealedDays", statistic = "Maximum", operator = "GreaterThanThreshold", threshold = 14, periods = 1
+      text   = "Archived messages wait to be sealed for more than 14 days."
+    }
+  }
+}
+
+resource "aws_cloudwatch_metric_alarm" "this" {
+  for_each = local.alarms
+
+  alarm_name          = "${var.name}-${each.key}"
+  alarm_description   = each.value.text
+  namespace           = "Cirrus"
+  metric_name         = each.value.metric
+  dimensions          = { Domain = var.domain }
+  statistic           = each.value.statistic
+  comparison_operator = each.value.operator
+  threshold           = each.value.threshold
+  period              = 60
+  evaluation_periods  = each.value.periods
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = var.topic_arns
+  ok_actions          = var.topic_arns
+  tags                = var.tags
+}
+
+resource "aws_cloudwatch_metric_alarm" "throttled" {
+  for_each = toset(var.table_names)
+
+  alarm_name          = "${var.name}-throttled-${each.key}"
+  alarm_description   = "DynamoDB throttles ${each.key}."
+  namespace           = "AWS/DynamoDB"
+  metric_name         = "ThrottledRequests"
+  dimensions          = { TableName = each.key }
+  statistic           = "Sum"
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 0
+  period              = 300
+  evaluation_periods  = 2
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = var.topic_arns
+  tags                = var.tags
+}
+
+resource "aws_cloudwatch_dashboard" "this" {
+  dashboard_name = var.name
+
+  dashboard_body = jsonencode({
+    widgets = [for index, widget in [
+      { title = "Sessions", metrics = [["Cirrus", "Sessions", "Domain", var.domain, { stat = "Sum" }]] },
+      { title = "Nodes", metrics = [["AWS/AutoScaling", "GroupInServiceInstances", "AutoScalingGroupName", var.autoscaling_group_name]] },
+      { title = "CPU", metrics = [["AWS/EC2", "CPUUtilization", "AutoScalingGroupName", var.autoscaling_group_name]] },
+      { title = "Dollars a day, tables and buckets", metrics = [["Cirrus", "DollarsPerDay", "Domain", var.domain, { stat = "Sum" }]] },
+      { title = "Entities without a backup", metrics = [["Cirrus", "EntitiesSingleCopy", "Domain", var.domain, { stat = "Maximum" }]] },
+      { title = "Store failures", metrics = [["Cirrus", "StoreFailures", "Domain", var.domain, { stat = "Sum" }]] },
+      ] : {
+      type       = "metric"
+      x          = 12 * (index % 2)
+      y          = 6 * floor(index / 2)
+      width      = 12
+      height     = 6
+      properties = merge(widget, { region = data.aws_region.this.name, period = 60, view = "timeSeries", stacked = false })
+    }]
+  })
+}

@@ -1,0 +1,39 @@
+output "dns_records" {
+  description = "Every DNS record that the domains need; those of `zone_ids` are made already."
+  value       = module.dns.records
+}
+
+output "connect_host" {
+  description = "What clients connect to before the DNS records are there; null without a balancer."
+  value       = module.cluster.balancer == null ? null : module.cluster.balancer.dns_name
+}
+
+output "autoscaling_group_name" {
+  description = "The autoscaling group of the nodes."
+  value       = module.cluster.autoscaling_group_name
+}
+
+output "security_group_id" {
+  description = "The nodes' security group."
+  value       = module.cluster.security_group_id
+}
+
+output "instance_profile_name" {
+  description = "The nodes' instance profile, for `ec2 run-instances`."
+  value       = module.cluster.instance_profile_name
+}
+
+output "bucket_names" {
+  description = "The buckets, by purpose; empty when the nodes make them."
+  value       = one(module.data[*].bucket_names)
+}
+
+output "user_data" {
+  description = "The user-data of a node."
+  value       = module.cluster.user_data
+}
+
+output "dashboard_name" {
+  description = "The CloudWatch dashboard."
+  value       = module.observability.dashboard_name
+}
