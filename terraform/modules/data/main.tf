@@ -11,7 +11,7 @@ locals {
 
   # The first 5 bytes of SHA-256 over prefix, account and region, in base32: the same name that
   # a node works out by itself.
-  digest  = sha256(join("\n", [var.prefix, data.aws_caller_identity.this.account_id, data.aws_region.this.name]))
+  digest  = sha256(join("\u0000", [var.prefix, data.aws_caller_identity.this.account_id, data.aws_region.this.name]))
   bits    = join("", [for nibble in split("", substr(local.digest, 0, 10)) : format("%04b", parseint(nibble, 16))])
   base32  = split("", "abcdefghijklmnopqrstuvwxyz234567")
   tag     = join("", [for i in range(8) : local.base32[parseint(substr(local.bits, i * 5, 5), 2)]])

@@ -30,8 +30,8 @@ run "defaults" {
     error_message = "Keys and expiry are those of the schema."
   }
   assert {
-    condition     = alltrue([for bucket in aws_s3_bucket.this : can(regex("^example-com-[a-z2-7]{8}-(data|uploads|logs)$", bucket.bucket)) && !bucket.force_destroy])
-    error_message = "Bucket names carry the tag, and buckets with objects are not destroyed."
+    condition     = alltrue([for bucket in aws_s3_bucket.this : can(regex("^example-com-25rm7fz5-(data|uploads|logs)$", bucket.bucket)) && !bucket.force_destroy])
+    error_message = "Buckets have the names that a node works out, and are not destroyed with objects in them."
   }
   assert {
     condition     = alltrue([for block in aws_s3_bucket_public_access_block.this : block.block_public_acls && block.block_public_policy && block.ignore_public_acls && block.restrict_public_buckets])
