@@ -28,7 +28,7 @@ enum Call<'a> {
         jid: &'a str,
         password: &'a str,
     },
-    #[serde(rename = "status")]
+    #[serde(rename = "server.status")]
     Status { v: u32 },
 }
 
@@ -73,6 +73,14 @@ pub enum ControlError {
         /// Its path.
         path: String,
     },
+    /// Somebody else answers.
+    #[error("the control socket {path} is another server's, process {peer}")]
+    Another {
+        /// Its path.
+        path: String,
+        /// Who answers.
+        peer: u32,
+    },
     /// An answer that is none.
     #[error("the control socket gave an answer that makes no sense: {reason}")]
     Nonsense {
@@ -107,15 +115,12 @@ pub enum Account {
 /// # Errors
 /// No answer, or a refusal other than that it exists.
 pub async fn user_add(socket: &Path, jid: &str, password: &str) -> Result<Account, ControlError> {
-    let answer = call(
-        socket,
-        &Call::UserAdd {
-            v: VERSION,
-            jid,
-            password,
-        },
-    )
-    .await?;
+    let request = Call::UserAdd {
+        v: VERSION,
+        jid,
+        password,
+    };
+    let (answer, _) = call(socket, &request).await?;
     match outcome(answer) {
         Ok(_) => Ok(Account::Created),
         Err(ControlError::Refused(r)) if is_conflict(&r.code) => Ok(Account::Exists),
@@ -123,12 +128,19 @@ pub async fn user_add(socket: &Path, jid: &str, password: &str) -> Result<Accoun
     }
 }
 
-/// What the server does.
+/// What the server that is the process `pid` does.
 ///
 /// # Errors
-/// No answer, or a refusal.
-pub async fn status(socket: &Path) -> Result<ServerState, ControlError> {
-    let answer = outcome(call(socket, &Call::Status { v: VERSION }).await?)?;
+/// No answer, a refusal, or an answer from another process: a server that was there before.
+pub async fn status(socket: &Path, pid: Option<u32>) -> Result<ServerState, ControlError> {
+    let (answer, peer) = call(socket, &Call::Status { v: VERSION }).await?;
+    if let (Some(pid), Some(peer)) = (pid, peer)
+        && pid != peer
+    {
+        let path = socket.display().to_string();
+        return Err(ControlError::Another { path, peer });
+    }
+    let answer = outcome(answer)?;
     let message = answer
         .message
         .unwrap_or_else(|| "another node serves this domain".into());
@@ -153,27 +165,30 @@ fn outcome(answer: Answer) -> Result<Answer, ControlError> {
     Err(ControlError::Refused(answer.error.unwrap_or_else(unnamed)))
 }
 
-async fn call(socket: &Path, call: &Call<'_>) -> Result<Answer, ControlError> {
+/// The answer, and the process that gave it.
+async fn call(socket: &Path, call: &Call<'_>) -> Result<(Answer, Option<u32>), ControlError> {
     let path = socket.display().to_string();
+    let nonsense = |e: serde_json::Error| ControlError::Nonsense {
+        reason: e.to_string(),
+    };
     match tokio::time::timeout(CALL, exchange(socket, call)).await {
-        Ok(Ok(line)) => serde_json::from_str(&line).map_err(|e| ControlError::Nonsense {
-            reason: e.to_string(),
-        }),
+        Ok(Ok((line, peer))) => Ok((serde_json::from_str(&line).map_err(nonsense)?, peer)),
         Ok(Err(source)) => Err(ControlError::Socket { path, source }),
         Err(_) => Err(ControlError::Silent { path }),
     }
 }
 
-async fn exchange(socket: &Path, call: &Call<'_>) -> io::Result<String> {
+async fn exchange(socket: &Path, call: &Call<'_>) -> io::Result<(String, Option<u32>)> {
     let mut request = serde_json::to_vec(call).map_err(io::Error::other)?;
     request.push(b'\n');
     let mut stream = UnixStream::connect(socket).await?;
+    let peer = stream.peer_cred()?.pid();
     stream.write_all(&request).await?;
     let mut line = String::new();
     BufReader::new(stream.take(MAX_ANSWER))
         .read_line(&mut line)
         .await?;
-    Ok(line)
+    Ok((line, peer.and_then(|pid| u32::try_from(pid).ok())))
 }
 
 #[cfg(test)]
@@ -248,10 +263,17 @@ mod tests {
         ] {
             let dir = tempfile::tempdir().unwrap();
             let (path, _) = answer(dir.path(), reply).await;
-            assert_eq!(status(&path).await.unwrap(), expected);
+            assert_eq!(
+                status(&path, Some(std::process::id())).await.unwrap(),
+                expected
+            );
         }
         let dir = tempfile::tempdir().unwrap();
-        let error = status(&dir.path().join("absent")).await.unwrap_err();
+        let (path, _) = answer(dir.path(), "{\"ok\":true}\n").await;
+        let error = status(&path, Some(1)).await.unwrap_err();
+        assert!(error.to_string().contains("is another server's, process"));
+        let absent = dir.path().join("absent");
+        let error = status(&absent, None).await.unwrap_err();
         assert!(matches!(error, ControlError::Socket { .. }));
     }
 }

@@ -24,8 +24,8 @@ pub enum FirstAccount {
     None,
 }
 
-/// The text for standard output.
-pub fn greeting(site: &Site, account: &FirstAccount) -> String {
+/// The text for standard output. `server` is how the user calls the server's program.
+pub fn greeting(site: &Site, account: &FirstAccount, server: &str) -> String {
     let domain = site.config.domains.first().map_or("", |d| d.as_str());
     let file = site.config_file.display();
     let mut out = String::new();
@@ -45,7 +45,7 @@ pub fn greeting(site: &Site, account: &FirstAccount) -> String {
             let _ = writeln!(
                 out,
                 "\n  account        {jid} (from before)\n  new password   \
-                 cirrus-server user passwd --config {file} {jid}"
+                 {server} user passwd --config {file} {jid}"
             );
             clients(site, jid, &mut out);
         }
@@ -53,7 +53,7 @@ pub fn greeting(site: &Site, account: &FirstAccount) -> String {
     }
     let _ = writeln!(
         out,
-        "\nMake an account:  cirrus-server user add --config {file} someone@{domain}"
+        "\nMake an account:  {server} user add --config {file} someone@{domain}"
     );
     out
 }
@@ -135,7 +135,11 @@ Talk to it, in another terminal:
 Make an account:  cirrus-server user add --config /home/u/cirrus/localhost/cirrus.yaml someone@localhost
 ";
         assert_eq!(
-            greeting(&site(), &FirstAccount::Created { jid, password }),
+            greeting(
+                &site(),
+                &FirstAccount::Created { jid, password },
+                "cirrus-server"
+            ),
             expected
         );
     }
@@ -147,9 +151,12 @@ Make an account:  cirrus-server user add --config /home/u/cirrus/localhost/cirru
             &FirstAccount::Exists {
                 jid: "admin@localhost".into(),
             },
+            "/opt/cirrus-server",
         );
         assert!(text.contains("admin@localhost (from before)"));
-        assert!(text.contains("user passwd --config /home/u/cirrus/localhost/cirrus.yaml"));
-        assert!(!greeting(&site(), &FirstAccount::None).contains("password"));
+        assert!(text.contains(
+            "/opt/cirrus-server user passwd --config /home/u/cirrus/localhost/cirrus.yaml"
+        ));
+        assert!(!greeting(&site(), &FirstAccount::None, "s").contains("password"));
     }
 }

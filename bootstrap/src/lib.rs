@@ -1,5 +1,17 @@
 //! Everything between a line of user-data and a running XMPP server.
+//!
+//! The boot is a pure machine ([`phases`]) that a thin shell ([`shell`]) drives. Pure too: reading
+//! user-data ([`user_data`]), settling what it left open ([`site`]), deciding what must be made
+//! ([`provision`]), and what the metadata's answers mean ([`metadata`]).
+//!
+//! What it does not do: it never speaks XMPP beyond opening one stream, never reads or writes an
+//! item of the store, and never changes a table or bucket that is complete. Of the server's crates it
+//! knows the configuration and the schema.
+//!
+//! Limits: [`user_data::MAX_USER_DATA`]; every call to the metadata, to AWS and to the server has a
+//! deadline, named where it is made.
 
+pub mod cli;
 pub mod code;
 pub mod control;
 pub mod files;
@@ -7,7 +19,9 @@ pub mod greeting;
 pub mod metadata;
 pub mod password;
 pub mod phases;
+pub mod provision;
 pub mod ready;
 pub mod server;
+pub mod shell;
 pub mod site;
 pub mod user_data;

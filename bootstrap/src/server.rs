@@ -58,6 +58,15 @@ pub fn find(
         .ok_or(ServerError::NotFound { beside })
 }
 
+/// What a server can be asked for by a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// To end (SIGTERM).
+    Stop,
+    /// To read its certificates again (SIGHUP).
+    Reload,
+}
+
 /// A running server. It is killed if this is dropped.
 #[derive(Debug)]
 pub struct Server {
@@ -84,6 +93,11 @@ impl Server {
         Ok(Self { child })
     }
 
+    /// The id of its process, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Waits for its end: its exit code, or 128 + n for signal n.
     ///
     /// # Errors
@@ -96,8 +110,12 @@ impl Server {
             .map_err(ServerError::Wait)
     }
 
-    /// Asks it to end (SIGTERM). Nothing happens if it has.
-    pub fn ask_to_stop(&self) {
+    /// Asks it for something by a signal. Nothing happens if it has ended.
+    pub fn ask(&self, what: Ask) {
+        let signal = match what {
+            Ask::Stop => Signal::TERM,
+            Ask::Reload => Signal::HUP,
+        };
         let pid = self
             .child
             .id()
@@ -105,7 +123,7 @@ impl Server {
             .and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // It may be gone already.
-            let _ = kill_process(pid, Signal::TERM);
+            let _ = kill_process(pid, signal);
         }
     }
 
@@ -114,7 +132,7 @@ impl Server {
     /// # Errors
     /// When the system does not tell about it.
     pub async fn stop(&mut self, patience: Duration) -> Result<u8, ServerError> {
-        self.ask_to_stop();
+        self.ask(Ask::Stop);
         match tokio::time::timeout(patience, self.ended()).await {
             Ok(ended) => ended,
             Err(_) => {
@@ -169,7 +187,7 @@ mod tests {
         let program = script(dir.path(), "test \"$*\" = 'run --config f' && exit 7");
         let mut server = Server::start(&program, Path::new("f")).unwrap();
         assert_eq!(server.ended().await.unwrap(), 7);
-        server.ask_to_stop();
+        server.ask(Ask::Stop);
     }
 
     #[tokio::test]

@@ -80,8 +80,8 @@ pub enum UserDataError {
         bytes: usize,
     },
     /// Not text.
-    #[error("{0}")]
-    Binary(ConfigError),
+    #[error("{}", lines(.0))]
+    Binary(Vec<ConfigError>),
     /// Nothing, or only comments.
     #[error("{file}: empty; the shortest user-data is a domain: `example.com`")]
     Empty {
@@ -158,7 +158,7 @@ pub fn parse(bytes: &[u8], file: &str) -> Result<UserData, UserDataError> {
     } else {
         bytes
     };
-    let text = text(bytes, file)?;
+    let text = cirrus_config::text_of(bytes, file).map_err(UserDataError::Binary)?;
     let form = recognise(text, file)?;
     let given = match form {
         Form::Domain => domain(text, file)?,
@@ -170,21 +170,6 @@ pub fn parse(bytes: &[u8], file: &str) -> Result<UserData, UserDataError> {
         gzipped,
         given,
     })
-}
-
-/// The bytes as text without a byte order mark.
-fn text<'b>(bytes: &'b [u8], file: &str) -> Result<&'b str, UserDataError> {
-    let first = |errors: Vec<ConfigError>| errors.into_iter().next();
-    let binary = |errors| match first(errors) {
-        Some(error) => UserDataError::Binary(error),
-        None => UserDataError::Empty {
-            file: file.to_owned(),
-        },
-    };
-    let text = cirrus_config::text_of(bytes, file).map_err(binary)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    cirrus_config::no_controls(text, file).map_err(UserDataError::Binary)?;
-    Ok(text)
 }
 
 /// Which form a text has.

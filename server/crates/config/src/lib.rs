@@ -155,20 +155,26 @@ impl Given {
     }
 }
 
-/// The bytes as text, or where they are none.
+/// The bytes as text without a byte order mark, or where they are none.
 ///
 /// # Errors
-/// One error that names the first byte that is not UTF-8 and its place.
+/// One error that names the first byte that is not UTF-8, or the first control character that no
+/// text has, and its place.
 pub fn text_of<'b>(bytes: &'b [u8], file_name: &str) -> Result<&'b str, Vec<ConfigError>> {
-    std::str::from_utf8(bytes).map_err(|e| {
+    let binary = |(place, fault)| {
+        let mut reader = Reader::new(file_name, Vec::new());
+        reader.report(place, fault);
+        reader.into_errors()
+    };
+    let text = std::str::from_utf8(bytes).map_err(|e| {
         let good = bytes.get(..e.valid_up_to()).unwrap_or_default();
-        let place = end_of(&String::from_utf8_lossy(good));
         let bad = bytes.get(e.valid_up_to()).copied().unwrap_or_default();
         let what = format!("byte 0x{bad:02X} is not UTF-8");
-        let mut reader = Reader::new(file_name, Vec::new());
-        reader.report(place, Fault::Binary { what });
-        reader.into_errors()
-    })
+        let place = end_of(&String::from_utf8_lossy(good));
+        binary((place, Fault::Binary { what }))
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    control(text).map_or(Ok(text), |found| Err(binary(found)))
 }
 
 type Parser = fn(&str, &[OptionDoc]) -> Result<Node, (Place, Fault)>;
@@ -221,23 +227,6 @@ fn control(text: &str) -> Option<(Place, Fault)> {
     let (at, c) = text.char_indices().find(|(_, c)| bad(*c))?;
     let what = format!("control character U+{:04X}", u32::from(c));
     Some((end_of(&text[..at]), Fault::Binary { what }))
-}
-
-/// Refuses a text with control characters.
-///
-/// # Errors
-/// Names the first such character and its place.
-pub fn no_controls(text: &str, file_name: &str) -> Result<(), ConfigError> {
-    control(text).map_or(Ok(()), |(place, fault)| {
-        let (line, column, file) = (place.line, place.column, file_name.to_owned());
-        Err(ConfigError {
-            file,
-            line,
-            column,
-            path: String::new(),
-            fault,
-        })
-    })
 }
 
 /// The place after a text.

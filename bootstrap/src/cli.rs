@@ -1,0 +1,181 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::code;
+use crate::phases::Command;
+
+/// From one line of user-data to a running XMPP server.
+///
+/// Reads user-data, makes the tables and buckets (or the folder) that are missing, writes the
+/// server's configuration, starts the server, and says so when an XMPP stream opens. Every step can be
+/// repeated without harm: what exists is left alone.
+///
+/// On EC2 the user-data comes from the instance metadata, and everything durable is in DynamoDB
+/// and S3. Elsewhere it comes from --user-data, and everything is in one folder.
+#[derive(Debug, Parser)]
+#[command(name = "cirrus-bootstrap", version, max_term_width = 100)]
+#[command(after_help = short_help(), after_long_help = long_help())]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CliCommand,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum CliCommand {
+    /// Do everything, then stay until the server ends
+    Run(RunArgs),
+    /// Read the user-data and name every fault; change nothing
+    Check(SourceArgs),
+    /// Say which tables, buckets or folders `run` would make; change nothing
+    Plan(SourceArgs),
+    /// Print the server's configuration, complete; change nothing
+    Render(SourceArgs),
+}
+
+/// Where the user-data comes from, and where things go.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SourceArgs {
+    /// The user-data itself, @FILE to read a file, or - for standard input
+    ///
+    /// A domain (`example.com`), key=value lines (`domain=example.com`), or a whole YAML configuration
+    /// (docs/CONFIGURATION.md), each optionally gzipped. Without this option the instance metadata
+    /// is asked.
+    #[arg(long, value_name = "TEXT|@FILE|-")]
+    pub user_data: Option<String>,
+
+    /// The folder for everything: configuration, store, certificates, control socket
+    ///
+    /// Default: ~/.local/share/cirrus/<domain>. On EC2: /etc/cirrus, /var/lib/cirrus, /run/cirrus.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Do not ask the instance metadata: this machine is no EC2 instance
+    #[arg(long, requires = "user_data")]
+    pub no_metadata: bool,
+}
+
+/// Options of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Where from, where to.
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    /// The server's program [default: beside this one, else in PATH]
+    #[arg(long, value_name = "PATH")]
+    pub server: Option<PathBuf>,
+
+    /// The first account's name [default: me; on EC2, none is made]
+    #[arg(long, value_name = "NAME")]
+    pub account: Option<String>,
+
+    /// Make no account
+    #[arg(long, conflicts_with = "account")]
+    pub no_account: bool,
+
+    /// Seconds to wait for the first XMPP stream to open
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub ready_seconds: u64,
+}
+
+impl CliCommand {
+    /// The command as the boot knows it.
+    pub fn command(&self) -> Command {
+        match self {
+            Self::Run(_) => Command::Run,
+            Self::Check(_) => Command::Check,
+            Self::Plan(_) => Command::Plan,
+            Self::Render(_) => Command::Render,
+        }
+    }
+
+    /// Options of all commands; those of `run` are at their defaults elsewhere.
+    pub fn run_args(self) -> RunArgs {
+        match self {
+            Self::Run(args) => args,
+            Self::Check(source) | Self::Plan(source) | Self::Render(source) => RunArgs {
+                source,
+                server: None,
+                account: None,
+                no_account: true,
+                ready_seconds: 60,
+            },
+        }
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cirrus-bootstrap run --user-data domain=localhost
+      a server on this machine, its data in ~/.local/share/cirrus/localhost
+  cirrus-bootstrap check --user-data @cirrus.yaml
+      every fault of a configuration, with line and column
+  cirrus-bootstrap plan
+      on an instance: the tables and buckets that `run` would make
+  cirrus-bootstrap render --user-data example.com
+      the configuration that the server would get";
+
+const STATUS: &str = "\
+Every run prints one status line on standard error:
+  CIRRUS-BOOT ok|fail phase=PHASE code=CODE seconds=S [message=\"…\"]
+with the phases discover, parse, validate, provision, secrets, render, start, ready.";
+
+const ENVIRONMENT: &str = "\
+Environment:
+  AWS_EC2_METADATA_SERVICE_ENDPOINT  where the instance metadata is, instead of EC2's address
+  AWS_EC2_METADATA_DISABLED=true     as --no-metadata
+  AWS_ENDPOINT_URL_DYNAMODB, AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_ACCESS_KEY_ID, …
+                                     as every AWS program reads them";
+
+fn short_help() -> String {
+    format!("{EXAMPLES}\n\n--help says more, and lists the exit codes.")
+}
+
+fn long_help() -> String {
+    format!(
+        "{EXAMPLES}\n\n{STATUS}\n\nExit codes, and the CODE of the status line:\n{}\
+         After the server was ready, the exit code is the server's (128 + n after signal n).\n\n\
+         {ENVIRONMENT}",
+        code::help()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let run = parse("cirrus-bootstrap run --user-data domain=localhost").unwrap();
+        assert_eq!(run.command.command(), Command::Run);
+        let args = run.command.run_args();
+        assert_eq!(args.source.user_data.as_deref(), Some("domain=localhost"));
+        assert!(parse("cirrus-bootstrap check --user-data -").is_ok());
+        assert!(parse("cirrus-bootstrap run --no-metadata").is_err());
+        assert!(parse("cirrus-bootstrap run --ready-seconds 0").is_err());
+        assert!(parse("cirrus-bootstrap").is_err());
+    }
+
+    #[test]
+    fn help_teaches() {
+        let help = Cli::command().render_long_help().to_string();
+        for word in [
+            "run --user-data domain=localhost",
+            "CIRRUS-BOOT",
+            "user-data-gzip",
+            "Plan",
+        ] {
+            let found = help.to_lowercase().contains(&word.to_lowercase());
+            assert!(found, "{word} is not in:\n{help}");
+        }
+    }
+}
