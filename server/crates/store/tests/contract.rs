@@ -58,7 +58,7 @@ async fn embedded_keeps_the_contract() {
             ..EmbeddedOptions::new(folder.path())
         };
         let table = Arc::new(EmbeddedTable::open(&options, clock.as_clock()).unwrap());
-        let blob = Faulty::new(table.blobs().unwrap(), faults.clone());
+        let blob = Faulty::new(table.blobs(), faults.clone());
         let faulty = Faulty::new(Arc::clone(&table), faults.clone());
         let subject = Subject {
             dump: Arc::clone(&table) as _,

@@ -20,8 +20,8 @@ use bytes::Bytes;
 use cirrus_schema::BucketId;
 use tokio::sync::Semaphore;
 
+use super::folder::{Folder, failed};
 use super::path::{Part, decode, encode};
-use super::{EmbeddedTable, Shared};
 use crate::{
     Blob, BlobEntry, BlobKey, BlobOp, BlobOutcome, BlobPage, BoxFuture, Presign, StoreError, check,
 };
@@ -42,24 +42,21 @@ struct Inner {
     count: AtomicU64,
     at_once: Arc<Semaphore>,
     /// Keeps the folder locked.
-    _shared: Arc<Shared>,
+    _folder: Arc<Folder>,
 }
 
-impl EmbeddedTable {
-    /// The blobs in the same folder.
-    ///
-    /// # Errors
-    /// [`StoreError::Open`] if the folder for blobs can't be prepared.
-    pub fn blobs(&self) -> Result<FolderBlob, StoreError> {
-        let root = self.shared.folder.path().join("blobs");
+impl FolderBlob {
+    /// Prepares the folder for blobs. Once per folder and process: it removes what is unfinished.
+    pub(super) fn open(folder: Arc<Folder>) -> Result<FolderBlob, StoreError> {
+        let root = folder.path().join("blobs");
         let inner = Inner {
             root: root.clone(),
             count: AtomicU64::new(0),
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
-            _shared: Arc::clone(&self.shared),
+            _folder: folder,
         };
-        let failed = |error| super::failed(&root, "the folder for blobs can't be prepared", error);
-        inner.prepare().map_err(failed)?;
+        let unprepared = |error| failed(&root, "the folder for blobs can't be prepared", error);
+        inner.prepare().map_err(unprepared)?;
         Ok(FolderBlob(Arc::new(inner)))
     }
 }

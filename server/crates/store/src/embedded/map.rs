@@ -101,7 +101,8 @@ impl Map {
         match self.partitions.get_mut(partition) {
             Some(items) => drop(items.insert(sk.into(), record)),
             None => {
-                let items = BTreeMap::from([(sk.into(), record)]);
+                let mut items = BTreeMap::new();
+                items.insert(sk.into(), record);
                 self.partitions.insert(partition.into(), items);
             }
         }

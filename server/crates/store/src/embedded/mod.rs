@@ -88,6 +88,7 @@ impl EmbeddedOptions {
 /// All tables, in a folder. Closed when it is dropped, which waits for the last commit.
 pub struct EmbeddedTable {
     shared: Arc<Shared>,
+    blobs: FolderBlob,
     readers: Arc<Semaphore>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -99,7 +100,7 @@ struct Shared {
     clock: Clock,
     control: Arc<Control>,
     /// Locked as long as anything may touch it.
-    folder: Folder,
+    folder: Arc<Folder>,
 }
 
 impl EmbeddedTable {
@@ -108,7 +109,8 @@ impl EmbeddedTable {
     /// # Errors
     /// [`StoreError::Open`] names the folder, what is wrong with it, and what to do.
     pub fn open(options: &EmbeddedOptions, clock: Clock) -> Result<EmbeddedTable, StoreError> {
-        let folder = Folder::open(&options.folder)?;
+        let folder = Arc::new(Folder::open(&options.folder)?);
+        let blobs = FolderBlob::open(Arc::clone(&folder))?;
         let path = folder.path().to_owned();
         let unopened =
             |error: BaseError| failed(&path, "the database tables.redb can't be opened", error);
@@ -162,9 +164,16 @@ impl EmbeddedTable {
                 control,
                 folder,
             }),
+            blobs,
             readers: Arc::new(Semaphore::new(options.readers.max(1))),
             threads: Mutex::new(threads),
         })
+    }
+
+    /// The blobs in the same folder.
+    #[must_use]
+    pub fn blobs(&self) -> FolderBlob {
+        self.blobs.clone()
     }
 
     /// Whether both threads still run. One that ended has met a bug.
