@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use cirrus_schema::{BucketId, TableId};
+use cirrus_schema::TableId;
 
 use crate::{
-    Answer, Blob, BlobKey, BlobKind, BlobOp, BlobOutcome, BoxFuture, Dump, DumpPage, Op, Outcome,
-    Place, Presign, RequestKind, StoreError, Table, Usage,
+    Answer, Blob, BlobKey, BlobOp, BlobOutcome, BoxFuture, Dump, DumpPage, Op, Outcome, Place,
+    Presign, StoreError, Table, Target, Usage,
 };
 
 /// What goes wrong with one request.
@@ -46,26 +46,6 @@ pub enum Fault {
         /// Whether this request was carried out.
         carried_out: bool,
     },
-}
-
-/// What a request is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// A table.
-    Table(RequestKind, TableId),
-    /// A bucket.
-    Blob(BlobKind, BucketId),
-}
-
-impl Target {
-    /// Whether the request can change something.
-    #[must_use]
-    pub fn is_write(self) -> bool {
-        match self {
-            Target::Table(kind, _) => kind.is_write(),
-            Target::Blob(kind, _) => matches!(kind, BlobKind::Put | BlobKind::Delete),
-        }
-    }
 }
 
 /// Decides on each request, given its number (from 0, counted since the plan was set).
@@ -299,10 +279,10 @@ impl<T: Table> Table for Faulty<T> {
                 // Its caller was told long ago that it timed out: nobody waits for the outcome.
                 let _ = self.inner.apply(late).await;
             }
-            let Some(table) = op.table() else {
+            let Some(target) = Target::of(&op) else {
                 return self.inner.apply_counted(op).await;
             };
-            let fault = self.faults.next(Target::Table(op.kind(), table));
+            let fault = self.faults.next(target);
             let refused = |error| Answer {
                 result: Err(error),
                 usage: Usage {
@@ -347,7 +327,7 @@ impl<T: Dump> Dump for Faulty<T> {
 impl<T: Blob> Blob for Faulty<T> {
     fn apply(&self, op: BlobOp) -> BoxFuture<'_, Result<BlobOutcome, StoreError>> {
         Box::pin(async move {
-            let fault = self.faults.next(Target::Blob(op.kind(), op.bucket()));
+            let fault = self.faults.next(Target::of_blob(&op));
             match fate(fault, || op.place()) {
                 Fate::CarryOut => self.inner.apply(op).await,
                 Fate::Delay(time) => {
@@ -376,7 +356,7 @@ impl<T: Blob> Blob for Faulty<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Attrs, Condition, Item, Key, MemoryTable};
+    use crate::{Attrs, Condition, Item, Key, MemoryTable, RequestKind};
 
     const TARGET: Target = Target::Table(RequestKind::Put, TableId::Archive);
 

@@ -24,10 +24,12 @@ pub mod fault;
 mod item;
 pub mod limits;
 mod memory;
+pub mod meter;
 mod op;
 mod rules;
 mod size;
 mod table;
+mod target;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -40,9 +42,11 @@ pub use embedded::{EmbeddedOptions, EmbeddedTable, FolderBlob};
 pub use error::{Place, Source, StoreError};
 pub use item::{Item, Key};
 pub use memory::{MemoryBlob, MemoryTable};
+pub use meter::{Meter, Metered};
 pub use op::{Condition, Direction, Op, Outcome, RequestKind, SkRange};
 pub use size::{read_units, write_units};
 pub use table::{Answer, Done, Table, Usage};
+pub use target::Target;
 
 /// A boxed future, as the object-safe traits of this crate return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

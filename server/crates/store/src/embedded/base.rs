@@ -221,3 +221,85 @@ impl Snapshot {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::codec::{encode_key, encode_record};
+    use super::*;
+    use crate::{Attrs, Item, Key};
+    use cirrus_schema::TableId;
+
+    const NOW_MS: u64 = 1_000_000;
+
+    /// Ten items, the even ones expired.
+    fn filled(folder: &Path) -> Base {
+        let base = Base::create(&folder.join("tables.redb"), 1_000_000).unwrap();
+        let mut map = Map::default();
+        for n in 0..10u8 {
+            let mut item = Item::new(Key::new(TableId::Cluster, &b"p"[..], vec![n]), Attrs::new());
+            if n % 2 == 0 {
+                item = item.expiring(NOW_MS / 1_000);
+            }
+            map.insert(&encode_key(&item.key), Some(encode_record(&item, 0, 1)));
+        }
+        assert!(base.apply(7, &map, 3, || true).unwrap());
+        base
+    }
+
+    fn left(base: &Base) -> usize {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        base.snapshot()
+            .unwrap()
+            .range(&all, Direction::Forward)
+            .unwrap()
+            .count()
+    }
+
+    #[test]
+    fn expired_items_are_removed_a_few_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = filled(folder.path());
+        let (mut next, mut steps) = (None, Vec::new());
+        loop {
+            let swept = base.sweep(next.as_deref(), 4, NOW_MS).unwrap();
+            steps.push((swept.removed, left(&base)));
+            next = swept.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        assert_eq!(steps, [(2, 8), (2, 6), (1, 5)]);
+        assert_eq!(base.sweep(None, 100, NOW_MS).unwrap().removed, 0);
+    }
+
+    #[test]
+    fn a_generation_is_applied_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = filled(folder.path());
+        let mut map = Map::default();
+        for n in 0..10u8 {
+            let key = Key::new(TableId::Cluster, &b"p"[..], vec![n]);
+            map.insert(&encode_key(&key), None);
+        }
+        let mut calls = 0;
+        let interrupted = base.apply(8, &map, 3, || {
+            calls += 1;
+            calls < 2
+        });
+        assert!(!interrupted.unwrap());
+        assert_eq!((base.applied().unwrap(), left(&base)), (7, 10));
+        assert!(base.apply(8, &map, 3, || true).unwrap());
+        assert_eq!((base.applied().unwrap(), left(&base)), (8, 0));
+    }
+
+    #[test]
+    fn the_last_sort_key_of_a_partition() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = filled(folder.path());
+        let key = encode_key(&Key::new(TableId::Cluster, &b"p"[..], &b"x"[..]));
+        let last = |partition: &[u8]| base.snapshot().unwrap().last_sk(partition).unwrap();
+        assert_eq!(last(split_key(&key).0), Some(SortKey::from(&[9][..])));
+        let other = encode_key(&Key::new(TableId::Cluster, &b"o"[..], &b"x"[..]));
+        assert_eq!(last(split_key(&other).0), None);
+    }
+}
