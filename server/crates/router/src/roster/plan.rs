@@ -424,8 +424,9 @@ impl Roster {
             push,
         } = draft;
         let version = match &row {
-            // Taking a mark off shows to nobody: the row's next version will do.
-            Some(Row::Unsent(_)) => self.row_version(jid).saturating_add(1),
+            // Taking a mark off shows to nobody: the row's next version will do, unless it must
+            // be above that of a request which it settles.
+            Some(Row::Unsent(_)) if request.is_none() => self.row_version(jid).saturating_add(1),
             _ => self.next_version(now_ms),
         };
         let stands = self.requests.contains_key(jid) && !matches!(request, Some(Request::Delete));

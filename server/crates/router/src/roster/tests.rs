@@ -320,6 +320,22 @@ fn a_removal_takes_a_refusal_over() {
     assert_eq!(user.rows.items.len(), 1);
 }
 
+/// The tombstone's mark and the refused request are settled by one write.
+#[test]
+fn one_confirmation_settles_a_tombstone_and_a_later_refusal() {
+    let mut user = User::new();
+    let contact = "romeo@example.net";
+    user.inbound(contact, Kind::Subscribe);
+    user.outbound(contact, Kind::Subscribe);
+    user.remove(contact);
+    user.inbound(contact, Kind::Subscribe);
+    user.outbound(contact, Kind::Unsubscribed);
+    assert_eq!(user.unsent(), [Kind::Unsubscribe, Kind::Unsubscribed]);
+    assert!(user.confirm(contact, Kind::Unsubscribed));
+    assert_eq!(user.unsent(), [Kind::Unsubscribe]);
+    assert_eq!(user.rows.items.len(), 1);
+}
+
 #[test]
 fn pre_approval_grants_without_asking() {
     let mut user = User::new();
@@ -690,7 +706,7 @@ fn run(steps: Vec<Step>) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 256,
+        cases: 512,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
