@@ -8,6 +8,7 @@
 //! never waits by sleeping; it waits for output, for bytes or for an answer, with [`PATIENCE`] as
 //! the deadline.
 
+pub mod agent;
 pub mod client;
 pub mod dialogue;
 pub mod process;

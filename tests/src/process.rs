@@ -1,7 +1,7 @@
 //! A real process under test: started, watched by what it prints, and gone when the test ends.
 
 use std::collections::VecDeque;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -37,13 +37,13 @@ struct State {
 }
 
 impl Process {
-    /// Starts a command with its output captured and no input.
+    /// Starts a command with its output captured and its input open.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start(name: &str, command: &mut Command) -> Result<Process> {
         command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command
@@ -68,18 +68,51 @@ impl Process {
         self.child.id()
     }
 
+    /// Writes a line to its input.
+    ///
+    /// # Errors
+    /// When it does not read any more.
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        let input = self.child.stdin.as_mut();
+        let input = input.ok_or_else(|| anyhow!("{} has no input", self.name))?;
+        writeln!(input, "{line}").with_context(|| format!("telling {} {line:?}", self.name))
+    }
+
+    /// Ends its input.
+    pub fn end_input(&mut self) {
+        self.child.stdin = None;
+    }
+
     /// Waits for a line for which `found` gives something. Lines already printed count.
     ///
     /// # Errors
     /// When the output ends or time is up before.
     pub fn wait_for<T>(&self, what: &str, found: impl Fn(&str) -> Option<T>) -> Result<T> {
+        self.wait_after(0, what, found).map(|(_, value)| value)
+    }
+
+    /// As [`Process::wait_for`], for lines from the one of number `from` on. Gives the number of
+    /// the line after the one found, too.
+    ///
+    /// # Errors
+    /// When the output ends or time is up before.
+    pub fn wait_after<T>(
+        &self,
+        from: usize,
+        what: &str,
+        found: impl Fn(&str) -> Option<T>,
+    ) -> Result<(usize, T)> {
         let until = deadline();
         let mut state = self.output.lock();
-        let mut next = 0;
+        let mut next = from;
         loop {
-            let skip = next_index(next, state.dropped);
-            if let Some(value) = state.lines.iter().skip(skip).find_map(|line| found(line)) {
-                return Ok(value);
+            let skip = next.saturating_sub(state.dropped);
+            let lines = state.lines.iter().enumerate().skip(skip);
+            let hit = lines
+                .into_iter()
+                .find_map(|(at, line)| Some((at, found(line)?)));
+            if let Some((at, value)) = hit {
+                return Ok((state.dropped + at + 1, value));
             }
             next = state.dropped + state.lines.len();
             let rest = left(until);
@@ -90,6 +123,12 @@ impl Process {
             let woken = self.output.changed.wait_timeout(state, rest);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// The lines it has printed, as far as they are kept.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.output.lock().lines.iter().cloned().collect()
     }
 
     /// What it has printed, the last lines.
@@ -194,10 +233,6 @@ impl Output {
             }
         });
     }
-}
-
-fn next_index(next: usize, dropped: usize) -> usize {
-    next.saturating_sub(dropped)
 }
 
 /// The path of one of the project's binaries, built beside the test that runs.

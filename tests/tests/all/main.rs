@@ -1,3 +1,11 @@
 //! Everything that starts servers, in one binary.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helper functions too"
+)]
+
+mod clients;
 mod dialogues;

@@ -1,9 +1,9 @@
 """One slixmpp client that does what it is told, for the tests.
 
-Usage: agent.py ADDRESS PORT JID PASSWORD-FILE. Each line of input is a command with its arguments,
+Usage: slixmpp_agent.py JID PASSWORD-FILE. Each line of input is a command with its arguments,
 separated by tabs; each line of output is a JSON object about something that happened.
 
-    connect                 log in (STARTTLS, SCRAM), fetch the roster, become available
+    connect ADDRESS PORT    log in (STARTTLS, SCRAM), fetch the roster, become available
     add JID                 ask to see somebody's presence; requests to us are granted
     say JID TEXT            send a chat message; "acked" follows when the server has it
     vanish                  drop the connection without a word
@@ -72,7 +72,7 @@ class Agent(slixmpp.ClientXMPP):
             tell("acked", id=stanza["id"])
 
 
-async def obey(agent, address, port):
+async def obey(agent):
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
@@ -80,7 +80,7 @@ async def obey(agent, address, port):
     while line := await lines.readline():
         command, *arguments = line.decode().rstrip("\n").split("\t")
         if command == "connect":
-            agent.connect(address, port)
+            agent.connect(arguments[0], int(arguments[1]))
         elif command == "add":
             agent.send_presence_subscription(arguments[0])
         elif command == "say":
@@ -97,12 +97,12 @@ async def obey(agent, address, port):
 
 
 def main():
-    address, port, jid, password_file = sys.argv[1:]
+    jid, password_file = sys.argv[1:]
     with open(password_file, encoding="utf-8") as file:
         password = file.read().strip()
 
     async def run():
-        await obey(Agent(jid, password), address, int(port))
+        await obey(Agent(jid, password))
 
     asyncio.run(run())
 
