@@ -126,6 +126,7 @@ impl Pipe {
             self.secure().await;
         }
         while !self.machine.is_ended() && !self.broken {
+            self.attend().await;
             self.collect().await;
             let more = self.take_frames().await;
             if !self.out.bytes.is_empty() {
@@ -142,6 +143,19 @@ impl Pipe {
             let linger = self.shared.limits.linger;
             // Whoever doesn't take our last words in time doesn't get them.
             let _ = tokio::time::timeout(linger, self.part()).await;
+        }
+    }
+
+    /// Does what is due: a connection that always has something to read or write would never come
+    /// to look at its timer.
+    async fn attend(&mut self) {
+        if !self.stopped && self.shared.is_stopping() {
+            self.stopped = true;
+            self.event(Event::Stop(StreamError::SystemShutdown)).await;
+        }
+        let now = self.shared.clock.now();
+        if self.machine.deadline().is_some_and(|due| due <= now) {
+            self.event(Event::Tick).await;
         }
     }
 
@@ -276,7 +290,8 @@ impl Pipe {
 
     async fn wake(&mut self, wake: Wake) {
         match wake {
-            Wake::More => {}
+            // What is due is looked at in any case.
+            Wake::More | Wake::Stop => {}
             Wake::Wrote => self.event(Event::Flushed).await,
             Wake::Home(Some(out)) => self.home_event(out).await,
             Wake::Home(None) => {
@@ -292,11 +307,6 @@ impl Pipe {
             Wake::Tick => {
                 let now = self.shared.clock.now();
                 self.paused_until = self.paused_until.filter(|until| *until > now);
-                self.event(Event::Tick).await;
-            }
-            Wake::Stop => {
-                self.stopped = true;
-                self.event(Event::Stop(StreamError::SystemShutdown)).await;
             }
             Wake::SlowReader => {
                 add(&self.shared.counters.slow_readers, 1);
