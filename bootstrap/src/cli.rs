@@ -10,8 +10,8 @@ use crate::phases::Command;
 /// From one line of user-data to a running XMPP server.
 ///
 /// Reads user-data, makes the tables and buckets (or the folder) that are missing, writes the
-/// server's configuration, starts the server, and says so when an XMPP stream opens. Every step can be
-/// repeated without harm: what exists is left alone.
+/// server's configuration, starts the server, and says so when an XMPP stream opens. Every step can
+/// be repeated without harm: what exists is left alone.
 ///
 /// On EC2 the user-data comes from the instance metadata, and everything durable is in DynamoDB
 /// and S3. Elsewhere it comes from --user-data, and everything is in one folder.
@@ -42,9 +42,9 @@ pub enum CliCommand {
 pub struct SourceArgs {
     /// The user-data itself, @FILE to read a file, or - for standard input
     ///
-    /// A domain (`example.com`), key=value lines (`domain=example.com`), or a whole YAML configuration
-    /// (docs/CONFIGURATION.md), each optionally gzipped. Without this option the instance metadata
-    /// is asked.
+    /// A domain (`example.com`), key=value lines (`domain=example.com`), or a whole YAML
+    /// configuration (docs/CONFIGURATION.md), each optionally gzipped. Without this option the
+    /// instance metadata is asked.
     #[arg(long, value_name = "TEXT|@FILE|-")]
     pub user_data: Option<String>,
 
@@ -79,7 +79,8 @@ pub struct RunArgs {
     pub no_account: bool,
 
     /// Seconds to wait for the first XMPP stream to open
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub ready_seconds: u64,
 }
 

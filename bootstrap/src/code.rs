@@ -34,35 +34,64 @@ macro_rules! codes {
 }
 
 codes! {
-    Ok = "ok", 0, "The command did what it says; for `run`, an XMPP stream opened.";
-    Standby = "standby", 0, "Another node serves this domain; the server waits to take over.";
-    Usage = "usage", 2, "The command line is wrong.";
-    UserDataAbsent = "user-data-absent", 10, "There is no user-data: none given, none in the metadata.";
-    UserDataUnreadable = "user-data-unreadable", 11, "The file given as user-data cannot be read.";
-    UserDataOversized = "user-data-oversized", 12, "The user-data has more than 16384 bytes.";
-    UserDataGzip = "user-data-gzip", 13, "The user-data is broken gzip, or inflates without bound.";
-    UserDataBinary = "user-data-binary", 14, "The user-data is not text.";
-    UserDataEmpty = "user-data-empty", 15, "The user-data has nothing in it.";
-    UserDataUnsupported = "user-data-unsupported", 16, "The user-data has a form that this version cannot read.";
-    UserDataForeign = "user-data-foreign", 17, "The user-data is for another program, such as cloud-init.";
-    UserDataUnrecognised = "user-data-unrecognised", 18, "The user-data has no form that Cirrus knows.";
-    ConfigInvalid = "config-invalid", 20, "The configuration has faults; each is named with its place.";
-    ConfigImpossible = "config-impossible", 21, "The configuration is sound but cannot work here.";
-    MetadataUnreachable = "metadata-unreachable", 30, "The instance metadata service does not answer.";
-    MetadataMalformed = "metadata-malformed", 31, "The instance metadata service answers nonsense.";
-    AwsRefused = "aws-refused", 40, "AWS refused a call: permissions, or a limit of the account.";
-    AwsUnavailable = "aws-unavailable", 41, "AWS did not answer in time, or only with throttling and errors.";
-    BucketForeign = "bucket-foreign", 42, "A bucket of this name belongs to another account.";
-    TableIncompatible = "table-incompatible", 43, "A table exists with other keys; it cannot hold our data.";
-    FolderUnusable = "folder-unusable", 44, "The data folder cannot be made or written.";
-    SecretsFailed = "secrets-failed", 50, "A secret could not be made.";
-    RenderFailed = "render-failed", 55, "The server's configuration could not be written.";
-    ServerMissing = "server-missing", 60, "The program `cirrus-server` was not found or cannot be run.";
-    ServerExited = "server-exited", 61, "The server ended before it was ready.";
-    ServerSilent = "server-silent", 62, "The server runs, but no XMPP stream opened in time.";
-    AccountFailed = "account-failed", 63, "The server is up, but the first account could not be made.";
-    Interrupted = "interrupted", 70, "A signal ended the boot before the server was ready.";
-    Internal = "internal", 99, "A fault of cirrus-bootstrap itself.";
+    Ok = "ok", 0,
+        "The command did what it says; for `run`, an XMPP stream opened.";
+    Standby = "standby", 0,
+        "Another node serves this domain; the server waits to take over.";
+    Usage = "usage", 2,
+        "The command line is wrong.";
+    UserDataAbsent = "user-data-absent", 10,
+        "There is no user-data: none given, none in the metadata.";
+    UserDataUnreadable = "user-data-unreadable", 11,
+        "The file given as user-data cannot be read.";
+    UserDataOversized = "user-data-oversized", 12,
+        "The user-data has more than 16384 bytes.";
+    UserDataGzip = "user-data-gzip", 13,
+        "The user-data is broken gzip, or inflates without bound.";
+    UserDataBinary = "user-data-binary", 14,
+        "The user-data is not text.";
+    UserDataEmpty = "user-data-empty", 15,
+        "The user-data has nothing in it.";
+    UserDataUnsupported = "user-data-unsupported", 16,
+        "The user-data has a form that this version cannot read.";
+    UserDataForeign = "user-data-foreign", 17,
+        "The user-data is for another program, such as cloud-init.";
+    UserDataUnrecognised = "user-data-unrecognised", 18,
+        "The user-data has no form that Cirrus knows.";
+    ConfigInvalid = "config-invalid", 20,
+        "The configuration has faults; each is named with its place.";
+    ConfigImpossible = "config-impossible", 21,
+        "The configuration is sound but cannot work here.";
+    MetadataUnreachable = "metadata-unreachable", 30,
+        "The instance metadata service does not answer.";
+    MetadataMalformed = "metadata-malformed", 31,
+        "The instance metadata service answers nonsense.";
+    AwsRefused = "aws-refused", 40,
+        "AWS refused a call: permissions, or a limit of the account.";
+    AwsUnavailable = "aws-unavailable", 41,
+        "AWS did not answer in time, or only with throttling and errors.";
+    BucketForeign = "bucket-foreign", 42,
+        "A bucket of this name belongs to another account.";
+    TableIncompatible = "table-incompatible", 43,
+        "A table exists with other keys; it cannot hold our data.";
+    FolderUnusable = "folder-unusable", 44,
+        "The data folder cannot be made or written.";
+    SecretsFailed = "secrets-failed", 50,
+        "A secret could not be made.";
+    RenderFailed = "render-failed", 55,
+        "The server's configuration could not be written.";
+    ServerMissing = "server-missing", 60,
+        "The program `cirrus-server` was not found or cannot be run.";
+    ServerExited = "server-exited", 61,
+        "The server ended before it was ready.";
+    ServerSilent = "server-silent", 62,
+        "The server runs, but no XMPP stream opened in time.";
+    AccountFailed = "account-failed", 63,
+        "The server is up, but the first account could not be made.";
+    Interrupted = "interrupted", 70,
+        "A signal ended the boot before the server was ready.";
+    Internal = "internal", 99,
+        "A fault of cirrus-bootstrap itself.";
 }
 
 impl fmt::Display for Code {
@@ -87,6 +116,25 @@ pub fn help() -> String {
 #[cfg(test)]
 mod tests {
     use super::Code;
+
+    /// docs/BOOT.md holds the table of codes between two marks.
+    #[test]
+    fn the_document_is_current() {
+        const BEGIN: &str = "<!-- codes -->\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/BOOT.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (head, rest) = text.split_once(BEGIN).unwrap();
+        let (_, tail) = rest.split_once("<!-- end -->").unwrap();
+        let expected = format!("{head}{BEGIN}{}<!-- end -->{tail}", super::table());
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, &expected).unwrap();
+            return;
+        }
+        assert!(
+            text == expected,
+            "docs/BOOT.md is not current; UPDATE_GOLDEN=1 cargo test -p cirrus-bootstrap writes it"
+        );
+    }
 
     #[test]
     fn names_and_exit_codes_are_unique_and_sorted() {

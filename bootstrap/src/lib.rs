@@ -5,8 +5,8 @@
 //! ([`provision`]), and what the metadata's answers mean ([`metadata`]).
 //!
 //! What it does not do: it never speaks XMPP beyond opening one stream, never reads or writes an
-//! item of the store, and never changes a table or bucket that is complete. Of the server's crates it
-//! knows the configuration and the schema.
+//! item of the store, and never changes a table or bucket that is complete. Of the server's crates
+//! it knows the configuration and the schema.
 //!
 //! Limits: [`user_data::MAX_USER_DATA`]; every call to the metadata, to AWS and to the server has a
 //! deadline, named where it is made.

@@ -2,8 +2,8 @@
 //!
 //! Made is only what is missing. An object whose last setting is there was finished by someone:
 //! it is left alone, and where it differs from the schema that is reported as drift. An object
-//! that lacks its last setting was begun and not finished (by another bootstrap that still works, or
-//! that died): it is finished. So any number of bootstraps may work at once, and each may be
+//! that lacks its last setting was begun and not finished (by another bootstrap that still works,
+//! or that died): it is finished. So any number of bootstraps may work at once, and each may be
 //! repeated.
 
 pub mod aws;

@@ -29,7 +29,10 @@ pub enum MetadataError {
         last: String,
     },
     /// An answer that ends all asking.
-    #[error("the instance metadata at {endpoint} refuses {path}: HTTP status {status}{}", meant(*.status))]
+    #[error(
+        "the instance metadata at {endpoint} refuses {path}: HTTP status {status}{}",
+        meant(*.status)
+    )]
     Refused {
         /// The endpoint.
         endpoint: String,

@@ -55,8 +55,8 @@ const HEAD: &str = "\
 <!-- Generated from the table of options in server/crates/config/src/sections.rs:
      `UPDATE_GOLDEN=1 cargo test -p cirrus-config` writes it. -->
 
-A server reads one YAML file: `cirrus-server run --config FILE`. `cirrus-bootstrap` writes it from the
-user-data, which may be such a file itself. Only `domains` is required:
+A server reads one YAML file: `cirrus-server run --config FILE`. `cirrus-bootstrap` writes it from
+the user-data, which may be such a file itself. Only `domains` is required:
 
 ```yaml
 domains: [example.com]
@@ -64,7 +64,16 @@ domains: [example.com]
 
 An unknown option, a wrong type, a number out of range or a key given twice is an error that names
 file, line, column and the nearest option that exists; nothing starts from a file with an error.
-`cirrus-server check --config FILE` shows them all. The file holds no secrets. It has at most 256 KiB.
+`cirrus-server check --config FILE` shows them all. The file holds no secrets. It has at most
+256 KiB.
+
+In user-data, `key=value` lines do as well: a key is an option's path, texts need no quotes, lists
+no brackets, and `domain` stands for `domains`:
+
+```
+domain=example.com, example.org
+limits.stanza_bytes=131072
+```
 
 Options that end in `_ms` are milliseconds, in `_seconds` seconds, in `_bytes` bytes.
 ";
