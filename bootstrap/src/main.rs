@@ -3,13 +3,23 @@
 use std::process::ExitCode;
 
 use cirrus_bootstrap::cli::Cli;
+use cirrus_bootstrap::shell;
 use clap::Parser;
 
 fn main() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too; they are no outcome of a boot.
+            error.print()?;
+            if error.use_stderr() {
+                shell::tell_usage(&error.kind().to_string());
+            }
+            return Ok(ExitCode::from(u8::try_from(error.exit_code())?));
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let code = runtime.block_on(cirrus_bootstrap::shell::run(cli.command));
-    Ok(ExitCode::from(code))
+    Ok(ExitCode::from(runtime.block_on(shell::run(cli.command))))
 }

@@ -14,7 +14,7 @@ use crate::cli::{CliCommand, RunArgs};
 use crate::code::Code;
 use crate::greeting::{FirstAccount, greeting};
 use crate::metadata::Identity;
-use crate::phases::{Boot, Command, Effect, Event, Phase};
+use crate::phases::{Boot, Command, Effect, Event, Phase, Status};
 use crate::server::{self, PROGRAM, Server};
 use crate::site::Site;
 use crate::user_data::UserData;
@@ -89,6 +89,18 @@ pub async fn run(command: CliCommand) -> u8 {
             Code::Internal.exit()
         }
     }
+}
+
+/// Prints the status line of a command line that is wrong.
+pub fn tell_usage(why: &str) {
+    let (phase, code, millis, message) = (Phase::Discover, Code::Usage, 0, why.to_owned());
+    let status = Status {
+        phase,
+        code,
+        millis,
+        message,
+    };
+    print_err(&format!("{status}\n"));
 }
 
 impl Shell {

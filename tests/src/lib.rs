@@ -11,6 +11,7 @@
 pub mod agent;
 pub mod client;
 pub mod dialogue;
+pub mod emulated;
 pub mod process;
 pub mod server;
 pub mod xml;
