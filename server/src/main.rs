@@ -11,6 +11,7 @@ mod password;
 mod run;
 mod service;
 mod shared_keys;
+mod standing;
 mod users;
 
 use std::fmt::Display;

@@ -12,7 +12,10 @@ use cirrus_router::registry::{About, Registry};
 use cirrus_router::{Entropy, Home, HomeConfig};
 use cirrus_runtime::{HomeHandle, SystemEntropy, wall_ms};
 use cirrus_sasl::{FakeKeys, Mechanism, SaslError};
-use cirrus_store::{Deadline, EmbeddedOptions, EmbeddedTable, MemoryTable, StoreError, Table};
+use cirrus_store::meter::system_monotonic;
+use cirrus_store::{
+    Deadline, EmbeddedOptions, EmbeddedTable, MemoryTable, Meter, Metered, StoreError, Table,
+};
 use cirrus_tls::{HostTls, MinVersion, PemFiles, ServerTls, TlsError};
 use tokio::net::TcpListener;
 
@@ -29,11 +32,21 @@ pub(crate) struct Parts {
     pub(crate) tls: Arc<ServerTls>,
     pub(crate) home: HomeHandle,
     pub(crate) shell: Shell,
-    pub(crate) control: Control,
-    pub(crate) bounds: Bounds,
     pub(crate) operator: Arc<Operator>,
     /// Listening sockets, and whether their connections begin with TLS.
     pub(crate) listeners: Vec<(TcpListener, bool)>,
+}
+
+/// What a server has before it is known whether it serves.
+pub(crate) struct Base {
+    /// The control socket: two servers must not have the same.
+    pub(crate) control: Control,
+    pub(crate) bounds: Bounds,
+    /// The store with a deadline for every request.
+    pub(crate) table: Arc<dyn Table>,
+    /// The store without: the home has deadlines of its own.
+    pub(crate) direct: Arc<dyn Table>,
+    pub(crate) meter: Arc<Meter>,
 }
 
 /// Why a server can't be built.
@@ -70,11 +83,30 @@ pub(crate) enum PartsError {
     Control(#[from] ControlError),
 }
 
-/// Builds the parts. What others could notice (listening) comes last.
-pub(crate) async fn build(config: &Config) -> Result<Parts, PartsError> {
-    // First of all: two servers must not open the same store.
+/// Opens control socket and store.
+pub(crate) async fn open(config: &Config) -> Result<Base, PartsError> {
     let control = Control::open(&config.listen.control)?;
-    let (direct, table) = store(config).await?;
+    let meter = Meter::new(system_monotonic());
+    let (direct, table) = store(config, Arc::clone(&meter)).await?;
+    let bounds = Bounds {
+        connections: config.limits.control_connections,
+        request_bytes: config.limits.control_request_bytes,
+    };
+    Ok(Base {
+        control,
+        bounds,
+        table,
+        direct,
+        meter,
+    })
+}
+
+/// Builds the parts of a server that serves. What others could notice (listening) comes last.
+pub(crate) async fn build(
+    config: &Config,
+    (table, direct): (Arc<dyn Table>, Arc<dyn Table>),
+    meter: Arc<Meter>,
+) -> Result<Parts, PartsError> {
     let tls = Arc::new(tls(config, &*table).await?);
     for certificate in tls.certificates() {
         for remark in certificate.remarks(wall_ms()) {
@@ -104,19 +136,14 @@ pub(crate) async fn build(config: &Config) -> Result<Parts, PartsError> {
         hosts: hosts(config),
         shell: shell.clone(),
         home: home.clone(),
+        meter,
     });
-    let bounds = Bounds {
-        connections: config.limits.control_connections,
-        request_bytes: config.limits.control_request_bytes,
-    };
     let listeners = listeners(config)?;
     Ok(Parts {
         table,
         tls,
         home,
         shell,
-        control,
-        bounds,
         operator,
         listeners,
     })
@@ -314,9 +341,13 @@ fn listeners(config: &Config) -> Result<Vec<(TcpListener, bool)>, PartsError> {
     all.iter().map(open).collect()
 }
 
-/// The store. The home asks it directly, because it has deadlines of its own and asks it for each
-/// message; for everybody else an answer that doesn't come is an error after a while.
-async fn store(config: &Config) -> Result<(Arc<dyn Table>, Arc<dyn Table>), PartsError> {
+/// The store, each request metered. The home asks it directly, because it has deadlines of its
+/// own and asks it for each message; for everybody else an answer that doesn't come is an error
+/// after a while.
+async fn store(
+    config: &Config,
+    meter: Arc<Meter>,
+) -> Result<(Arc<dyn Table>, Arc<dyn Table>), PartsError> {
     let direct: Arc<dyn Table> = match config.store.backend {
         Backend::Memory => Arc::new(MemoryTable::new(Arc::new(wall_ms))),
         Backend::Embedded => {
@@ -332,6 +363,7 @@ async fn store(config: &Config) -> Result<(Arc<dyn Table>, Arc<dyn Table>), Part
         }
         backend @ Backend::Aws => return Err(PartsError::Backend(backend.as_str())),
     };
+    let direct: Arc<dyn Table> = Arc::new(Metered::new(direct, meter));
     let deadline = Duration::from_millis(config.store.deadline_ms);
     let patient = Arc::new(Deadline::new(Arc::clone(&direct), deadline));
     Ok((direct, patient))

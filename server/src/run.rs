@@ -4,12 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cirrus_config::Config;
+use cirrus_config::{Backend, Config};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::parts::{self, Parts, PartsError};
+use crate::parts::{self, Base, Parts, PartsError};
+use crate::service::Desk;
 use crate::shared_keys;
+use crate::standing::Claim;
 
 /// How often certificate files are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(60);
@@ -23,6 +25,9 @@ pub(crate) enum RunError {
     /// The system gives no threads or signals.
     #[error("the system refuses: {0}")]
     System(#[from] io::Error),
+    /// Another server serves on the same tables.
+    #[error("stopped serving: {0}")]
+    Stopped(&'static str),
     /// Told to stop again while stopping.
     #[error("stopped without waiting for clients and store")]
     Impatient,
@@ -43,24 +48,45 @@ pub(crate) fn run(config: &Config) -> Result<(), RunError> {
 
 async fn live(config: &Config) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
+    let Base {
+        control,
+        bounds,
+        table,
+        direct,
+        meter,
+    } = parts::open(config).await?;
+    let claim = match config.store.backend {
+        Backend::Aws => Claim::join(config, Arc::clone(&table)),
+        // One process alone can open these.
+        Backend::Embedded | Backend::Memory => Claim::alone(),
+    };
+    let desk = Desk::new(claim.standing());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(control.serve(Arc::clone(&desk), bounds));
+    tokio::select! {
+        turn = claim.turn() => turn.map_err(RunError::Stopped)?,
+        told = signals.next() => {
+            tracing::info!(reload = matches!(told, Told::Reload), "stopping before serving");
+            claim.leave().await;
+            tasks.shutdown().await;
+            return Ok(());
+        }
+    }
     let Parts {
         table,
         tls,
         home,
         shell,
-        control,
-        bounds,
         operator,
         listeners,
-    } = parts::build(config).await?;
+    } = parts::build(config, (table, direct), meter).await?;
+    desk.serve(operator);
     let mut serving = JoinSet::new();
     for (listener, direct_tls) in listeners {
         tracing::info!(address = %listener.local_addr()?, direct_tls, "listening");
         let shell = shell.clone();
         serving.spawn(async move { shell.serve(listener, direct_tls).await });
     }
-    let mut tasks = JoinSet::new();
-    tasks.spawn(control.serve(operator, bounds));
     if config.tls.tickets {
         tasks.spawn(shared_keys::keep_tickets_fresh(table, Arc::clone(&tls)));
     }
@@ -74,6 +100,8 @@ async fn live(config: &Config) -> Result<(), RunError> {
                 Told::Reload => reload(&tls, true).await,
             },
             _ = certificates.tick() => reload(&tls, false).await,
+            // Not another byte may be sent: dropping the runtime closes every connection.
+            why = claim.end() => return Err(RunError::Stopped(why)),
         }
     }
     tracing::info!("stopping");
@@ -82,6 +110,7 @@ async fn live(config: &Config) -> Result<(), RunError> {
         shell.stop();
         while serving.join_next().await.is_some() {}
         home.shutdown().await;
+        claim.leave().await;
     };
     tokio::select! {
         ended = tokio::time::timeout(deadline, drain) => match ended {

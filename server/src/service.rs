@@ -9,11 +9,13 @@ use cirrus_router::AccountRequest;
 use cirrus_runtime::{Change, HomeHandle};
 use cirrus_sasl::Password;
 use cirrus_stanza::{Condition, StanzaError};
-use cirrus_store::BoxFuture;
-use serde_json::{Map, Value};
+use cirrus_store::{BoxFuture, Meter};
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 use crate::control::server::Service;
 use crate::control::{Answer, Call, Refusal};
+use crate::standing::Standing;
 
 /// Accounts in one page of a list.
 const PAGE: u32 = 500;
@@ -89,12 +91,55 @@ fn refusal(user: &BareJid, error: &AccountError) -> StanzaError {
     }
 }
 
+/// Answers the control socket: a server that serves through its operator, one that stands by
+/// with where it stands.
+pub(crate) struct Desk {
+    standing: watch::Receiver<Standing>,
+    operator: OnceLock<Arc<Operator>>,
+}
+
+impl Desk {
+    pub(crate) fn new(standing: watch::Receiver<Standing>) -> Arc<Self> {
+        Arc::new(Self {
+            standing,
+            operator: OnceLock::new(),
+        })
+    }
+
+    /// From now on the server serves.
+    pub(crate) fn serve(&self, operator: Arc<Operator>) {
+        // A server begins to serve once.
+        let _ = self.operator.set(operator);
+    }
+}
+
+impl Service for Desk {
+    async fn call(&self, call: Call) -> Answer {
+        let standing = self.standing.borrow().clone();
+        let (state, message) = standing.describe();
+        let mut fields = match (self.operator.get(), call) {
+            (Some(operator), Call::ServerStatus {}) => operator.status().await,
+            (Some(operator), call) => return operator.call(call).await,
+            (None, Call::ServerStatus {}) => {
+                let mut fields = Map::new();
+                fields.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+                fields
+            }
+            (None, _) => return Err(Refusal::new("standby", message)),
+        };
+        fields.insert("state".into(), state.into());
+        fields.insert("message".into(), message.into());
+        Ok(fields)
+    }
+}
+
 /// The operator's calls.
 pub(crate) struct Operator {
     pub(crate) accounts: Arc<AccountService>,
     pub(crate) hosts: Vec<String>,
     pub(crate) shell: Shell,
     pub(crate) home: HomeHandle,
+    pub(crate) meter: Arc<Meter>,
 }
 
 impl Service for Operator {
@@ -181,7 +226,27 @@ impl Operator {
             fields.insert("sessions".into(), census.attached.into());
             fields.insert("detached".into(), census.detached.into());
         }
+        fields.insert("store".into(), self.store().into());
         fields
+    }
+}
+
+impl Operator {
+    /// What the store was asked since the start, as the provider bills it.
+    fn store(&self) -> Map<String, Value> {
+        let snapshot = self.meter.snapshot();
+        let rows = snapshot.iter().map(|(target, counters)| {
+            let row = json!({
+                "requests": counters.requests,
+                "write_units": counters.write_units,
+                "read_units": counters.read_units,
+            });
+            (
+                format!("{} {}", target.place_name(), target.kind_name()),
+                row,
+            )
+        });
+        rows.collect()
     }
 }
 

@@ -104,6 +104,13 @@ pub enum PipeEvent {
         /// The stanza as received; the home stamps `from`.
         stanza: Box<Stanza>,
     },
+    /// A stanza that is answered at the edge instead of being routed. It counts like any other.
+    Refused {
+        /// Its number.
+        k: u64,
+        /// The error to answer with, addressed to the session; `None` where nothing is answered.
+        reply: Option<Box<Stanza>>,
+    },
     /// The client has handled `h` stanzas since it enabled stream management.
     Ack {
         /// Counter modulo 2^32.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cirrus_jid::Jid;
 use cirrus_router::PipeEvent;
-use cirrus_stanza::{Kind, Refused, Stanza, StreamError, Ty, ns};
+use cirrus_stanza::{Refused, Stanza, StreamError, ns};
 use cirrus_xml::{Checked, check};
 
 use super::{Effect, Phase, Step, Stream};
@@ -46,8 +46,7 @@ impl Stream {
     }
 
     /// A stanza that is answered with an error instead of being routed (RFC 6120 section 8.3.1).
-    /// The answer goes through the home, which alone numbers what a client gets: an error that is
-    /// addressed to the session comes back to it.
+    /// The answer goes through the home, which alone numbers what a client gets.
     fn refused(&mut self, refused: Refused, bytes: &Bytes, checked: &Checked, step: &mut Step<'_>) {
         let Some(jid) = &self.jid else { return };
         if let Some(from) = checked.attr(bytes, "from")
@@ -56,15 +55,11 @@ impl Stream {
             return self.wrong_from(step);
         }
         tracing::debug!(%jid, error = refused.error.condition.as_str(), "stanza refused");
-        let stanza = match refused.reply {
-            Some(reply) => Box::new(reply.to(jid.clone()).from(jid.clone())),
-            // What may not be answered counts all the same: an error to nobody is dropped.
-            None => Box::new(Stanza::new(Kind::Presence, Ty::Error)),
-        };
         let k = self.sm.next();
+        let reply = refused.reply;
         step.out
             .effects
-            .push(Effect::Home(PipeEvent::Stanza { k, stanza }));
+            .push(Effect::Home(PipeEvent::Refused { k, reply }));
     }
 
     /// RFC 6120 section 8.1.2.1: neither this connection's full JID nor its bare one.

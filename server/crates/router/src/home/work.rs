@@ -27,7 +27,7 @@ pub(crate) enum Purpose {
     /// A roster change.
     Roster(Box<Planned>),
     /// A page of messages for offline delivery.
-    Spool,
+    Spool { pass: u64 },
     /// The row with last activity and offline cursor.
     Status,
     /// An account request that a client waits for.

@@ -3,8 +3,9 @@
 use cirrus_jid::Jid;
 use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, StreamError, Ty};
 
-use super::session::{Keep, Session, Unacked};
-use super::{Storage, User, storage};
+use super::User;
+use super::session::{Archived, Keep, Session, Unacked};
+use super::spool::Owed;
 use crate::event::{Login, PipeId, PipeOut, SessionId};
 use crate::home::Cx;
 
@@ -85,13 +86,12 @@ impl User {
         let resumed = PipeOut::Resumed {
             id: session.id.text(),
             jid: session.jid.clone(),
-            k: session.handled(),
+            k: session.resume_from(),
             base: session.sm.as_ref().map_or(0, |sm| sm.base_k),
         };
         cx.pipe(pipe, resumed);
         self.sessions[index].repeat(pipe, cx.out);
-        let id = self.sessions[index].id;
-        self.acknowledged(cx, id);
+        self.acknowledged(cx, index);
     }
 
     pub(super) fn enable_sm(
@@ -126,8 +126,7 @@ impl User {
 
     pub(super) fn client_ack(&mut self, cx: &mut Cx<'_>, index: usize, h: u32) {
         if self.sessions[index].ack(h).is_ok() {
-            let id = self.sessions[index].id;
-            self.acknowledged(cx, id);
+            self.acknowledged(cx, index);
         } else {
             // XEP-0198 section 4: a count above what was sent ends the stream.
             self.end_session(cx, index, Some(StreamError::UndefinedCondition));
@@ -160,16 +159,14 @@ impl User {
             cx.pipe(pipe, PipeOut::Close { error });
         }
         let status = self.leave(cx, &mut session);
-        let unacked = session.take_unacked();
-        self.abandon_pass(cx, session.id);
-        for unacked in unacked {
+        if self.spool.pass.as_ref().is_some_and(|pass| pass.is_for(session.id)) {
+            self.abandon_pass(cx);
+        }
+        for unacked in session.take_unacked() {
             self.rescue(cx, unacked);
         }
-        self.hand_on(session.id);
         self.idle_since = cx.now;
-        if let Some(status) = status {
-            self.record_last_seen(cx, status);
-        }
+        self.record_last_seen(cx, status);
     }
 
     /// A stanza that a session's client never acknowledged goes where RFC 6121 section 8.5
@@ -180,18 +177,20 @@ impl User {
             (Kind::Message, Ty::Chat | Ty::Normal) => {
                 // Another resource that got it too is still there, or rescues it when it ends.
                 let group = unacked.keep.group.as_deref().unwrap_or_default();
-                let shared = group.iter().any(|id| self.session_of(*id).is_some());
-                let others = self.sessions.iter().any(Session::takes_messages);
-                if others && !shared {
-                    self.deliver(cx, stanza, unacked.keep.archived);
-                } else if !others {
-                    match unacked.keep.archived {
-                        Some(archived) => self.respool.push(archived.position),
-                        None if storage(&stanza) == Storage::Archive => {
-                            self.append_spooled(cx, &stanza, None);
-                        }
-                        None => {}
+                if group.iter().any(|id| self.session_of(*id).is_some()) {
+                    return;
+                }
+                match unacked.keep.archived {
+                    // The log has been read up to here: it must say again what waits again.
+                    Some(Archived { position, due }) if self.must_wait(&stanza) => {
+                        let confirm = None;
+                        self.owe(Owed {
+                            position,
+                            due,
+                            confirm,
+                        });
                     }
+                    archived => self.deliver(cx, stanza, archived, None),
                 }
             }
             (Kind::Iq, Ty::Get | Ty::Set) => {

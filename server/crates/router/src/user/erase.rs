@@ -33,7 +33,7 @@ impl User {
         while let Some(index) = self.sessions.len().checked_sub(1) {
             self.end_session(cx, index, Some(StreamError::NotAuthorized));
         }
-        self.respool.clear();
+        self.owed.clear();
         self.leave_contacts(cx);
         let floor = self.log.next().saturating_sub(1);
         let tables = vec![TableId::Rosters, TableId::Archive];

@@ -245,7 +245,7 @@ impl User {
             State::Loading(loading) => loading.cursor,
             _ => 0,
         };
-        self.spool.load(cursor, tail);
+        self.spool.load(cursor, tail, cx.now);
         let limits = LogLimits {
             deadline_ms: cx.home.limits.store_deadline_ms,
             ..LogLimits::default()

@@ -5,6 +5,7 @@ use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, Ty};
 
 use super::session::{Archived, Keep, Session};
 use super::{Inflow, Storage, User, Waiting, storage};
+use super::spool::full;
 use crate::event::{Origin, SessionId};
 use crate::home::Cx;
 use crate::log::{Content, Direction, Flags, Message, Record, Ticket};
@@ -72,73 +73,107 @@ impl User {
         if let Some(origin) = origin
             && !self.origins.fresh(origin, cx.now, &cx.home.limits)
         {
-            let under_way = self
-                .inflow
-                .iter()
-                .any(|inflow| inflow.origin == Some(origin));
-            if !under_way {
+            let mut queued = self.inflow.iter();
+            if !queued.any(|entry| entry.origin == Some(origin)) {
                 cx.confirm(stanza.from.as_ref(), Some(origin));
             }
             return;
         }
-        let kept = storage(&stanza);
         let audience = self.audience(&stanza);
-        match audience {
-            Audience::Refuse => return self.refuse(cx, &stanza, origin, &unavailable()),
-            Audience::Spool | Audience::All
-                if kept == Storage::Archive && self.spool_is_full(cx) =>
-            {
-                let text = "the recipient is offline and has as many messages waiting as allowed";
-                let error = StanzaError::new(Condition::ServiceUnavailable, text);
-                return self.refuse(cx, &stanza, origin, &error);
-            }
-            _ => {}
+        if matches!(audience, Audience::Refuse) {
+            return self.refuse(cx, &stanza, origin, &unavailable());
         }
-        let offline = matches!(audience, Audience::Spool)
-            || (self.spool.is_passing() && !matches!(audience, Audience::Nobody));
-        let ticket = match kept {
-            Storage::Archive if cx.home.archive || offline => {
-                let record = self.record(cx, &stanza, Direction::In, origin, (offline, false));
-                let Some(ticket) = self.append(cx, record) else {
-                    return self.refuse(cx, &stanza, origin, &busy());
-                };
-                self.tickets.insert(ticket, Waiting::In);
-                Some(ticket)
-            }
-            Storage::Deferred if cx.home.archive || offline => {
-                let spool = matches!(audience, Audience::Spool);
-                let record = self.record(cx, &stanza, Direction::In, None, (spool, true));
-                if let Some(ticket) = self.append(cx, record)
-                    && spool
-                {
-                    self.spool.flagged();
-                    self.tickets.insert(ticket, Waiting::Spooled);
-                }
-                None
-            }
-            _ => None,
-        };
-        if offline && ticket.is_some() {
-            self.spool.flagged();
+        let kept = storage(&stanza);
+        if kept == Storage::Deferred && matches!(audience, Audience::Spool) {
+            return self.append_spooled(cx, stanza, origin, true);
         }
-        self.inflow.push_back(Inflow {
-            stanza,
-            origin,
-            ticket,
-            landed: None,
-            offline,
-        });
+        let offline = self.waits(&stanza, &audience, false);
+        let mut entry = Inflow::passing(stanza);
+        (entry.origin, entry.offline) = (origin, offline);
+        if kept == Storage::Archive && self.must_park(offline) {
+            if self.parked >= cx.home.limits.entity_queue {
+                return self.refuse(cx, &entry.stanza, origin, &busy());
+            }
+            self.parked += 1;
+            entry.parked = true;
+        } else {
+            let queued = self.inflow.len();
+            match self.keep(cx, &entry, kept, queued) {
+                Ok(ticket) => entry.ticket = ticket,
+                Err(error) => return self.refuse(cx, &entry.stanza, origin, &error),
+            }
+        }
+        self.inflow.push_back(entry);
         self.advance(cx);
+    }
+
+    /// Gives a message to the log, if the log is to have it.
+    fn keep(
+        &mut self,
+        cx: &mut Cx<'_>,
+        entry: &Inflow,
+        kept: Storage,
+        queued: usize,
+    ) -> Result<Option<Ticket>, StanzaError> {
+        let (stanza, origin, offline) = (&entry.stanza, entry.origin, entry.offline);
+        match kept {
+            Storage::Archive if cx.home.archive || offline => {
+                if offline && self.spool_is_full(cx, queued) {
+                    return Err(full());
+                }
+                let record = self.record(cx, stanza, Direction::In, origin, (offline, false));
+                let ticket = self.append(cx, record).ok_or_else(busy)?;
+                self.tickets.insert(ticket, Waiting::In);
+                Ok(Some(ticket))
+            }
+            Storage::Deferred if cx.home.archive => {
+                let record = self.record(cx, stanza, Direction::In, None, (false, true));
+                // A receipt that finds the log full is not worth an error.
+                let _ = self.append(cx, record);
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether a message must not be appended yet. One that is appended flagged stands in the
+    /// log as an obligation; those before it that are not flagged, because somebody was there
+    /// to take them, may become obligations behind it when nobody is there any more. So it waits
+    /// until they have landed, and order holds.
+    fn must_park(&self, offline: bool) -> bool {
+        let unflagged = |entry: &Inflow| entry.ticket.is_some() && !entry.offline;
+        self.parked > 0 || offline && self.inflow.iter().any(unflagged)
+    }
+
+    /// Everything before them has landed: appends the messages that waited for it.
+    fn unpark(&mut self, cx: &mut Cx<'_>) {
+        self.append_owed(cx);
+        self.parked = 0;
+        let mut inflow = std::mem::take(&mut self.inflow);
+        let queued = inflow.len();
+        for entry in inflow.iter_mut().filter(|entry| entry.parked) {
+            entry.parked = false;
+            let audience = self.audience(&entry.stanza);
+            entry.offline = self.waits(&entry.stanza, &audience, false);
+            match self.keep(cx, entry, Storage::Archive, queued) {
+                Ok(ticket) => entry.ticket = ticket,
+                Err(error) => entry.landed = Some(Err(error)),
+            }
+        }
+        self.inflow = inflow;
     }
 
     /// Delivers what stands at the front of the queue and waits for nothing more. The queue
     /// keeps the order between what is archived first and what is not.
     pub(super) fn advance(&mut self, cx: &mut Cx<'_>) {
-        while self
-            .inflow
-            .front()
-            .is_some_and(|front| front.ticket.is_none())
-        {
+        while let Some(front) = self.inflow.front() {
+            if front.parked {
+                self.unpark(cx);
+                continue;
+            }
+            if front.ticket.is_some() {
+                return;
+            }
             let Some(next) = self.inflow.pop_front() else {
                 return;
             };
@@ -148,13 +183,9 @@ impl User {
                     let position = landed.and_then(Result::ok);
                     let archived = position.map(|position| Archived {
                         position,
-                        spooled: next.offline,
+                        due: next.offline,
                     });
-                    cx.confirm(next.stanza.from.as_ref(), next.origin);
-                    if next.offline && archived.is_some() && !self.spool.is_passing() {
-                        continue; // The next pass reads it, whoever is there by now.
-                    }
-                    self.deliver(cx, next.stanza, archived);
+                    self.deliver(cx, next.stanza, archived, next.origin);
                 }
             }
         }
@@ -178,56 +209,95 @@ impl User {
         self.advance(cx);
     }
 
-    /// Gives a stanza to the sessions it is for.
-    pub(super) fn deliver(&mut self, cx: &mut Cx<'_>, stanza: Stanza, archived: Option<Archived>) {
+    /// Gives a stanza to the sessions it is for, or keeps it until it can be given.
+    pub(super) fn deliver(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stanza: Stanza,
+        archived: Option<Archived>,
+        origin: Option<Origin>,
+    ) {
         match stanza.kind {
             Kind::Presence => return self.deliver_presence(cx, &stanza),
             Kind::Iq => return self.deliver_iq(cx, stanza),
             Kind::Message => {}
         }
-        let rescue = storage(&stanza) == Storage::Archive;
-        let chat = matches!(stanza.ty, Ty::Chat | Ty::Normal);
-        if chat && self.spool.is_passing() {
-            self.spool.set_aside(stanza, archived);
-            return;
+        let audience = self.audience(&stanza);
+        if self.waits(&stanza, &audience, archived.is_some_and(|archived| archived.due)) {
+            return self.hold(cx, stanza, archived, origin);
         }
-        match self.audience(&stanza) {
+        cx.confirm(stanza.from.as_ref(), origin);
+        self.give_to(cx, &audience, stanza, archived);
+    }
+
+    /// Whether a message can't be given to a session now.
+    pub(super) fn must_wait(&self, stanza: &Stanza) -> bool {
+        self.waits(stanza, &self.audience(stanza), false)
+    }
+
+    /// Whether a message can't be given to its audience now: nobody is there, or older ones wait
+    /// in the log. A resource that is addressed and takes no messages for the bare JID gets what
+    /// is sent to it at once (RFC 6121 section 8.5.3.1): what waits in the log waits for a
+    /// resource that does (XEP-0160), perhaps for ever.
+    fn waits(&self, stanza: &Stanza, audience: &Audience, due: bool) -> bool {
+        let chat = matches!(stanza.ty, Ty::Chat | Ty::Normal);
+        match audience {
+            Audience::Spool => true,
+            Audience::All => chat && !self.is_caught_up(),
             Audience::One(index) => {
-                let group = None;
-                let keep = Keep {
-                    archived,
-                    rescue,
-                    group,
-                };
-                self.give(cx, index, stanza, keep);
+                let bare = due || self.sessions[*index].takes_messages();
+                chat && bare && !self.is_caught_up()
             }
+            Audience::Nobody | Audience::Refuse => false,
+        }
+    }
+
+    /// Gives a message to the sessions it is for.
+    pub(super) fn give_out(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stanza: Stanza,
+        archived: Option<Archived>,
+    ) {
+        let audience = self.audience(&stanza);
+        self.give_to(cx, &audience, stanza, archived);
+    }
+
+    fn give_to(
+        &mut self,
+        cx: &mut Cx<'_>,
+        audience: &Audience,
+        stanza: Stanza,
+        archived: Option<Archived>,
+    ) {
+        let rescue = archived.is_some() || storage(&stanza) == Storage::Archive;
+        let mut keep = Keep {
+            archived,
+            rescue,
+            group: None,
+        };
+        match *audience {
+            Audience::One(index) => self.give(cx, index, stanza, keep),
             Audience::All => {
                 let reached = self.sessions.iter().filter(|s| s.takes_messages());
                 let ids: Vec<_> = reached.map(|session| session.id).collect();
-                let group = (ids.len() > 1).then(|| ids.into());
-                let keep = Keep {
-                    archived,
-                    rescue,
-                    group,
-                };
+                keep.group = (ids.len() > 1).then(|| ids.into());
                 for index in (0..self.sessions.len()).rev() {
                     if self.sessions[index].takes_messages() {
                         self.give(cx, index, stanza.clone(), keep.clone());
                     }
                 }
             }
-            Audience::Spool => match archived {
-                Some(archived) if archived.spooled => {}
-                Some(archived) => self.respool.push(archived.position),
-                None if rescue => self.append_spooled(cx, &stanza, None),
-                None => {}
-            },
+            Audience::Spool => return self.hold(cx, stanza, archived, None),
             Audience::Nobody => {}
             Audience::Refuse => {
                 if stanza.may_bounce() {
                     cx.route(stanza.error(&unavailable()), None);
                 }
             }
+        }
+        if let Some(archived) = archived.filter(|archived| archived.due) {
+            self.spool.read = self.spool.read.max(archived.position);
         }
     }
 
@@ -237,20 +307,6 @@ impl User {
         session.send(stanza, keep, cx.out);
         if session.unacked_bytes() > cx.home.limits.unacked_bytes {
             self.overflowing.push(session.id);
-        }
-    }
-
-    /// Keeps a message for a user whom no session can take it for.
-    pub(super) fn append_spooled(
-        &mut self,
-        cx: &mut Cx<'_>,
-        stanza: &Stanza,
-        origin: Option<Origin>,
-    ) {
-        let record = self.record(cx, stanza, Direction::In, origin, (true, false));
-        if let Some(ticket) = self.append(cx, record) {
-            self.spool.flagged();
-            self.tickets.insert(ticket, Waiting::Spooled);
         }
     }
 
@@ -284,7 +340,8 @@ impl User {
         }
     }
 
-    fn refuse(
+    /// Answers a message with an error, which handles it.
+    pub(super) fn refuse(
         &mut self,
         cx: &mut Cx<'_>,
         stanza: &Stanza,
@@ -329,7 +386,7 @@ pub(super) fn unknown() -> StanzaError {
     StanzaError::new(Condition::InternalServerError, text).with_type(cirrus_stanza::ErrorType::Wait)
 }
 
-fn busy() -> StanzaError {
+pub(super) fn busy() -> StanzaError {
     let text = "too many messages wait for the store; try again later";
     StanzaError::new(Condition::ResourceConstraint, text)
 }

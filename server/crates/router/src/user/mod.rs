@@ -6,6 +6,7 @@ mod iq;
 mod load;
 mod message;
 mod origins;
+mod pass;
 mod presence;
 mod session;
 mod spool;
@@ -28,8 +29,8 @@ use crate::roster::Roster;
 
 use load::{Input, State};
 use origins::Origins;
-use session::Session;
-use spool::Spool;
+use session::{Archived, Session};
+use spool::{Owed, Spool};
 use status::Status;
 use storage::{Storage, storage};
 
@@ -41,8 +42,24 @@ struct Inflow {
     ticket: Option<Ticket>,
     /// What the log answered.
     landed: Option<Result<u64, StanzaError>>,
-    /// The record is flagged for offline delivery.
+    /// It can't be given to a session: its record is flagged for offline delivery.
     offline: bool,
+    /// It is appended when everything before it has landed.
+    parked: bool,
+}
+
+impl Inflow {
+    /// A stanza that waits for nothing but those before it.
+    fn passing(stanza: Stanza) -> Self {
+        Self {
+            stanza,
+            origin: None,
+            ticket: None,
+            landed: None,
+            offline: false,
+            parked: false,
+        }
+    }
 }
 
 /// What waits for a record to be durable.
@@ -56,9 +73,13 @@ enum Waiting {
     /// A queued delivery.
     In,
     /// A message that no session could take.
-    Spooled,
-    /// References to what an ended session left.
-    Respool { positions: Vec<u64> },
+    Spooled {
+        stanza: Box<Stanza>,
+        origin: Option<Origin>,
+        marker: bool,
+    },
+    /// A record that refers to what an ended session left.
+    Owed(Vec<Owed>),
 }
 
 /// One account's entity.
@@ -73,9 +94,11 @@ pub(crate) struct User {
     inflow: VecDeque<Inflow>,
     tickets: HashMap<Ticket, Waiting>,
     origins: Origins,
+    /// Entries of `inflow` that are parked.
+    parked: usize,
     spool: Spool,
-    /// Positions of messages that must be delivered again.
-    respool: Vec<u64>,
+    /// Messages that must be delivered again and that the log must be told of.
+    owed: Vec<Owed>,
     /// Sessions whose unacknowledged log is over its bound.
     overflowing: Vec<SessionId>,
     /// The log is of no more use until it is loaded again.
@@ -98,8 +121,9 @@ impl User {
             inflow: VecDeque::new(),
             tickets: HashMap::new(),
             origins: Origins::default(),
+            parked: 0,
             spool: Spool::default(),
-            respool: Vec::new(),
+            owed: Vec::new(),
             overflowing: Vec::new(),
             broken: false,
             roster_waits: subscription::Waits::default(),
@@ -151,12 +175,19 @@ impl User {
         };
         match event {
             PipeEvent::Stanza { k, stanza } => self.from_session(cx, index, k, *stanza),
+            PipeEvent::Refused { k, reply } => {
+                if self.sessions[index].take(k)
+                    && let Some(mut reply) = reply
+                {
+                    reply.to = Some(self.sessions[index].jid.clone());
+                    self.give(cx, index, *reply, session::Keep::default());
+                }
+            }
             PipeEvent::Ack { h } => self.client_ack(cx, index, h),
             PipeEvent::Written { n } => {
-                let id = self.sessions[index].id;
                 if self.sessions[index].sm.is_none() {
                     self.sessions[index].written(n);
-                    self.acknowledged(cx, id);
+                    self.acknowledged(cx, index);
                 }
             }
             PipeEvent::EnableSm { resume, max } => self.enable_sm(cx, index, resume, max),
@@ -210,14 +241,7 @@ impl User {
 
     /// Delivers a stanza that is not archived, behind those that wait for the archive.
     fn queue(&mut self, cx: &mut Cx<'_>, stanza: Stanza) {
-        let inflow = Inflow {
-            stanza,
-            origin: None,
-            ticket: None,
-            landed: None,
-            offline: false,
-        };
-        self.inflow.push_back(inflow);
+        self.inflow.push_back(Inflow::passing(stanza));
         self.advance(cx);
     }
 
@@ -240,7 +264,7 @@ impl User {
                 self.log_effects(cx, effects);
             }
             Purpose::Roster(planned) => self.on_roster_written(cx, *planned, result),
-            Purpose::Spool => self.on_spool_page(cx, result),
+            Purpose::Spool { pass } => self.on_spool_page(cx, pass, result),
             Purpose::Status => self.on_status_written(cx, result),
             Purpose::Erase => self.on_erased(cx, result),
             Purpose::Cleanup | Purpose::Account { .. } => {}
@@ -305,24 +329,13 @@ impl User {
                 }
                 self.out_landed(session, k);
             }
-            Some(Waiting::In) => {
-                let offline = self
-                    .inflow
-                    .iter()
-                    .any(|i| i.ticket == Some(ticket) && i.offline);
-                if offline {
-                    self.spool.flagged_landed();
-                }
-                self.landed(cx, ticket, outcome);
-            }
-            Some(Waiting::Respool { positions }) => {
-                self.spool.flagged_landed();
-                self.respool_landed(cx, ticket, outcome.is_ok());
-                if outcome.is_err() {
-                    self.respool.extend(positions);
-                }
-            }
-            Some(Waiting::Spooled) => self.spool.flagged_landed(),
+            Some(Waiting::In) => self.landed(cx, ticket, outcome),
+            Some(Waiting::Owed(owed)) => self.owed_landed(cx, owed, outcome.is_ok()),
+            Some(Waiting::Spooled {
+                stanza,
+                origin,
+                marker,
+            }) => self.spooled_landed(cx, *stanza, origin, marker, outcome),
             None => {}
         }
     }
@@ -330,8 +343,7 @@ impl User {
     /// The log has a record that another writer, or an attempt given up, put there.
     fn learned(&mut self, cx: &mut Cx<'_>, position: u64, record: &Record) {
         let Content::Message(message) = &record.content else {
-            self.spool.flagged();
-            return self.spool.flagged_landed();
+            return self.owed_learned();
         };
         if message.direction == Direction::Out {
             return;
@@ -339,19 +351,9 @@ impl User {
         if let Some(origin) = message.origin {
             self.origins.seed(origin, cx.now);
         }
-        if message.flags.spool {
-            self.spool.flagged();
-            self.spool.flagged_landed();
-            if !self.spool.is_passing() {
-                return;
-            }
-        }
         if let Some(stanza) = Stanza::from_stored(&message.stanza) {
-            let archived = session::Archived {
-                position,
-                spooled: message.flags.spool,
-            };
-            self.deliver(cx, stanza, Some(archived));
+            let due = message.flags.spool;
+            self.deliver(cx, stanza, Some(Archived { position, due }), None);
         }
     }
 
@@ -378,9 +380,9 @@ impl User {
         if self.broken {
             self.start_over(cx);
         }
-        self.append_respool(cx);
-        self.finish_pass(cx);
-        self.start_pass(cx);
+        self.append_owed(cx);
+        self.drive_pass(cx);
+        self.write_status(cx);
         for session in &mut self.sessions {
             session.tell_handled(cx.out);
         }
@@ -393,11 +395,15 @@ impl User {
         for ticket in waiting {
             self.ticket_done(cx, ticket, Err(message::unknown()));
         }
-        self.respool.clear();
         while let Some(index) = self.sessions.len().checked_sub(1) {
             self.end_session(cx, index, Some(StreamError::InternalServerError));
         }
-        self.respool.clear();
+        // What waits again is in the archive, but nothing refers to it.
+        for owed in std::mem::take(&mut self.owed) {
+            if let Some((sender, origin)) = owed.confirm {
+                cx.confirm(Some(&sender), Some(origin));
+            }
+        }
         self.state = State::New;
     }
 
@@ -409,7 +415,8 @@ impl User {
             .filter_map(|session| session.deadline)
             .min();
         let idle = self.is_idle().then(|| self.idle_since + self.idle_ms());
-        [sessions, self.log.wake_at(), self.spool.retry_at(), idle]
+        let (pass, status) = (self.pass_retry_at(), self.status_due());
+        [sessions, self.log.wake_at(), pass, status, idle]
             .into_iter()
             .flatten()
             .min()
@@ -428,7 +435,8 @@ impl User {
             && self.operations == 0
             && self.inflow.is_empty()
             && self.tickets.is_empty()
-            && self.respool.is_empty()
+            && self.owed.is_empty()
+            && !self.status_is_owed()
             && self.log.is_idle()
             && self.roster_waits.is_idle()
             && !self.state.is_waiting()

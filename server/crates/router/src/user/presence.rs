@@ -105,7 +105,7 @@ impl User {
 
     /// A session that is already taken out ends: its contacts see it leave. Returns the status
     /// text for last activity.
-    pub(super) fn leave(&mut self, cx: &mut Cx<'_>, session: &mut Session) -> Option<String> {
+    pub(super) fn leave(&mut self, cx: &mut Cx<'_>, session: &mut Session) -> String {
         let gone = Stanza::new(Kind::Presence, Ty::Unavailable).from(session.jid.clone());
         let presence = session.presence.take();
         let was = presence.is_some();
@@ -125,10 +125,8 @@ impl User {
         let text = presence
             .as_ref()
             .and_then(|stanza| stanza.child("status", ns::CLIENT));
-        Some(
-            text.map(|status| status.text().into_owned())
-                .unwrap_or_default(),
-        )
+        text.map(|status| status.text().into_owned())
+            .unwrap_or_default()
     }
 
     /// To everybody who is subscribed.

@@ -23,8 +23,8 @@ pub(super) struct Unacked {
 pub(super) struct Archived {
     /// Position in the log.
     pub position: u64,
-    /// The record is flagged for offline delivery, so the cursor decides about it.
-    pub spooled: bool,
+    /// The log obliges to deliver it, so the offline cursor waits for the acknowledgement.
+    pub due: bool,
 }
 
 /// What is known of a stanza that a client must acknowledge.
@@ -79,6 +79,10 @@ pub(super) struct Session {
     n: u64,
     unacked: VecDeque<Unacked>,
     unacked_bytes: usize,
+    /// Number and log position of what the offline cursor waits for.
+    dues: VecDeque<(u64, u64)>,
+    /// Some of it was acknowledged.
+    ended: bool,
 }
 
 /// A resumption's acknowledgement that can't be true.
@@ -103,6 +107,8 @@ impl Session {
             n: 0,
             unacked: VecDeque::new(),
             unacked_bytes: 0,
+            dues: VecDeque::new(),
+            ended: false,
         }
     }
 
@@ -115,6 +121,13 @@ impl Session {
         self.presence.is_some() && self.priority >= 0
     }
 
+    /// Takes messages and has a connection: what waited may be read for it.
+    pub fn reads_messages(&self) -> bool {
+        self.pipe.is_some() && self.takes_messages()
+    }
+
+    /// Starts counting. What was sent before and is not known to be written stays until the
+    /// client's first count, which proves it received.
     pub fn enable_sm(&mut self, resume: bool, max: u32) {
         self.sm = Some(Sm {
             resume,
@@ -123,23 +136,25 @@ impl Session {
             base_n: self.n,
         });
         self.told = self.k;
-        self.unacked.clear();
-        self.unacked_bytes = 0;
     }
 
     pub fn resumable(&self) -> bool {
         self.sm.as_ref().is_some_and(|sm| sm.resume)
     }
 
-    /// The number of the last stanza sent.
-    pub fn sent(&self) -> u64 {
-        self.n
+    /// The number of the last stanza that the client acknowledged.
+    fn acked(&self) -> u64 {
+        self.unacked.front().map_or(self.n, |first| first.n - 1)
     }
 
-    /// The number of the last stanza that the client acknowledged or, without stream management,
-    /// that the pipe has written; stanzas that need neither count as soon as they are sent.
-    pub fn acked(&self) -> u64 {
-        self.unacked.front().map_or(self.n, |first| first.n - 1)
+    /// The lowest position in the log that the offline cursor waits for.
+    pub fn first_due(&self) -> Option<u64> {
+        self.dues.iter().map(|(_, position)| *position).min()
+    }
+
+    /// Whether something that the cursor waited for was acknowledged since this was asked.
+    pub fn take_ended(&mut self) -> bool {
+        std::mem::take(&mut self.ended)
     }
 
     pub fn unacked_bytes(&self) -> usize {
@@ -154,6 +169,11 @@ impl Session {
         let n = self.n;
         if self.sm.is_some() || keep.rescue {
             self.unacked_bytes += stanza.size();
+            if let Some(archived) = keep.archived.filter(|archived| archived.due)
+                && !crate::planted::cursor_before_ack()
+            {
+                self.dues.push_back((n, archived.position));
+            }
             let stanza = Box::new(stanza.clone());
             self.unacked.push_back(Unacked { n, keep, stanza });
         }
@@ -169,14 +189,14 @@ impl Session {
         }
     }
 
-    /// Forgets everything up to the client's counter `h` and returns the last number that it
-    /// acknowledges.
-    pub fn ack(&mut self, h: u32) -> Result<u64, Overacked> {
-        let Some(sm) = &self.sm else {
+    /// Forgets everything up to the client's counter `h`.
+    pub fn ack(&mut self, h: u32) -> Result<(), Overacked> {
+        let Some(base) = self.sm.as_ref().map(|sm| sm.base_n) else {
             return Err(Overacked);
         };
+        self.written(base);
         let acked = self.acked();
-        let counted = acked - sm.base_n;
+        let counted = acked - base;
         #[expect(
             clippy::cast_possible_truncation,
             reason = "XEP-0198 counts modulo 2^32"
@@ -187,7 +207,7 @@ impl Session {
             return Err(Overacked);
         }
         self.written(last);
-        Ok(last)
+        Ok(())
     }
 
     /// Forgets everything up to `n`.
@@ -196,6 +216,10 @@ impl Session {
             if let Some(gone) = self.unacked.pop_front() {
                 self.unacked_bytes = self.unacked_bytes.saturating_sub(gone.stanza.size());
             }
+        }
+        while self.dues.front().is_some_and(|(number, _)| *number <= n) {
+            self.dues.pop_front();
+            self.ended = true;
         }
     }
 
@@ -273,11 +297,18 @@ impl Session {
         }
     }
 
+    /// What a resumed stream counts on from: the handled prefix. What came before stream
+    /// management is not counted, so the client does not repeat it, handled or not.
+    pub fn resume_from(&self) -> u64 {
+        let base = self.sm.as_ref().map_or(0, |sm| sm.base_k);
+        self.handled().max(base)
+    }
+
     /// Goes on at another pipe.
     pub fn attach(&mut self, pipe: PipeId) {
         self.pipe = Some(pipe);
         self.deadline = None;
-        self.told = self.handled();
+        self.told = self.resume_from();
     }
 
     /// Remembers, or forgets, an address that directed presence went to.

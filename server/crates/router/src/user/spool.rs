@@ -1,386 +1,339 @@
 //! Offline delivery (XEP-0160) as a cursor into the archive log.
 //!
-//! A record that found nobody at home is flagged. When a resource becomes available, a pass
-//! reads the flagged records behind the cursor and sends them in order; what arrives meanwhile
-//! waits behind them. The cursor moves when the client has acknowledged the last of them, so a
-//! crash repeats a message rather than losing it.
+//! The log *obliges* to deliver a message when its record is flagged, because nobody could take
+//! it when it was appended, or when a later record refers to it, because the session that had it
+//! ended without having acknowledged it. While an obligation waits in the log, whatever arrives
+//! for the same sessions becomes one too, so nothing overtakes it; a [pass](super::pass) works
+//! them off in the order of the log.
+//!
+//! An obligation ends when the client of every session that got the message has acknowledged it.
+//! The durable cursor stays below the first one that has not ended, so a crash repeats a message
+//! rather than losing it. It is written when the last one has ended, and when a session ends.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 
-use cirrus_jid::BareJid;
-use cirrus_stanza::{Stanza, delay};
-use cirrus_store::{Outcome, StoreError};
+use cirrus_jid::Jid;
+use cirrus_stanza::{Condition, Stanza, StanzaError};
 
-use super::session::{Archived, Keep, Session};
-use super::{User, Waiting};
-use crate::event::SessionId;
-use crate::home::{Cx, Purpose};
-use crate::log::{Content, Record, SpoolReader, Spooled, Step, Tail, Ticket};
+use super::message::busy;
+use super::pass::Pass;
+use super::session::{Archived, Session};
+use super::{Storage, User, Waiting, storage};
+use crate::event::Origin;
+use crate::home::Cx;
+use crate::log::{Content, Direction, MAX_RESPOOL, Record, Tail};
 
-/// How long a pass that the store refused rests, milliseconds.
-const RETRY_MS: u64 = 5_000;
+/// How long a record that was given up, or one that a former life of this node wrote, may still
+/// turn up in the log, milliseconds: no put is tried longer.
+const STRAY_MS: u64 = 60_000;
 
 /// Where a user's offline delivery stands.
 #[derive(Default)]
 pub(super) struct Spool {
-    /// Everything flagged up to this position has been acknowledged.
+    /// No obligation up to this position is open.
     cursor: u64,
-    /// Everything flagged up to this position has been sent or handed on.
-    read: u64,
-    /// Flagged records may stand behind `read`.
-    dirty: bool,
-    /// Flagged records behind `read`, as far as this node has seen them.
-    count: usize,
-    /// Flagged records that the log has not confirmed yet.
-    in_flight: usize,
-    pass: Option<Pass>,
-    awaiting: VecDeque<Awaiting>,
-    /// The store refused a page: when to ask again, Unix milliseconds.
-    retry_at: Option<u64>,
+    /// Every obligation up to this position was given to a session.
+    pub read: u64,
+    /// Obligations stand in the log behind `read`.
+    pub behind: bool,
+    /// Messages that wait behind `read`, as far as this node has seen them.
+    pub count: usize,
+    /// Records under way into the log that will oblige and may not be overtaken.
+    appending: usize,
+    pub pass: Option<Pass>,
+    pub passes: u64,
+    /// Messages that passes gave and nobody gave back, while a pass might meet them again.
+    pub given: BTreeSet<u64>,
+    /// Until when a second reference to a message may turn up, Unix milliseconds.
+    strays_until: u64,
 }
 
-/// A pass over the flagged records for one session.
-struct Pass {
-    session: SessionId,
-    reader: SpoolReader,
-    /// The last position that the reader covers.
-    last: u64,
-    reading: bool,
-    aside: VecDeque<(Stanza, Option<Archived>)>,
-}
-
-/// A stretch of records that was sent and is not acknowledged.
-struct Awaiting {
-    who: Who,
-    target: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Who {
-    /// The session must acknowledge its stanza of that number.
-    Session(SessionId, u64),
-    /// The session ended; what it left is about to be appended again.
-    Nobody,
-    /// The log must have the record that refers to what the session left.
-    Log(Ticket),
-    Done,
+/// A message that no session has any more and that must be delivered again.
+pub(super) struct Owed {
+    /// Where it stands in the log.
+    pub position: u64,
+    /// The log obliges already, by a record that was read.
+    pub due: bool,
+    /// The sender that waits until the message is safe.
+    pub confirm: Option<(Jid, Origin)>,
 }
 
 impl Spool {
     /// At activation: the durable cursor, and what the log's tail shows behind it.
-    pub fn load(&mut self, cursor: u64, tail: &Tail) {
-        self.cursor = cursor;
-        self.read = cursor;
-        let behind = tail
-            .records
-            .iter()
-            .filter(|(position, _)| *position > cursor);
-        let waiting = behind.filter(|(_, record)| match &record.content {
-            Content::Message(message) => message.flags.spool,
-            Content::Respool(_) => true,
-        });
-        self.count = waiting.count();
+    pub fn load(&mut self, cursor: u64, tail: &Tail, now: u64) {
+        *self = Self {
+            cursor,
+            read: cursor,
+            strays_until: now.saturating_add(STRAY_MS),
+            ..Self::default()
+        };
+        let records = tail.records.iter();
+        for (_, record) in records.filter(|(position, _)| *position > cursor) {
+            self.count += match &record.content {
+                Content::Message(message) => usize::from(message.flags.spool),
+                Content::Respool(positions) => positions.len(),
+            };
+        }
         let first = tail
             .records
             .first()
             .map_or(tail.next, |(position, _)| *position);
-        self.dirty = self.count > 0 || first > cursor + 1;
+        self.behind = self.count > 0 || first > cursor + 1;
     }
 
-    pub fn is_passing(&self) -> bool {
-        self.pass.is_some()
+    /// Another node's cursor, which may be ahead.
+    pub fn take_cursor(&mut self, cursor: u64) {
+        self.cursor = self.cursor.max(cursor);
     }
 
-    /// A flagged record was given to the log.
-    pub fn flagged(&mut self) {
-        self.dirty = true;
-        self.count += 1;
-        self.in_flight += 1;
+    /// Nothing waits in the log or is on its way there: messages may be given to sessions.
+    pub fn is_caught_up(&self) -> bool {
+        !self.behind && self.pass.is_none() && self.appending == 0
     }
 
-    /// The log has, or will never have, a flagged record.
-    pub fn flagged_landed(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-    }
-
-    /// A message that arrives during a pass waits behind it.
-    pub fn set_aside(&mut self, stanza: Stanza, archived: Option<Archived>) {
-        if let Some(pass) = &mut self.pass {
-            pass.aside.push_back((stanza, archived));
+    /// An obligation landed that no pass can have met: it waits for the next one, or, with its
+    /// stanza at hand, for the end of the one under way.
+    fn obliged(&mut self, stanza: Option<(Stanza, Archived)>) {
+        match &mut self.pass {
+            Some(pass) => pass.keep(stanza),
+            None => self.behind = true,
         }
     }
 
-    /// When a pass that the store refused is due again.
-    pub fn retry_at(&self) -> Option<u64> {
-        self.retry_at
-    }
-
-    /// Where the next activation has to read from.
-    pub fn cursor(&self) -> u64 {
-        self.cursor
-    }
-
-    /// Nothing flagged is left behind the cursor, so it may move to the log's head.
-    fn is_clean(&self) -> bool {
-        !self.dirty && self.pass.is_none() && self.awaiting.is_empty() && self.in_flight == 0
-    }
-
-    fn advance(&mut self) -> bool {
-        let before = self.cursor;
-        while self
-            .awaiting
-            .front()
-            .is_some_and(|first| first.who == Who::Done)
-        {
-            if let Some(first) = self.awaiting.pop_front() {
-                self.cursor = self.cursor.max(first.target);
-            }
-        }
-        self.cursor > before
+    /// Second references to a message may turn up: what is given must be remembered.
+    pub fn may_repeat(&self, now: u64) -> bool {
+        now < self.strays_until
     }
 }
 
 impl User {
-    pub(super) fn spool_is_full(&self, cx: &Cx<'_>) -> bool {
-        self.spool.count >= cx.home.limits.offline_messages
+    /// Nothing older waits: messages may be given to sessions.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.spool.is_caught_up() && self.owed.is_empty()
     }
 
-    /// Starts a pass when something may wait and somebody is there to get it.
-    pub(super) fn start_pass(&mut self, cx: &mut Cx<'_>) {
-        if !self.spool.dirty || self.spool.pass.is_some() {
-            return;
-        }
-        let Some(index) = self.sessions.iter().position(Session::takes_messages) else {
-            return;
-        };
-        let session = self.sessions[index].id;
-        let end = self.log.next();
-        let reader = SpoolReader::new(&self.jid, self.spool.read, end);
-        let reader = reader.with_page_items(cx.home.limits.spool_page);
-        let (last, aside) = (end.saturating_sub(1), VecDeque::new());
-        self.spool.pass = Some(Pass {
-            session,
-            reader,
-            last,
-            reading: true,
-            aside,
-        });
-        self.step_pass(cx);
+    /// Whether as many messages wait as allowed, with those that are queued for the log.
+    pub(super) fn spool_is_full(&self, cx: &Cx<'_>, queued: usize) -> bool {
+        self.spool.count + queued >= cx.home.limits.offline_messages
     }
 
-    /// Asks the store again for a page that it refused, if that is due.
-    pub(super) fn retry_pass(&mut self, cx: &mut Cx<'_>) {
-        if self.spool.retry_at.take_if(|at| *at <= cx.now).is_some() {
-            self.step_pass(cx);
-        }
-    }
-
-    /// Sends what the reader has until it needs the store.
-    fn step_pass(&mut self, cx: &mut Cx<'_>) {
-        while let Some(pass) = &mut self.spool.pass {
-            let session = pass.session;
-            match pass.reader.step() {
-                Step::Ask(op) => return self.begin(cx, Purpose::Spool, op),
-                Step::Batch(batch) => {
-                    let Some(index) = self.session_of(session) else {
-                        return;
-                    };
-                    for spooled in batch {
-                        self.send_spooled(cx, index, spooled);
-                    }
-                }
-                Step::Done => {
-                    pass.reading = false;
-                    self.spool.read = self.spool.read.max(pass.last);
-                    return self.finish_pass(cx);
-                }
+    /// Keeps a message that can't be given to a session now. Its sender is told that it is
+    /// handled when a kill can no longer lose it.
+    pub(super) fn hold(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stanza: Stanza,
+        archived: Option<Archived>,
+        origin: Option<Origin>,
+    ) {
+        match archived {
+            Some(archived) if archived.due => {
+                cx.confirm(stanza.from.as_ref(), origin);
+                self.spool.count += 1;
+                self.spool.obliged(Some((stanza, archived)));
             }
-        }
-    }
-
-    /// A page of the log arrived.
-    pub(super) fn on_spool_page(&mut self, cx: &mut Cx<'_>, result: Result<Outcome, StoreError>) {
-        let Some(pass) = &mut self.spool.pass else {
-            return;
-        };
-        let read = match result {
-            Ok(Outcome::Page { items, next }) => pass.reader.on_page(&items, next).is_ok(),
-            _ => false,
-        };
-        if read {
-            self.step_pass(cx);
-        } else {
-            // The pass holds its place, so that nothing overtakes what it has not read.
-            self.spool.retry_at = Some(cx.now + RETRY_MS);
-        }
-    }
-
-    fn send_spooled(&mut self, cx: &mut Cx<'_>, index: usize, spooled: Spooled) {
-        let position = spooled.position;
-        self.spool.count = self.spool.count.saturating_sub(1);
-        self.spool.read = self.spool.read.max(position);
-        if let Some(stanza) = revive(&spooled, &self.jid) {
-            let archived = Some(Archived {
+            Some(Archived { position, .. }) => self.owe(Owed {
                 position,
-                spooled: true,
-            });
-            let keep = Keep {
-                archived,
-                rescue: true,
-                group: None,
+                due: false,
+                confirm: stanza.from.zip(origin),
+            }),
+            None if storage(&stanza) == Storage::Archive => {
+                self.append_spooled(cx, stanza, origin, false);
+            }
+            None => {
+                cx.confirm(stanza.from.as_ref(), origin);
+                self.hold_passing(cx, stanza);
+            }
+        }
+    }
+
+    /// A chat state or a receipt, which are not worth a wait: its place is behind a pass.
+    pub(super) fn hold_passing(&mut self, cx: &mut Cx<'_>, stanza: Stanza) {
+        let left = match &mut self.spool.pass {
+            Some(pass) => pass.keep_passing(stanza),
+            None => Some(stanza),
+        };
+        let Some(stanza) = left else { return };
+        if self.sessions.iter().any(Session::takes_messages) {
+            self.give_out(cx, stanza, None);
+        } else if storage(&stanza) == Storage::Deferred {
+            self.append_spooled(cx, stanza, None, false);
+        }
+    }
+
+    /// A message is in no session's hands any more.
+    pub(super) fn owe(&mut self, owed: Owed) {
+        self.spool.given.remove(&owed.position);
+        self.spool.count += 1;
+        self.owed.push(owed);
+    }
+
+    /// Appends records that refer to the messages which must be delivered again.
+    pub(super) fn append_owed(&mut self, cx: &mut Cx<'_>) {
+        while !self.owed.is_empty() && self.state.is_active() {
+            let rest = self.owed.split_off(self.owed.len().min(MAX_RESPOOL));
+            let owed = std::mem::replace(&mut self.owed, rest);
+            let positions = owed.iter().map(|owed| owed.position).collect();
+            let Some(ticket) = self.append(cx, Record::respool(cx.now, positions)) else {
+                // The log is full; this is tried again after the next event.
+                self.owed.splice(0..0, owed);
+                return;
             };
-            self.give(cx, index, stanza, keep);
+            self.spool.appending += 1;
+            self.tickets.insert(ticket, Waiting::Owed(owed));
         }
     }
 
-    /// Ends the pass once the log owes no flagged record: then the rest is live again.
-    pub(super) fn finish_pass(&mut self, cx: &mut Cx<'_>) {
-        let Some(pass) = &self.spool.pass else { return };
-        if pass.reading || self.spool.in_flight > 0 {
-            return;
-        }
-        let session = pass.session;
-        let index = self.session_of(session);
-        let Some(index) = index.filter(|index| self.sessions[*index].takes_messages()) else {
-            return self.abandon_pass(cx, session);
-        };
-        let Some(pass) = self.spool.pass.take() else {
-            return;
-        };
-        self.spool.dirty = false;
-        for (stanza, archived) in pass.aside {
-            if let Some(archived) = archived.filter(|archived| archived.spooled) {
-                self.spool.read = self.spool.read.max(archived.position);
-                self.spool.count = self.spool.count.saturating_sub(1);
+    /// The log has, or does not have, a record that refers to messages.
+    pub(super) fn owed_landed(&mut self, cx: &mut Cx<'_>, owed: Vec<Owed>, landed: bool) {
+        self.spool.appending = self.spool.appending.saturating_sub(1);
+        if landed {
+            for owed in owed {
+                if let Some((sender, origin)) = owed.confirm {
+                    cx.confirm(Some(&sender), Some(origin));
+                }
             }
-            self.deliver(cx, stanza, archived);
-        }
-        let n = self.sessions[index].sent();
-        let who = if crate::planted::cursor_before_ack() {
-            Who::Done
+            self.spool.obliged(None);
         } else {
-            Who::Session(pass.session, n)
-        };
-        self.spool.awaiting.push_back(Awaiting {
-            who,
-            target: self.spool.read,
-        });
-        self.acknowledged(cx, pass.session);
-    }
-
-    /// The pass's session is gone: flagged records are read again for the next one, the others
-    /// go on now.
-    pub(super) fn abandon_pass(&mut self, cx: &mut Cx<'_>, session: SessionId) {
-        let Some(pass) = self.spool.pass.take_if(|pass| pass.session == session) else {
-            return;
-        };
-        self.spool.dirty = true;
-        self.spool.retry_at = None;
-        for (stanza, archived) in pass.aside {
-            if !archived.is_some_and(|archived| archived.spooled) {
-                self.deliver(cx, stanza, archived);
-            }
-        }
-        // What this pass had sent waits for whoever takes over the session's leftovers.
-        let target = self.spool.read;
-        let n = self
-            .session_of(session)
-            .map_or(u64::MAX, |index| self.sessions[index].sent());
-        self.spool.awaiting.push_back(Awaiting {
-            who: Who::Session(session, n),
-            target,
-        });
-    }
-
-    /// A session has ended and its leftovers were delivered to others or noted for the log.
-    pub(super) fn hand_on(&mut self, ended: SessionId) {
-        let heir = self
-            .sessions
-            .iter()
-            .find(|s| s.takes_messages())
-            .map(|s| (s.id, s.sent()));
-        for entry in &mut self.spool.awaiting {
-            if matches!(entry.who, Who::Session(id, _) if id == ended) {
-                entry.who = match heir {
-                    Some((id, n)) => Who::Session(id, n),
-                    None if self.respool.is_empty() => Who::Done,
-                    None => Who::Nobody,
-                };
-            }
+            // It may yet land, so that the log refers twice to the same messages.
+            self.spool.strays_until = cx.now.saturating_add(STRAY_MS);
+            self.owed.splice(0..0, owed);
         }
     }
 
-    /// Appends a record that refers to messages which must be delivered again.
-    pub(super) fn append_respool(&mut self, cx: &mut Cx<'_>) {
-        if self.respool.is_empty() {
-            return;
+    /// Another writer's record refers to messages.
+    pub(super) fn owed_learned(&mut self) {
+        self.spool.obliged(None);
+    }
+
+    /// Appends a message for a user whom no session can take it for. `first`: the archive does
+    /// not have it yet.
+    pub(super) fn append_spooled(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stanza: Stanza,
+        origin: Option<Origin>,
+        first: bool,
+    ) {
+        let marker = storage(&stanza) == Storage::Deferred;
+        let mut record = self.record(cx, &stanza, Direction::In, None, (true, marker));
+        if let Content::Message(message) = &mut record.content {
+            message.flags.archive &= first;
         }
-        let positions = std::mem::take(&mut self.respool);
-        let mut sorted = positions.clone();
-        sorted.sort_unstable();
-        sorted.dedup();
-        sorted.truncate(crate::log::MAX_RESPOOL);
-        let record = Record {
-            t: cx.now,
-            content: Content::Respool(sorted.into()),
-        };
         let Some(ticket) = self.append(cx, record) else {
-            self.respool = positions;
-            return;
+            return self.not_spooled(cx, &stanza, origin, marker, &busy());
         };
-        self.spool.flagged();
-        self.tickets.insert(ticket, Waiting::Respool { positions });
-        for entry in &mut self.spool.awaiting {
-            if entry.who == Who::Nobody {
-                entry.who = Who::Log(ticket);
-            }
+        if marker {
+            // Its sender does not wait for it, and nothing else does.
+            cx.confirm(stanza.from.as_ref(), origin);
+        } else {
+            self.spool.appending += 1;
         }
-    }
-
-    pub(super) fn respool_landed(&mut self, cx: &mut Cx<'_>, ticket: Ticket, landed: bool) {
-        for entry in &mut self.spool.awaiting {
-            if entry.who == Who::Log(ticket) {
-                entry.who = if landed { Who::Done } else { Who::Nobody };
-            }
-        }
-        if self.spool.advance() {
-            self.record_status(cx);
-        }
-    }
-
-    /// A session's client has acknowledged more: the cursor may move.
-    pub(super) fn acknowledged(&mut self, cx: &mut Cx<'_>, id: SessionId) {
-        if self.spool.awaiting.is_empty() {
-            return;
-        }
-        let Some(index) = self.session_of(id) else {
-            return;
+        let stanza = Box::new(stanza);
+        let origin = origin.filter(|_| !marker);
+        let waiting = Waiting::Spooled {
+            stanza,
+            origin,
+            marker,
         };
-        let acked = self.sessions[index].acked();
-        for entry in &mut self.spool.awaiting {
-            if matches!(entry.who, Who::Session(session, n) if session == id && n <= acked) {
-                entry.who = Who::Done;
-            }
+        self.tickets.insert(ticket, waiting);
+    }
+
+    /// The log has, or does not have, a message that no session could take.
+    pub(super) fn spooled_landed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stanza: Stanza,
+        origin: Option<Origin>,
+        marker: bool,
+        outcome: Result<u64, StanzaError>,
+    ) {
+        if !marker {
+            self.spool.appending = self.spool.appending.saturating_sub(1);
         }
-        if self.spool.advance() {
-            self.record_status(cx);
+        match outcome {
+            Ok(position) => {
+                let due = true;
+                self.deliver(cx, stanza, Some(Archived { position, due }), origin);
+            }
+            Err(error) => self.not_spooled(cx, &stanza, origin, marker, &error),
         }
     }
 
-    /// The cursor to write when a session ends: the log's head when nothing waits.
+    fn not_spooled(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stanza: &Stanza,
+        origin: Option<Origin>,
+        marker: bool,
+        error: &StanzaError,
+    ) {
+        // A lost receipt is not worth an error.
+        if marker {
+            cx.confirm(stanza.from.as_ref(), origin);
+        } else {
+            self.refuse(cx, stanza, origin, error);
+        }
+    }
+
+    /// A session's client has acknowledged more: room for a pass, and the cursor may move.
+    pub(super) fn acknowledged(&mut self, cx: &mut Cx<'_>, index: usize) {
+        let ended = self.sessions[index].take_ended();
+        let id = self.sessions[index].id;
+        if self.spool.pass.as_ref().is_some_and(|pass| pass.is_for(id)) {
+            self.step_pass(cx);
+        }
+        if ended {
+            self.note_cursor();
+        }
+    }
+
+    /// Wants the cursor written when the last obligation that is not in the log has ended.
+    pub(super) fn note_cursor(&mut self) {
+        if self.is_caught_up() && self.first_due().is_none() {
+            self.status.want();
+        }
+    }
+
+    /// The first obligation that was given to a session and has not ended.
+    fn first_due(&self) -> Option<u64> {
+        let sessions = self.sessions.iter().filter_map(Session::first_due);
+        let waiting = self.tickets.values().filter_map(|waiting| match waiting {
+            Waiting::Owed(owed) => Some(owed),
+            _ => None,
+        });
+        let owed = waiting.chain([&self.owed]).flatten();
+        let owed = owed.filter(|owed| owed.due).map(|owed| owed.position);
+        sessions.chain(owed).min()
+    }
+
+    /// The cursor: where the next activation has to read from.
     pub(super) fn cursor(&mut self) -> u64 {
-        self.spool.advance();
-        if self.spool.is_clean() && self.inflow.is_empty() && self.respool.is_empty() {
-            let head = self.log.next().saturating_sub(1);
-            self.spool.cursor = self.spool.cursor.max(head);
-            self.spool.read = self.spool.read.max(head);
+        let landed = self.inflow.iter().filter(|entry| entry.offline);
+        let landed = landed.filter_map(|entry| entry.landed.as_ref()?.as_ref().ok());
+        let waits = self.spool.behind || self.spool.pass.is_some();
+        let read = if waits {
+            self.spool.read
+        } else {
+            self.log.last_position()
+        };
+        let open = landed.copied().chain(self.first_due()).min();
+        let safe = open.map_or(read, |open| read.min(open.saturating_sub(1)));
+        self.spool.cursor = self.spool.cursor.max(safe);
+        if !waits {
+            self.spool.read = self.spool.read.max(read);
         }
-        self.spool.cursor()
+        self.spool.cursor
+    }
+
+    /// Whether the status row may be written: what ended sessions left is in the log.
+    pub(super) fn cursor_is_settled(&self) -> bool {
+        self.owed.is_empty() && self.spool.appending == 0
     }
 }
 
-/// The stanza of a record, with the time it was taken (XEP-0203).
-fn revive(spooled: &Spooled, owner: &BareJid) -> Option<Stanza> {
-    let stanza = Stanza::from_stored(&spooled.message.stanza)?;
-    Some(stanza.with_child(&delay(owner.host(), spooled.t)))
+/// The error of a user who has as many messages waiting as allowed.
+pub(super) fn full() -> StanzaError {
+    let text = "the recipient is offline and has as many messages waiting as allowed";
+    StanzaError::new(Condition::ServiceUnavailable, text)
 }

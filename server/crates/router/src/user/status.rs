@@ -9,6 +9,8 @@ use crate::home::{Cx, Purpose};
 
 /// Format of the row.
 const FORMAT: u64 = 1;
+/// How long a write that the store refused rests, milliseconds.
+const RETRY_MS: u64 = 2_000;
 /// Longest status text that is kept, bytes.
 const STATUS_BYTES: usize = 512;
 
@@ -20,7 +22,10 @@ pub(super) struct Status {
     last_seen: u64,
     text: String,
     writing: bool,
-    again: bool,
+    /// What is in memory is newer than the row.
+    wanted: bool,
+    /// The store refused it: when to try again, Unix milliseconds.
+    retry_at: u64,
 }
 
 impl Status {
@@ -30,6 +35,11 @@ impl Status {
         self.last_seen = item.attrs.get_n("l").unwrap_or(0);
         self.text = item.attrs.get_s("s").unwrap_or_default().to_owned();
         item.attrs.get_n("c").unwrap_or(0)
+    }
+
+    /// Wants the row written.
+    pub fn want(&mut self) {
+        self.wanted = true;
     }
 
     pub fn last_seen(&self) -> Option<(u64, &str)> {
@@ -47,15 +57,27 @@ impl User {
         text.truncate(end);
         self.status.last_seen = cx.now;
         self.status.text = text;
-        self.record_status(cx);
+        self.status.want();
     }
 
-    /// Writes the row; one write is under way at a time.
-    pub(super) fn record_status(&mut self, cx: &mut Cx<'_>) {
-        if self.status.writing {
-            self.status.again = true;
+    /// The row must be written before this entity may leave memory.
+    pub(super) fn status_is_owed(&self) -> bool {
+        self.status.wanted && self.state.is_active()
+    }
+
+    /// When the row may be written, if that is wanted, Unix milliseconds.
+    pub(super) fn status_due(&self) -> Option<u64> {
+        let ready = self.status_is_owed() && !self.status.writing && self.cursor_is_settled();
+        ready.then_some(self.status.retry_at)
+    }
+
+    /// Writes the row when that is wanted: one write at a time, and not before the log has what
+    /// ended sessions left, so that one write says it all.
+    pub(super) fn write_status(&mut self, cx: &mut Cx<'_>) {
+        if self.status_due().is_none_or(|at| cx.now < at) {
             return;
         }
+        self.status.wanted = false;
         self.status.writing = true;
         let cursor = self.cursor();
         let key = accounts::key(&self.jid.owner(), Row::Last);
@@ -96,19 +118,20 @@ impl User {
         result: Result<Outcome, StoreError>,
     ) {
         self.status.writing = false;
-        let mut again = std::mem::take(&mut self.status.again);
         match result {
             Ok(_) => self.status.version += 1,
             Err(StoreError::Conflict { existing, .. }) => {
                 // Another owner wrote it since; its cursor may be ahead of ours.
                 self.status.version = existing.as_ref().map_or(0, |item| item.version);
-                again = true;
+                let cursor = existing.as_ref().and_then(|item| item.attrs.get_n("c"));
+                self.spool.take_cursor(cursor.unwrap_or(0));
+                self.status.want();
             }
-            // Without the write a later activation repeats messages, and loses none.
-            Err(_) => {}
-        }
-        if again {
-            self.record_status(cx);
+            // Without the write, what was acknowledged would be delivered again.
+            Err(_) => {
+                self.status.want();
+                self.status.retry_at = cx.now.saturating_add(RETRY_MS);
+            }
         }
     }
 }

@@ -1,0 +1,250 @@
+//! A pass: the messages that wait in the log, given to one session in the order of the log.
+//!
+//! It reads page by page and gives no more than the session has room for. What arrives meanwhile
+//! waits behind it, at hand in memory unless it is too much; then another pass follows. A pass
+//! ends early when its session can't go on, and leaves everything that it has not given to the
+//! next one.
+
+use std::collections::VecDeque;
+
+use cirrus_jid::BareJid;
+use cirrus_stanza::{Stanza, delay};
+use cirrus_store::{Outcome, StoreError};
+
+use super::User;
+use super::session::{Archived, Keep};
+use crate::event::SessionId;
+use crate::home::{Cx, Purpose};
+use crate::log::{SpoolReader, Spooled, Step};
+
+/// How long a pass that the store refused rests, milliseconds.
+const RETRY_MS: u64 = 5_000;
+/// Messages that wait in memory for the end of a pass; further ones are read from the log.
+const ASIDE: usize = 256;
+
+/// A pass under way.
+pub(super) struct Pass {
+    /// Tells its pages from those of one before.
+    number: u64,
+    session: SessionId,
+    reader: SpoolReader,
+    /// The last position that the reader covers.
+    last: u64,
+    /// A page was asked for, or is not yet due to be asked for again.
+    asked: bool,
+    retry_at: Option<u64>,
+    /// Read and not given.
+    batch: VecDeque<Spooled>,
+    /// What arrived since, in order; with its place in the log, or not kept there.
+    aside: VecDeque<(Stanza, Option<Archived>)>,
+    /// More arrived than `aside` holds: it stands in the log behind that.
+    more: bool,
+}
+
+impl Pass {
+    pub fn is_for(&self, session: SessionId) -> bool {
+        self.session == session
+    }
+
+    /// An obligation landed: its stanza is kept, unless one before it could not be.
+    pub fn keep(&mut self, stanza: Option<(Stanza, Archived)>) {
+        match stanza {
+            Some((stanza, archived)) if !self.more && self.aside.len() < ASIDE => {
+                self.aside.push_back((stanza, Some(archived)));
+            }
+            _ => self.more = true,
+        }
+    }
+
+    /// A stanza that is not in the log takes its place; it comes back where there is no room.
+    pub fn keep_passing(&mut self, stanza: Stanza) -> Option<Stanza> {
+        if self.aside.len() >= ASIDE {
+            return Some(stanza);
+        }
+        self.aside.push_back((stanza, None));
+        None
+    }
+}
+
+impl User {
+    /// Ends a pass whose session can't go on, and starts one when something waits and somebody is
+    /// there to get it.
+    pub(super) fn drive_pass(&mut self, cx: &mut Cx<'_>) {
+        if let Some(pass) = &self.spool.pass {
+            let index = self.session_of(pass.session);
+            if index.is_some_and(|index| self.sessions[index].reads_messages()) {
+                return;
+            }
+            self.abandon_pass(cx);
+        }
+        while self.spool.behind && self.spool.pass.is_none() {
+            let reads = self.sessions.iter().find(|s| s.reads_messages());
+            let Some(session) = reads.map(|session| session.id) else {
+                return;
+            };
+            self.start_pass(cx, session);
+        }
+    }
+
+    fn start_pass(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        let end = self.log.next();
+        let reader = SpoolReader::new(&self.jid, self.spool.read, end);
+        let reader = reader.with_page_items(cx.home.limits.spool_page);
+        self.spool.behind = false;
+        self.spool.passes += 1;
+        self.spool.pass = Some(Pass {
+            number: self.spool.passes,
+            session,
+            reader,
+            last: end.saturating_sub(1),
+            asked: false,
+            retry_at: None,
+            batch: VecDeque::new(),
+            aside: VecDeque::new(),
+            more: false,
+        });
+        self.step_pass(cx);
+    }
+
+    /// Gives what was read as far as there is room, and reads on.
+    pub(super) fn step_pass(&mut self, cx: &mut Cx<'_>) {
+        while let Some(pass) = &mut self.spool.pass {
+            if let Some(next) = pass.batch.pop_front() {
+                let index = self.session_of_pass();
+                let room = index.filter(|index| self.has_room(cx, *index, &next));
+                match (room, &mut self.spool.pass) {
+                    (Some(index), _) => self.give_spooled(cx, index, next),
+                    (None, Some(pass)) => return pass.batch.push_front(next),
+                    (None, None) => return,
+                }
+                continue;
+            }
+            self.spool.read = self.spool.read.max(pass.reader.read_to());
+            if pass.asked {
+                return;
+            }
+            match pass.reader.step() {
+                Step::Ask(op) => {
+                    pass.asked = true;
+                    let pass = pass.number;
+                    return self.begin(cx, Purpose::Spool { pass }, op);
+                }
+                Step::Batch(batch) => pass.batch.extend(batch),
+                Step::Done => return self.finish_pass(cx),
+            }
+        }
+    }
+
+    fn session_of_pass(&self) -> Option<usize> {
+        let session = self.spool.pass.as_ref()?.session;
+        self.session_of(session)
+    }
+
+    /// A pass fills half of what a session may leave unacknowledged and then waits.
+    fn has_room(&self, cx: &Cx<'_>, index: usize, next: &Spooled) -> bool {
+        let unacked = self.sessions[index].unacked_bytes();
+        unacked == 0 || unacked + next.message.stanza.len() <= cx.home.limits.unacked_bytes / 2
+    }
+
+    fn give_spooled(&mut self, cx: &mut Cx<'_>, index: usize, spooled: Spooled) {
+        let position = spooled.position;
+        self.spool.count = self.spool.count.saturating_sub(1);
+        // A second reference to a message, or a page read again: the session has it.
+        if !self.spool.given.insert(position) {
+            return;
+        }
+        if let Some(stanza) = revive(&spooled, &self.jid) {
+            let archived = Some(Archived {
+                position,
+                due: true,
+            });
+            let keep = Keep {
+                archived,
+                rescue: true,
+                group: None,
+            };
+            self.give(cx, index, stanza, keep);
+        }
+    }
+
+    /// A page of the log arrived.
+    pub(super) fn on_spool_page(
+        &mut self,
+        cx: &mut Cx<'_>,
+        number: u64,
+        result: Result<Outcome, StoreError>,
+    ) {
+        let pass = self.spool.pass.as_mut();
+        let Some(pass) = pass.filter(|pass| pass.number == number) else {
+            return; // Of a pass that was given up.
+        };
+        let read = match result {
+            Ok(Outcome::Page { items, next }) => pass.reader.on_page(&items, next).is_ok(),
+            _ => false,
+        };
+        if read {
+            pass.asked = false;
+            self.step_pass(cx);
+        } else {
+            // The pass holds its place, so that nothing overtakes what it has not read.
+            pass.retry_at = Some(cx.now + RETRY_MS);
+        }
+    }
+
+    /// When a page that the store refused is due again, Unix milliseconds.
+    pub(super) fn pass_retry_at(&self) -> Option<u64> {
+        self.spool.pass.as_ref()?.retry_at
+    }
+
+    /// Asks the store again for a page that it refused, if that is due.
+    pub(super) fn retry_pass(&mut self, cx: &mut Cx<'_>) {
+        if let Some(pass) = &mut self.spool.pass
+            && pass.retry_at.take_if(|at| *at <= cx.now).is_some()
+        {
+            pass.asked = false;
+            self.step_pass(cx);
+        }
+    }
+
+    /// Everything was read and given: what arrived meanwhile goes to whom it is for.
+    fn finish_pass(&mut self, cx: &mut Cx<'_>) {
+        let Some(pass) = self.spool.pass.take() else {
+            return;
+        };
+        self.spool.read = self.spool.read.max(pass.last);
+        self.spool.behind = pass.more;
+        for (stanza, archived) in pass.aside {
+            if let Some(archived) = archived {
+                self.spool.count = self.spool.count.saturating_sub(1);
+                self.spool.read = self.spool.read.max(archived.position);
+            }
+            self.give_out(cx, stanza, archived);
+        }
+        if self.is_caught_up() {
+            self.spool.count = 0;
+        }
+        if !self.spool.may_repeat(cx.now) {
+            self.spool.given.clear();
+        }
+        self.note_cursor();
+    }
+
+    /// The session can't go on. What was given is its own; the rest is read again.
+    pub(super) fn abandon_pass(&mut self, cx: &mut Cx<'_>) {
+        let Some(pass) = self.spool.pass.take() else {
+            return;
+        };
+        self.spool.behind = true;
+        for (stanza, archived) in pass.aside {
+            if archived.is_none() {
+                self.hold_passing(cx, stanza);
+            }
+        }
+    }
+}
+
+/// The stanza of a record, with the time it was taken (XEP-0203).
+fn revive(spooled: &Spooled, owner: &BareJid) -> Option<Stanza> {
+    let stanza = Stanza::from_stored(&spooled.message.stanza)?;
+    Some(stanza.with_child(&delay(owner.host(), spooled.t)))
+}
