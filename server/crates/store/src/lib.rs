@@ -12,6 +12,8 @@
 //! way, so that what works on a laptop works on the provider.
 
 mod attrs;
+#[cfg(feature = "aws")]
+pub mod aws;
 mod blob;
 mod check;
 pub mod contract;
