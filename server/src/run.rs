@@ -8,7 +8,7 @@ use cirrus_config::{Backend, Config};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::parts::{self, Base, Parts, PartsError};
+use crate::parts::{self, Parts, PartsError};
 use crate::service::Desk;
 use crate::shared_keys;
 use crate::standing::Claim;
@@ -48,50 +48,52 @@ pub(crate) fn run(config: &Config) -> Result<(), RunError> {
 
 async fn live(config: &Config) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
-    let Base {
-        control,
-        bounds,
-        table,
-        direct,
-        meter,
-    } = parts::open(config).await?;
+    let base = parts::open(config).await?;
     let claim = match config.store.backend {
-        Backend::Aws => Claim::join(config, Arc::clone(&table)),
+        Backend::Aws => Claim::join(config, Arc::clone(&base.table)),
         // One process alone can open these.
         Backend::Embedded | Backend::Memory => Claim::alone(),
     };
     let desk = Desk::new(claim.standing());
     let mut tasks = JoinSet::new();
-    tasks.spawn(control.serve(Arc::clone(&desk), bounds));
-    tokio::select! {
-        turn = claim.turn() => turn.map_err(RunError::Stopped)?,
-        told = signals.next() => {
-            tracing::info!(reload = matches!(told, Told::Reload), "stopping before serving");
+    tasks.spawn(base.control.serve(Arc::clone(&desk), base.bounds));
+    let turn = tokio::select! {
+        turn = claim.turn() => turn.map_err(RunError::Stopped),
+        _ = signals.next() => {
             claim.leave().await;
+            tracing::info!("stopped before serving");
             tasks.shutdown().await;
             return Ok(());
         }
+    };
+    turn?;
+    let parts = parts::build(config, (base.table, base.direct), base.meter).await?;
+    desk.serve(Arc::clone(&parts.operator));
+    if config.tls.tickets {
+        let (table, tls) = (Arc::clone(&parts.table), Arc::clone(&parts.tls));
+        tasks.spawn(shared_keys::keep_tickets_fresh(table, tls));
     }
-    let Parts {
-        table,
-        tls,
-        home,
-        shell,
-        operator,
-        listeners,
-    } = parts::build(config, (table, direct), meter).await?;
-    desk.serve(operator);
+    let ended = serve(config, parts, &claim, &mut signals).await;
+    // Dropping the tasks takes the control socket's file away.
+    tasks.shutdown().await;
+    ended
+}
+
+/// Serves until it is told to stop, then drains.
+async fn serve(
+    config: &Config,
+    parts: Parts,
+    claim: &Claim,
+    signals: &mut Signals,
+) -> Result<(), RunError> {
+    let (tls, home, shell) = (parts.tls, parts.home, parts.shell);
     let mut serving = JoinSet::new();
-    for (listener, direct_tls) in listeners {
+    for (listener, direct_tls) in parts.listeners {
         tracing::info!(address = %listener.local_addr()?, direct_tls, "listening");
         let shell = shell.clone();
         serving.spawn(async move { shell.serve(listener, direct_tls).await });
     }
-    if config.tls.tickets {
-        tasks.spawn(shared_keys::keep_tickets_fresh(table, Arc::clone(&tls)));
-    }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), domains = %domains(config), "ready");
-
     let mut certificates = tokio::time::interval(CERTIFICATES);
     loop {
         tokio::select! {
@@ -100,7 +102,7 @@ async fn live(config: &Config) -> Result<(), RunError> {
                 Told::Reload => reload(&tls, true).await,
             },
             _ = certificates.tick() => reload(&tls, false).await,
-            // Not another byte may be sent: dropping the runtime closes every connection.
+            // Not another byte may be sent: the runtime's end closes every connection.
             why = claim.end() => return Err(RunError::Stopped(why)),
         }
     }
@@ -119,8 +121,6 @@ async fn live(config: &Config) -> Result<(), RunError> {
         },
         () = signals.stop_again() => return Err(RunError::Impatient),
     }
-    // Dropping the tasks takes the control socket's file away.
-    tasks.shutdown().await;
     Ok(())
 }
 

@@ -33,7 +33,7 @@ pub(crate) enum Standing {
     /// It serves on although the store does not answer.
     Degraded,
     /// Another node serves.
-    StandingBy {
+    Waiting {
         /// That node, and where it is.
         holder: String,
     },
@@ -54,7 +54,7 @@ impl Standing {
                 "serving",
                 "this node serves; the store does not answer".into(),
             ),
-            Self::StandingBy { holder } => {
+            Self::Waiting { holder } => {
                 let text = format!("{holder} serves; this node stands by and takes over from it");
                 ("standby", text)
             }
@@ -234,8 +234,7 @@ impl Task {
                         address => format!("{} at {address}", holder.instance),
                     };
                     tracing::info!(holder = text, epoch, "standing by: another node serves");
-                    self.tell
-                        .send_replace(Standing::StandingBy { holder: text });
+                    self.tell.send_replace(Standing::Waiting { holder: text });
                 }
                 Effect::Degraded => {
                     tracing::warn!("the store does not answer; serving on without a lease");

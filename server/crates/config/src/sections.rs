@@ -207,11 +207,11 @@ section! {
         /// Messages kept for one user who is away. Past it, the sender gets an error.
         offline_messages: usize = 10_000, 0..=1_000_000;
         /// Stanzas that wait to be written to one connection.
-        write_queue_stanzas: usize = 1_024, 16..=1_000_000;
+        write_queue_stanzas: usize = 16_384, 16..=1_000_000;
         /// Bytes that wait to be written to one connection.
         write_queue_bytes: usize = 1_048_576, 65_536..=1_073_741_824;
         /// Stanzas of one connection that are not handled yet; then it is not read further.
-        max_unhandled: usize = 256, 1..=65_536;
+        max_unhandled: usize = 256, 32..=65_536;
         /// Entities (users) kept in memory after their last use.
         entities_cached: usize = 50_000, 16..=10_000_000;
         /// Seconds after which an unused entity leaves the memory.

@@ -232,7 +232,7 @@ impl Shell {
 
     fn effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Pipe { pipe, out } => self.to_pipe(pipe, out),
+            Effect::Pipe { pipe, out } => self.give_pipe(pipe, out),
             Effect::Store { token, op } => {
                 if self.operations < self.options.operations {
                     self.start_operation(token, op);
@@ -268,7 +268,7 @@ impl Shell {
         });
     }
 
-    fn to_pipe(&mut self, pipe: PipeId, out: PipeOut) {
+    fn give_pipe(&mut self, pipe: PipeId, out: PipeOut) {
         let last = matches!(out, PipeOut::Close { .. });
         let Some(queue) = self.pipes.get(&pipe) else {
             return;

@@ -1,4 +1,4 @@
-//! What must exist in storage, as data: tables, buckets, their settings, and the shape of every key.
+//! What must exist in storage, as data: tables, buckets, their settings, the shape of every key.
 //!
 //! This crate is read by the server (which keys to read and write) and by bootstrap (what to
 //! create). It does no I/O, knows no client of any provider and depends on nothing.

@@ -33,7 +33,7 @@ impl ErrorType {
 }
 
 macro_rules! conditions {
-    ($(#[$outer:meta])* $name:ident { $($variant:ident = $text:literal $($kind:ident)?),+ $(,)? }) => {
+    ($(#[$outer:meta])* $name:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$outer])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $name {

@@ -55,13 +55,11 @@ impl Counters {
         self.received
     }
 
-    /// Whether another stanza may be read. Only with stream management does the home say what it
-    /// has handled.
+    /// Whether another stanza may be read.
     pub(super) fn accepts(&self, max_unhandled: u64) -> bool {
         match &self.mode {
-            Mode::Off => true,
             Mode::Enabling => false,
-            Mode::On(_) => self.received.saturating_sub(self.handled) < max_unhandled,
+            Mode::Off | Mode::On(_) => self.received.saturating_sub(self.handled) < max_unhandled,
         }
     }
 

@@ -130,7 +130,7 @@ impl Home {
             },
         };
         self.with_user(now, rng, &user, out, |user, cx| {
-            user.on_pipe(cx, pipe, event)
+            user.on_pipe(cx, pipe, event);
         });
     }
 
@@ -154,7 +154,7 @@ impl Home {
             return;
         };
         self.with_user(now, rng, &jid, out, |user, cx| {
-            user.on_store(cx, purpose, result)
+            user.on_store(cx, purpose, result);
         });
     }
 

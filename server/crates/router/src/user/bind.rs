@@ -159,7 +159,12 @@ impl User {
             cx.pipe(pipe, PipeOut::Close { error });
         }
         let status = self.leave(cx, &mut session);
-        if self.spool.pass.as_ref().is_some_and(|pass| pass.is_for(session.id)) {
+        if self
+            .spool
+            .pass
+            .as_ref()
+            .is_some_and(|pass| pass.is_for(session.id))
+        {
             self.abandon_pass(cx);
         }
         for unacked in session.take_unacked() {

@@ -4,8 +4,8 @@ use cirrus_jid::Jid;
 use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, Ty};
 
 use super::session::{Archived, Keep, Session};
-use super::{Inflow, Storage, User, Waiting, storage};
 use super::spool::full;
+use super::{Inflow, Storage, User, Waiting, storage};
 use crate::event::{Origin, SessionId};
 use crate::home::Cx;
 use crate::log::{Content, Direction, Flags, Message, Record, Ticket};
@@ -223,7 +223,11 @@ impl User {
             Kind::Message => {}
         }
         let audience = self.audience(&stanza);
-        if self.waits(&stanza, &audience, archived.is_some_and(|archived| archived.due)) {
+        if self.waits(
+            &stanza,
+            &audience,
+            archived.is_some_and(|archived| archived.due),
+        ) {
             return self.hold(cx, stanza, archived, origin);
         }
         cx.confirm(stanza.from.as_ref(), origin);
@@ -253,12 +257,7 @@ impl User {
     }
 
     /// Gives a message to the sessions it is for.
-    pub(super) fn give_out(
-        &mut self,
-        cx: &mut Cx<'_>,
-        stanza: Stanza,
-        archived: Option<Archived>,
-    ) {
+    pub(super) fn give_out(&mut self, cx: &mut Cx<'_>, stanza: Stanza, archived: Option<Archived>) {
         let audience = self.audience(&stanza);
         self.give_to(cx, &audience, stanza, archived);
     }

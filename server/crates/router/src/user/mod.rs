@@ -174,7 +174,7 @@ impl User {
             return;
         };
         match event {
-            PipeEvent::Stanza { k, stanza } => self.from_session(cx, index, k, *stanza),
+            PipeEvent::Stanza { k, stanza } => self.take_stanza(cx, index, k, *stanza),
             PipeEvent::Refused { k, reply } => {
                 if self.sessions[index].take(k)
                     && let Some(mut reply) = reply
@@ -197,7 +197,7 @@ impl User {
     }
 
     /// A stanza from one of this user's sessions.
-    fn from_session(&mut self, cx: &mut Cx<'_>, index: usize, k: u64, mut stanza: Stanza) {
+    fn take_stanza(&mut self, cx: &mut Cx<'_>, index: usize, k: u64, mut stanza: Stanza) {
         let session = &mut self.sessions[index];
         if !session.take(k) {
             return;

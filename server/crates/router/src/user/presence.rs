@@ -16,7 +16,7 @@ impl User {
             (Some(_), Ty::Available | Ty::Unavailable) => self.direct_presence(cx, index, stanza),
             (Some(_), Ty::Error) => cx.route(stanza, None),
             (Some(_), Ty::Subscribe | Ty::Subscribed | Ty::Unsubscribe | Ty::Unsubscribed) => {
-                self.send_subscription(cx, index, k, stanza)
+                self.send_subscription(cx, index, k, stanza);
             }
             // Probes are the server's (RFC 6121 section 4.3); the rest needs an address.
             (None, Ty::Error) | (_, Ty::Probe) => {}

@@ -85,6 +85,9 @@ pub(super) struct Session {
     ended: bool,
 }
 
+/// How many handled stanzas a pipe without stream management is told of at once.
+const TOLD_EVERY: u64 = 16;
+
 /// A resumption's acknowledgement that can't be true.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Overacked;
@@ -282,17 +285,20 @@ impl Session {
         self.unhandled.front().map_or(self.k, |first| first.k - 1)
     }
 
-    /// Tells the pipe when the handled prefix grew.
+    /// Tells the pipe when the handled prefix grew: at once where the client may ask for it, else
+    /// often enough that the pipe does not take the session for stalled.
     pub fn tell_handled(&mut self, out: &mut Effects) {
         let handled = self.handled();
-        if self.sm.is_none() || handled <= self.told {
+        let step = if self.sm.is_some() { 1 } else { TOLD_EVERY };
+        if handled < self.told + step {
             return;
         }
         self.told = handled;
         if let Some(pipe) = self.pipe {
+            let out_handled = PipeOut::Handled { k: handled };
             out.push(Effect::Pipe {
                 pipe,
-                out: PipeOut::Handled { k: handled },
+                out: out_handled,
             });
         }
     }
