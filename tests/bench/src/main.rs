@@ -93,7 +93,7 @@ struct BenchArguments {
     /// Keeps the servers' folders
     #[arg(long)]
     keep: bool,
-    /// Writes the tables to a file too
+    /// Writes the tables to a file too; in a document, between its two markers
     #[arg(long)]
     out: Option<PathBuf>,
     /// The program cirrus-server; the one beside this program if absent
@@ -168,7 +168,11 @@ fn bench(arguments: &BenchArguments) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes())?;
     if let Some(path) = &arguments.out {
         let context = || format!("can't write {}", path.display());
-        std::fs::write(path, &text).with_context(context)?;
+        let document = match std::fs::read_to_string(path) {
+            Ok(document) => report::into_document(&document, &text),
+            Err(_) => text,
+        };
+        std::fs::write(path, document).with_context(context)?;
     }
     Ok(())
 }

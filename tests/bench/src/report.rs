@@ -87,6 +87,24 @@ pub(crate) fn markdown(
     text
 }
 
+/// Around the tables in a document.
+const MARKERS: [&str; 2] = ["<!-- bench: begin -->", "<!-- bench: end -->"];
+
+/// The document with the report between its markers; the report alone where there are none.
+pub(crate) fn into_document(document: &str, report: &str) -> String {
+    let [begin, end] = MARKERS;
+    let parts = document
+        .split_once(begin)
+        .and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    match parts {
+        Some((before, after)) => {
+            let report = report.trim_end();
+            format!("{before}{begin}\n\n{report}\n\n{end}{after}")
+        }
+        None => report.to_owned(),
+    }
+}
+
 fn main_table(results: &Results, servers: &[&'static str]) -> String {
     let mut text = String::from("| median |");
     for server in servers {
@@ -333,6 +351,18 @@ mod tests {
             faults(&results),
             ["cirrus, archive off, Login, run 2 is invalid: 1 lost"]
         );
+    }
+
+    #[test]
+    fn the_report_goes_between_the_markers() {
+        let document = "a\n<!-- bench: begin -->\nold\n<!-- bench: end -->\nz\n";
+        let new = into_document(document, "new\n\n");
+        assert_eq!(
+            new,
+            "a\n<!-- bench: begin -->\n\nnew\n\n<!-- bench: end -->\nz\n"
+        );
+        assert_eq!(into_document(&new, "new"), new);
+        assert_eq!(into_document("no markers", "new"), "new");
     }
 
     #[test]
