@@ -9,11 +9,15 @@
 
 mod check;
 mod client;
+mod plan;
 mod rng;
 mod store;
+mod tell;
+mod totals;
 mod world;
 
 pub use check::Violation;
+pub use totals::Totals;
 pub use world::{Report, run, trace};
 
 /// Bugs that can be planted, to show that the checker finds them.

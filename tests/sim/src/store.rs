@@ -1,16 +1,22 @@
 //! A store that is slow, refuses, or writes without saying so.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
 
-use cirrus_store::{MemoryTable, Op, Outcome, StoreError, Table};
+use bytes::Bytes;
+use cirrus_schema::TableId;
+use cirrus_store::{
+    Direction, Item, MemoryTable, Op, Outcome, SkRange, StoreError,
+};
 
+use crate::plan::Faults;
 use crate::rng::Rng;
 
+/// Operation that fails in every seed, so that no seed is without a fault.
+const ALWAYS: u64 = 20;
+
 /// What happens to one operation.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It is carried out when it is answered.
     Late,
@@ -28,20 +34,27 @@ pub enum Fate {
 pub struct Store {
     table: MemoryTable,
     clock: Arc<AtomicU64>,
+    rates: Faults,
     /// Faults happen.
     pub faulty: bool,
+    /// Until when nothing succeeds, Unix milliseconds.
+    pub down_until: u64,
+    pub operations: u64,
     pub faults: u64,
 }
 
 impl Store {
-    pub fn new() -> Self {
+    pub fn new(rates: Faults) -> Self {
         let clock = Arc::new(AtomicU64::new(0));
         let time = Arc::clone(&clock);
         let table = MemoryTable::new(Arc::new(move || time.load(Ordering::Relaxed)));
         Self {
             table,
             clock,
+            rates,
             faulty: true,
+            down_until: 0,
+            operations: 0,
             faults: 0,
         }
     }
@@ -51,25 +64,60 @@ impl Store {
     }
 
     pub fn fate(&mut self, rng: &mut Rng) -> Fate {
-        let fate = match rng.below(100) {
-            _ if !self.faulty => Fate::Late,
-            0..=2 => Fate::Throttled,
-            3..=4 => Fate::Lost,
-            5 => Fate::Vanished,
-            6..=50 => Fate::Early,
+        self.operations += 1;
+        let dice = rng.below(1_000);
+        if !self.faulty {
+            return Fate::Late;
+        }
+        let Faults {
+            throttled,
+            lost,
+            vanished,
+            ..
+        } = self.rates;
+        let down = self.clock.load(Ordering::Relaxed) < self.down_until;
+        let fate = match dice {
+            _ if self.operations == ALWAYS => Fate::Throttled,
+            0..800 if down => Fate::Throttled,
+            800..900 if down => Fate::Lost,
+            _ if down => Fate::Vanished,
+            dice if dice < throttled => Fate::Throttled,
+            dice if dice < throttled + lost => Fate::Lost,
+            dice if dice < throttled + lost + vanished => Fate::Vanished,
+            dice if dice % 2 == 0 => Fate::Early,
             _ => Fate::Late,
         };
-        if matches!(fate, Fate::Throttled | Fate::Lost | Fate::Vanished) {
+        if !matches!(fate, Fate::Early | Fate::Late) {
             self.faults += 1;
         }
         fate
     }
 
     pub fn apply(&self, op: Op) -> Result<Outcome, StoreError> {
-        let mut context = Context::from_waker(Waker::noop());
-        match pin!(self.table.apply(op)).poll(&mut context) {
-            Poll::Ready(result) => result,
-            Poll::Pending => unreachable!("the memory table answers at once"),
+        self.table.apply_now(op).result
+    }
+
+    /// Every row of a partition, without faults.
+    pub fn rows(&self, table: TableId, pk: &[u8]) -> Vec<Item> {
+        let mut rows = Vec::new();
+        let mut after: Option<Bytes> = None;
+        loop {
+            let op = Op::Query {
+                table,
+                pk: pk.to_vec().into(),
+                range: SkRange::All,
+                direction: Direction::Forward,
+                limit: None,
+                after,
+            };
+            let Ok(Outcome::Page { items, next }) = self.apply(op) else {
+                return rows;
+            };
+            rows.extend(items);
+            match next {
+                Some(_) => after = next,
+                None => return rows,
+            }
         }
     }
 }

@@ -43,7 +43,8 @@ impl Frame {
         }
     }
 
-    /// Answers the frame's stanza with an error and confirms it.
+    /// Answers the frame's stanza with an error and confirms it. A subscription stanza is not
+    /// confirmed, so the sender's home will repeat it.
     pub fn refuse(self, error: StanzaError, frames: &mut VecDeque<Frame>) {
         let Body::Stanza { stanza, origin } = self.body else {
             return;
@@ -51,19 +52,7 @@ impl Frame {
         let Some(sender) = stanza.from.as_ref().map(cirrus_jid::Jid::bare) else {
             return;
         };
-        if stanza.kind == Kind::Presence {
-            // RFC 6121 section 8.5.1: whether an account exists is not told by presence. The
-            // sender's home need not repeat the stanza.
-            if let Some(kind) = crate::roster::Kind::from_ty(stanza.ty) {
-                let body = Body::Subscribed {
-                    contact: self.to,
-                    kind,
-                };
-                frames.push_back(Frame { to: sender, body });
-            }
-            return;
-        }
-        if stanza.may_bounce() {
+        if stanza.kind != Kind::Presence && stanza.may_bounce() {
             frames.push_back(Frame::stanza(sender.clone(), stanza.error(&error), None));
         }
         if let Some(origin) = origin {
@@ -72,5 +61,20 @@ impl Frame {
                 body: Body::Confirm { origin },
             });
         }
+    }
+
+    /// Answers the frame's stanza because there is no such account. RFC 6121 section 8.5.1:
+    /// presence does not tell that; the sender's home need not repeat it.
+    pub fn nobody(self, error: StanzaError, frames: &mut VecDeque<Frame>) {
+        if let Body::Stanza { stanza, .. } = &self.body
+            && stanza.kind == Kind::Presence
+            && let Some(kind) = crate::roster::Kind::from_ty(stanza.ty)
+            && let Some(sender) = stanza.from.as_ref().map(cirrus_jid::Jid::bare)
+        {
+            let contact = self.to.clone();
+            let body = Body::Subscribed { contact, kind };
+            frames.push_back(Frame { to: sender, body });
+        }
+        self.refuse(error, frames);
     }
 }

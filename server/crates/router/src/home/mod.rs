@@ -84,9 +84,9 @@ impl Home {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Nothing is under way: no store operation and no event waits.
+    /// Nothing is under way that an orderly stop would lose. Looks at every entity.
     pub fn is_quiet(&self) -> bool {
-        self.work.is_quiet()
+        self.work.is_quiet() && self.users.values().all(User::is_settled)
     }
 
     /// Counts of what is in memory.
@@ -312,7 +312,9 @@ impl Home {
 
     fn shutdown(&mut self, now: u64, rng: &mut dyn Entropy, out: &mut Effects) {
         self.stopping = true;
-        let all: Vec<_> = self.users.keys().cloned().collect();
+        // In an order that does not depend on the map's chance.
+        let mut all: Vec<_> = self.users.keys().cloned().collect();
+        all.sort_unstable();
         for jid in all {
             self.with_user(now, rng, &jid, out, User::shutdown);
             // Frames in between keep the queue short.

@@ -74,6 +74,11 @@ pub enum RosterError {
 }
 
 impl RosterError {
+    /// Whether asking again later is refused just the same.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Busy | Self::Stale | Self::Corrupt { .. })
+    }
+
     /// The error stanza for the one who asked.
     pub fn stanza_error(&self) -> StanzaError {
         let condition = match self {

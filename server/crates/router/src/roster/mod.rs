@@ -259,6 +259,15 @@ impl Roster {
             *known <= self.version() && known.saturating_add(TOMBSTONE_MS) > now_ms
         });
         let Some(known) = known else { return full() };
+        let pushes = self.changes_since(known);
+        if pushes.len() * ITEMS_PER_PUSH > self.contacts.len() + ITEMS_PER_PUSH {
+            return full();
+        }
+        Fetched::Changes(pushes)
+    }
+
+    /// What has changed since that version, in the order of versions.
+    pub fn changes_since(&self, known: u64) -> Vec<Push> {
         let changed = self
             .contacts
             .values()
@@ -276,11 +285,8 @@ impl Roster {
             query: wire::removed(gone.version, jid),
         });
         let mut pushes: Vec<Push> = changed.chain(removed).collect();
-        if pushes.len() * ITEMS_PER_PUSH > self.contacts.len() + ITEMS_PER_PUSH {
-            return full();
-        }
         pushes.sort_by_key(|push| push.version);
-        Fetched::Changes(pushes)
+        pushes
     }
 
     /// A change is under way: [`Roster::commit`] or [`Roster::abort`] must come first.

@@ -213,7 +213,10 @@ impl User {
 
     /// Ends every session because the process stops.
     pub(crate) fn shutdown(&mut self, cx: &mut Cx<'_>) {
-        self.fail_waiting(cx, &Condition::ServiceUnavailable.into());
+        self.fail_waiting(cx, Some(&Condition::ServiceUnavailable.into()));
+        let mut effects = Vec::new();
+        self.log.flush(cx.now, &mut effects);
+        self.log_effects(cx, effects);
         while let Some(index) = self.sessions.len().checked_sub(1) {
             self.end_session(cx, index, Some(StreamError::SystemShutdown));
         }

@@ -1,5 +1,10 @@
-//! The end of an account: what it owned is removed, and its log's last position stays behind, so
-//! that a write still in flight can't land in the log of a later account of that name.
+//! The end of an account: nobody is subscribed to it any more, what it owned is removed, and its
+//! log's last position stays behind, so that a write still in flight can't land in the log of a
+//! later account of that name.
+//!
+//! Each step can be repeated; a refused one ends the erasure with an error, and the next
+//! [`Event::Erase`](crate::Event::Erase) starts again. The roster goes last, because it says who
+//! must be told.
 
 use cirrus_jid::BareJid;
 use cirrus_schema::TableId;
@@ -7,118 +12,238 @@ use cirrus_schema::keys::{archive, cluster, rosters};
 use cirrus_stanza::StreamError;
 use cirrus_store::{Attrs, Condition, Direction, Item, Op, Outcome, SkRange, StoreError};
 
-use super::User;
-use super::load::State;
+use super::load::{Input, State};
+use super::{User, Waiting};
 use crate::event::{Effect, Token};
 use crate::home::{Cx, Purpose};
+use crate::log::MAX_RECORDS;
 use crate::roster::Kind;
 
 /// Rows deleted at once.
 const PAGE: u32 = 64;
+/// Most positions of one item of the log.
+const ITEM: u64 = MAX_RECORDS as u64;
 /// Format of the floor item.
 const FORMAT: u64 = 1;
+/// How long contacts' homes have to answer before they are told again, milliseconds.
+const TELL_MS: u64 = 5_000;
+/// How often they are told.
+const TELLS: u32 = 6;
 
 /// An account on its way out.
 pub(super) struct Erasure {
-    token: Token,
-    /// Tables still to be cleared; the last one is next.
-    tables: Vec<TableId>,
-    outstanding: usize,
-    failed: Option<String>,
+    /// Who waits for the end.
+    tokens: Vec<Token>,
+    step: Step,
+}
+
+/// Where an erasure stands.
+enum Step {
+    /// What was under way before must be answered.
+    Drain,
+    /// Contacts' homes must confirm that the subscriptions have ended.
+    Tell {
+        left: Vec<(BareJid, Kind)>,
+        again_at: u64,
+        tells: u32,
+    },
+    /// The last position of an even earlier account is read.
+    ReadFloor,
+    /// The log's last item is read; nothing starts at or below this position.
+    ReadLast { floor: u64 },
+    WriteFloor,
+    /// Rows are deleted; the last table is next.
+    Clear { tables: Vec<TableId>, rows: usize },
+}
+
+impl Erasure {
+    /// When something is due, Unix milliseconds.
+    pub fn due_at(&self) -> Option<u64> {
+        match &self.step {
+            Step::Tell { again_at, .. } => Some(*again_at),
+            _ => None,
+        }
+    }
 }
 
 impl User {
     /// Starts the removal of a loaded account.
     pub(super) fn erase_loaded(&mut self, cx: &mut Cx<'_>, token: Token) {
+        let tokens = vec![token];
+        let step = Step::Drain;
         while let Some(index) = self.sessions.len().checked_sub(1) {
             self.end_session(cx, index, Some(StreamError::NotAuthorized));
         }
-        self.owed.clear();
-        self.leave_contacts(cx);
-        let floor = self.log.next().saturating_sub(1);
-        let tables = vec![TableId::Rosters, TableId::Archive];
-        let erasure = Erasure {
-            token,
-            tables,
-            outstanding: 1,
-            failed: None,
-        };
-        self.state = State::Erasing(erasure);
-        let attrs = Attrs::new().with("v", FORMAT).with("p", floor);
-        let item = Item::new(cluster::erased(&self.jid.owner()), attrs);
-        let op = Op::Put {
-            item,
-            condition: Condition::Any,
-            nonce: 0,
-        };
-        self.begin(cx, Purpose::Erase, op);
+        self.state = State::Erasing(Erasure { tokens, step });
+        let gone = Self::absent();
+        for entry in std::mem::take(&mut self.inflow) {
+            self.refuse(cx, &entry.stanza, entry.origin, &gone);
+        }
+        for ticket in self.waiting_tickets() {
+            if let Some(waiting) = self.tickets.remove(&ticket) {
+                self.drop_waiting(cx, waiting);
+            }
+        }
+        let owed = std::mem::take(&mut self.owed);
+        self.drop_waiting(cx, Waiting::Owed(owed));
+        self.parked = 0;
+        self.spool.pass = None;
+        self.drop_changes(cx, &gone);
+        let mut effects = Vec::new();
+        self.log.flush(cx.now, &mut effects);
+        self.log_effects(cx, effects);
+        self.go_on_erasing(cx);
     }
 
-    /// Nobody is subscribed to an account that is gone (XEP-0077 section 3.2).
-    fn leave_contacts(&mut self, cx: &mut Cx<'_>) {
-        let contacts: Vec<(BareJid, bool, bool)> = self
-            .roster
-            .contacts()
-            .map(|contact| {
-                let to = contact.subscription.is_to() || contact.ask;
-                (contact.jid.clone(), to, contact.subscription.is_from())
-            })
-            .collect();
-        for (contact, to, from) in contacts {
-            if to {
-                self.send_kind(cx, &contact, Kind::Unsubscribe);
+    /// What waited for a record that will belong to nobody.
+    fn drop_waiting(&mut self, cx: &mut Cx<'_>, waiting: Waiting) {
+        match waiting {
+            Waiting::Spooled { stanza, origin, .. } => {
+                self.refuse(cx, &stanza, origin, &Self::absent());
             }
-            if from {
-                self.send_kind(cx, &contact, Kind::Unsubscribed);
+            Waiting::Owed(owed) => {
+                for (sender, origin) in owed.into_iter().filter_map(|owed| owed.confirm) {
+                    cx.confirm(Some(&sender), Some(origin));
+                }
             }
+            Waiting::In | Waiting::Out { .. } => {}
         }
     }
 
+    /// Somebody else waits for the end too.
+    pub(super) fn erase_too(&mut self, token: Token) {
+        if let State::Erasing(erasure) = &mut self.state {
+            erasure.tokens.push(token);
+        }
+    }
+
+    /// A contact's home has made the end of a subscription durable.
+    pub(super) fn erasure_told(&mut self, cx: &mut Cx<'_>, contact: &BareJid, kind: Kind) {
+        if let State::Erasing(Erasure {
+            step: Step::Tell { left, .. },
+            ..
+        }) = &mut self.state
+        {
+            left.retain(|(jid, told)| jid != contact || *told != kind);
+            self.go_on_erasing(cx);
+        }
+    }
+
+    /// Tells contacts' homes again that have not answered.
+    pub(super) fn retry_erasure(&mut self, cx: &mut Cx<'_>) {
+        let State::Erasing(Erasure {
+            step:
+                Step::Tell {
+                    left,
+                    again_at,
+                    tells,
+                },
+            ..
+        }) = &mut self.state
+        else {
+            return;
+        };
+        if cx.now < *again_at {
+            return;
+        }
+        *again_at = cx.now + TELL_MS;
+        *tells += 1;
+        if *tells > TELLS {
+            let text = format!("{} contacts did not answer", left.len());
+            return self.end_erasure(cx, Err(text));
+        }
+        for (contact, kind) in left.clone() {
+            self.send_kind(cx, &contact, kind);
+        }
+    }
+
+    /// An operation was answered while the account is erased.
     pub(super) fn on_erased(&mut self, cx: &mut Cx<'_>, result: Result<Outcome, StoreError>) {
         let State::Erasing(erasure) = &mut self.state else {
             return;
         };
-        erasure.outstanding = erasure.outstanding.saturating_sub(1);
-        match result {
-            Ok(Outcome::Page { items, .. }) if !items.is_empty() => {
-                erasure.outstanding += items.len();
-                for item in items {
-                    let op = Op::Delete {
-                        key: item.key,
-                        condition: Condition::Any,
-                    };
-                    self.begin(cx, Purpose::Erase, op);
+        let next = match (&mut erasure.step, result) {
+            (_, Err(error)) => return self.end_erasure(cx, Err(error.to_string())),
+            (Step::ReadFloor, Ok(Outcome::Item(item))) => {
+                let before = item.and_then(|item| item.attrs.get_n("p")).unwrap_or(0);
+                // A put that was given up may yet land, at the next position.
+                let floor = self.log.last_position() + ITEM;
+                erasure.step = Step::ReadLast {
+                    floor: floor.max(before),
+                };
+                return self.read_last(cx);
+            }
+            (Step::ReadLast { floor }, Ok(Outcome::Page { items, .. })) => {
+                // The account may be in memory without its log, and a page of the log may be
+                // deleted already: so it is not loaded, and only its last item's key counts.
+                let last = items.first().and_then(|item| archive::hot_seq(&item.key.sk));
+                let floor = last.map_or(*floor, |last| (*floor).max(last + 2 * ITEM));
+                erasure.step = Step::WriteFloor;
+                return self.write_floor(cx, floor);
+            }
+            (Step::WriteFloor, Ok(_)) => {
+                let tables = vec![TableId::Rosters, TableId::Archive];
+                erasure.step = Step::Clear { tables, rows: 0 };
+                true
+            }
+            (Step::Clear { tables, .. }, Ok(Outcome::Page { items, .. })) if items.is_empty() => {
+                tables.pop();
+                true
+            }
+            (Step::Clear { rows, .. }, Ok(Outcome::Page { items, .. })) => {
+                *rows = items.len();
+                for key in items.into_iter().map(|item| item.key) {
+                    let condition = Condition::Any;
+                    self.begin(cx, Purpose::Erase, Op::Delete { key, condition });
                 }
+                false
             }
-            Ok(Outcome::Page { .. }) => {
-                erasure.tables.pop();
+            (Step::Clear { rows, .. }, Ok(_)) => {
+                *rows = rows.saturating_sub(1);
+                *rows == 0
             }
-            Ok(_) => {}
-            Err(error) => erasure.failed = Some(error.to_string()),
+            _ => false,
+        };
+        if next {
+            self.clear(cx);
         }
-        self.go_on_erasing(cx);
     }
 
-    fn go_on_erasing(&mut self, cx: &mut Cx<'_>) {
-        let State::Erasing(erasure) = &mut self.state else {
+    fn read_last(&mut self, cx: &mut Cx<'_>) {
+        let (first, last) = archive::hot_from(0);
+        let op = Op::Query {
+            table: TableId::Archive,
+            pk: archive::partition(&self.jid.owner()).into(),
+            range: SkRange::Between(first.into(), last.into()),
+            direction: Direction::Backward,
+            limit: Some(1),
+            after: None,
+        };
+        self.begin(cx, Purpose::Erase, op);
+    }
+
+    fn write_floor(&mut self, cx: &mut Cx<'_>, floor: u64) {
+        let attrs = Attrs::new().with("v", FORMAT).with("p", floor);
+        let op = Op::Put {
+            item: Item::new(cluster::erased(&self.jid.owner()), attrs),
+            condition: Condition::Any,
+            nonce: cx.rng.u128(),
+        };
+        self.begin(cx, Purpose::Erase, op);
+    }
+
+    /// Asks for the next rows to delete; without a table left, the account is erased.
+    fn clear(&mut self, cx: &mut Cx<'_>) {
+        let State::Erasing(Erasure {
+            step: Step::Clear { tables, .. },
+            ..
+        }) = &self.state
+        else {
             return;
         };
-        if erasure.outstanding > 0 {
-            return;
-        }
-        let next = erasure
-            .tables
-            .last()
-            .copied()
-            .filter(|_| erasure.failed.is_none());
-        let Some(table) = next else {
-            let result = erasure.failed.take().map_or(Ok(()), Err);
-            let token = erasure.token;
-            cx.out.push(Effect::Erased { token, result });
-            self.state = State::Absent;
-            return;
+        let Some(table) = tables.last().copied() else {
+            return self.end_erasure(cx, Ok(()));
         };
-        erasure.outstanding = 1;
         let owner = self.jid.owner();
         let pk = match table {
             TableId::Archive => archive::partition(&owner),
@@ -135,5 +260,91 @@ impl User {
             after: None,
         };
         self.begin(cx, Purpose::Erase, op);
+    }
+
+    /// Takes the next step that waits for no operation of its own.
+    pub(super) fn go_on_erasing(&mut self, cx: &mut Cx<'_>) {
+        let drained = self.operations == 0 && self.log.is_idle();
+        let told = match &self.state {
+            State::Erasing(erasure) => match &erasure.step {
+                Step::Drain if drained => false,
+                Step::Tell { left, .. } if left.is_empty() => true,
+                _ => return,
+            },
+            _ => return,
+        };
+        if told {
+            self.step_erasure(Step::ReadFloor);
+            let key = cluster::erased(&self.jid.owner()).into();
+            return self.begin(cx, Purpose::Erase, Op::Get { key });
+        }
+        let mut left = self.ending_subscriptions();
+        for (contact, kind) in &left {
+            self.send_kind(cx, contact, *kind);
+        }
+        // Other servers are told once: whether they answer is not known here.
+        left.retain(|(contact, _)| cx.home.serves(contact.host()));
+        self.step_erasure(Step::Tell {
+            left,
+            again_at: cx.now + TELL_MS,
+            tells: 1,
+        });
+        self.go_on_erasing(cx);
+    }
+
+    fn step_erasure(&mut self, next: Step) {
+        if let State::Erasing(erasure) = &mut self.state {
+            erasure.step = next;
+        }
+    }
+
+    /// What contacts must be told so that nobody is subscribed to an account that is gone, and it
+    /// to nobody (XEP-0077 section 3.2): what is, what was asked for, and what was said before and
+    /// not confirmed.
+    fn ending_subscriptions(&self) -> Vec<(BareJid, Kind)> {
+        let mut all = Vec::new();
+        let contacts = self.roster.contacts().map(|contact| &contact.jid);
+        let requests = self.roster.requests().map(|(jid, _)| jid);
+        for jid in contacts.chain(requests) {
+            let state = self.roster.state(jid);
+            if state.subscription().is_to() || state.ask() {
+                all.push((jid.clone(), Kind::Unsubscribe));
+            }
+            if state.subscription().is_from() || state.pending_in() {
+                all.push((jid.clone(), Kind::Unsubscribed));
+            }
+        }
+        let unsent = self.roster.unsent().into_iter();
+        all.extend(unsent.map(|(jid, kind)| match kind {
+            Kind::Subscribe | Kind::Unsubscribe => (jid, Kind::Unsubscribe),
+            Kind::Subscribed | Kind::Unsubscribed => (jid, Kind::Unsubscribed),
+        }));
+        all.sort_by(|a, b| a.0.cmp(&b.0).then((a.1 as u8).cmp(&(b.1 as u8))));
+        all.dedup();
+        all
+    }
+
+    pub(super) fn end_erasure(&mut self, cx: &mut Cx<'_>, result: Result<(), String>) {
+        let next = match &result {
+            Ok(()) => State::Absent,
+            // What is in memory may be gone from the store, so a repetition reads it again.
+            Err(_) => State::New,
+        };
+        if let State::Erasing(erasure) = std::mem::replace(&mut self.state, next) {
+            for token in erasure.tokens {
+                let result = result.clone();
+                cx.out.push(Effect::Erased { token, result });
+            }
+        }
+    }
+
+    /// Ends an erasure that never began, because nothing is there.
+    pub(super) fn nothing_to_erase(cx: &mut Cx<'_>, input: &Input) -> bool {
+        let Input::Erase(token) = *input else {
+            return false;
+        };
+        let result = Ok(());
+        cx.out.push(Effect::Erased { token, result });
+        true
     }
 }

@@ -10,9 +10,14 @@ use cirrus_stanza::{Condition, StanzaError};
 use cirrus_store::{Direction, Item, Op, Outcome, SkRange, StoreError};
 
 use super::User;
-use crate::event::{Effect, Origin, PipeEvent, PipeId, Token};
-use crate::home::{Cx, Frame, Purpose};
+use crate::event::{Origin, PipeEvent, PipeId, Token};
+use crate::home::{Body, Cx, Frame, Purpose};
 use crate::log::{Limits as LogLimits, Log, Tail, TailReader};
+
+/// Attributes of the account's row: it is being deleted, and the last archive position of an
+/// earlier account of that name.
+const DELETING: &str = "x";
+const FLOOR: &str = "f";
 
 /// An event that may have to wait for the load.
 pub(super) enum Input {
@@ -44,11 +49,25 @@ pub(super) struct Loading {
     cursor: u64,
     tail: Option<TailReader>,
     failed: bool,
+    /// The account is being deleted: it is there for its erasure only.
+    deleting: bool,
 }
 
 impl State {
     pub fn is_waiting(&self) -> bool {
         matches!(self, Self::Loading(_) | Self::Erasing(_))
+    }
+
+    pub fn is_erasing(&self) -> bool {
+        matches!(self, Self::Erasing(_))
+    }
+
+    /// When an erasure has something to do, Unix milliseconds.
+    pub fn due_at(&self) -> Option<u64> {
+        match self {
+            Self::Erasing(erasure) => erasure.due_at(),
+            _ => None,
+        }
     }
 
     pub fn is_active(&self) -> bool {
@@ -80,14 +99,21 @@ impl User {
         }
         match &mut self.state {
             State::Active => return Some(input),
-            State::Absent | State::Erasing(_) => {
-                Self::refuse_input(cx, input, &Self::absent());
+            State::Absent => {
+                Self::refuse_input(cx, input, None);
+                return None;
+            }
+            State::Erasing(_) => {
+                self.input_while_erasing(cx, input);
                 return None;
             }
             State::Loading(loading) => {
-                if loading.waiting.len() >= cx.home.limits.entity_queue {
+                let erases = matches!(input, Input::Erase(_));
+                if loading.deleting && !erases {
+                    Self::refuse_input(cx, input, None);
+                } else if loading.waiting.len() >= cx.home.limits.entity_queue && !erases {
                     let error = Condition::ResourceConstraint.into();
-                    Self::refuse_input(cx, input, &error);
+                    Self::refuse_input(cx, input, Some(&error));
                 } else {
                     loading.waiting.push_back(input);
                 }
@@ -118,6 +144,18 @@ impl User {
             self.load_account(cx, &known);
         }
         None
+    }
+
+    /// An account that is on its way out hears what its contacts' homes confirm, and nothing else.
+    fn input_while_erasing(&mut self, cx: &mut Cx<'_>, input: Input) {
+        match input {
+            Input::Erase(token) => self.erase_too(token),
+            Input::Frame(Frame {
+                body: Body::Subscribed { contact, kind },
+                ..
+            }) => self.erasure_told(cx, &contact, kind),
+            input => Self::refuse_input(cx, input, None),
+        }
     }
 
     fn forget_binding(&mut self, cx: &mut Cx<'_>, pipe: PipeId) {
@@ -154,26 +192,41 @@ impl User {
     }
 
     fn load_account(&mut self, cx: &mut Cx<'_>, rows: &[Item]) {
-        let exists = rows
+        let account = rows
             .iter()
-            .any(|row| accounts::Row::parse(&row.key.sk) == Some(accounts::Row::Credentials));
-        if !exists {
+            .find(|row| accounts::Row::parse(&row.key.sk) == Some(accounts::Row::Credentials));
+        let Some(account) = account else {
             return self.absent_account(cx);
+        };
+        if account.attrs.get_n(DELETING).is_some_and(|mark| mark > 0) {
+            let erases = |input: &Input| matches!(input, Input::Erase(_));
+            let waiting = self.state.take_waiting();
+            let (erase, others) = waiting.into_iter().partition::<VecDeque<_>, _>(erases);
+            for input in others {
+                Self::refuse_input(cx, input, None);
+            }
+            match &mut self.state {
+                State::Loading(loading) if !erase.is_empty() => {
+                    loading.waiting = erase;
+                    loading.deleting = true;
+                }
+                _ => return self.absent_account(cx),
+            }
         }
+        let floor = account.attrs.get_n(FLOOR).unwrap_or(0);
         let last = rows
             .iter()
             .find(|row| accounts::Row::parse(&row.key.sk) == Some(accounts::Row::Last));
         let cursor = last.map_or(0, |row| self.status.load(row));
-        let floor = rows
-            .iter()
-            .find_map(|row| row.attrs.get_n("f"))
-            .unwrap_or(0);
-        let tail = TailReader::new(&self.jid, floor);
-        let op = tail.op();
-        if let State::Loading(loading) = &mut self.state {
+        if let State::Loading(loading) = &mut self.state
+            && !loading.deleting
+        {
+            let tail = TailReader::new(&self.jid, floor);
+            let op = tail.op();
             loading.cursor = cursor.max(floor);
             loading.tail = Some(tail);
             loading.pages += 1;
+            self.begin(cx, Purpose::LoadTail, op);
         }
         let pk = rosters::partition(&self.jid.owner());
         self.page(
@@ -183,11 +236,10 @@ impl User {
             pk,
             None,
         );
-        self.begin(cx, Purpose::LoadTail, op);
     }
 
     fn absent_account(&mut self, cx: &mut Cx<'_>) {
-        self.fail_waiting(cx, &Self::absent());
+        self.fail_waiting(cx, None);
         self.state = State::Absent;
     }
 
@@ -271,7 +323,7 @@ impl User {
             let text = "the account's data could not be read; try again later";
             let error = StanzaError::new(Condition::InternalServerError, text)
                 .with_type(cirrus_stanza::ErrorType::Wait);
-            self.fail_waiting(cx, &error);
+            self.fail_waiting(cx, Some(&error));
             self.state = State::New;
             return;
         };
@@ -288,12 +340,7 @@ impl User {
 
     /// The account is gone: end its sessions and remove what it owns.
     pub(crate) fn erase(&mut self, cx: &mut Cx<'_>, token: Token) {
-        if matches!(self.state, State::Absent) {
-            cx.out.push(Effect::Erased {
-                token,
-                result: Ok(()),
-            });
-        } else if let Some(input) = self.wait_for_load(cx, Input::Erase(token)) {
+        if let Some(input) = self.wait_for_load(cx, Input::Erase(token)) {
             self.input(cx, input);
         }
     }

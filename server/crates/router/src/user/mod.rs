@@ -254,7 +254,7 @@ impl User {
     ) {
         self.operations = self.operations.saturating_sub(1);
         match purpose {
-            Purpose::LoadRoster if self.state.is_active() => self.on_roster_page(cx, result),
+            Purpose::LoadRoster if self.roster_waits.is_reloading() => self.on_roster_page(cx, result),
             Purpose::LoadAccount | Purpose::LoadRoster | Purpose::LoadTail => {
                 self.on_load(cx, &purpose, result);
             }
@@ -342,6 +342,9 @@ impl User {
 
     /// The log has a record that another writer, or an attempt given up, put there.
     fn learned(&mut self, cx: &mut Cx<'_>, position: u64, record: &Record) {
+        if !self.state.is_active() {
+            return; // The account is being erased.
+        }
         let Content::Message(message) = &record.content else {
             return self.owed_learned();
         };
@@ -363,6 +366,9 @@ impl User {
         self.log.tick(cx.now, &mut effects);
         self.log_effects(cx, effects);
         self.retry_pass(cx);
+        self.retry_unsent(cx);
+        self.retry_reload(cx);
+        self.retry_erasure(cx);
         let now = cx.now;
         let due = |session: &Session| session.deadline.is_some_and(|at| at <= now);
         while let Some(index) = self.sessions.iter().position(due) {
@@ -383,6 +389,7 @@ impl User {
         self.append_owed(cx);
         self.drive_pass(cx);
         self.write_status(cx);
+        self.go_on_erasing(cx);
         for session in &mut self.sessions {
             session.tell_handled(cx.out);
         }
@@ -391,8 +398,10 @@ impl User {
     /// The log can't go on: everything is read again with the next event.
     fn start_over(&mut self, cx: &mut Cx<'_>) {
         self.broken = false;
-        let waiting: Vec<_> = self.tickets.keys().copied().collect();
-        for ticket in waiting {
+        if self.state.is_erasing() {
+            return self.end_erasure(cx, Err("the archive can't be written".into()));
+        }
+        for ticket in self.waiting_tickets() {
             self.ticket_done(cx, ticket, Err(message::unknown()));
         }
         while let Some(index) = self.sessions.len().checked_sub(1) {
@@ -407,6 +416,13 @@ impl User {
         self.state = State::New;
     }
 
+    /// Tickets of the log that somebody waits for, in their order.
+    fn waiting_tickets(&self) -> Vec<Ticket> {
+        let mut tickets: Vec<_> = self.tickets.keys().copied().collect();
+        tickets.sort_unstable();
+        tickets
+    }
+
     /// When this entity next has something to do, Unix milliseconds.
     pub(crate) fn deadline(&self, _now: u64) -> Option<u64> {
         let sessions = self
@@ -415,8 +431,15 @@ impl User {
             .filter_map(|session| session.deadline)
             .min();
         let idle = self.is_idle().then(|| self.idle_since + self.idle_ms());
-        let (pass, status) = (self.pass_retry_at(), self.status_due());
-        [sessions, self.log.wake_at(), pass, status, idle]
+        let retries = [
+            self.pass_retry_at(),
+            self.status_due(),
+            self.roster_waits.drive_at(),
+            self.roster_waits.reload_at(),
+            self.state.due_at(),
+        ];
+        let retry = retries.into_iter().flatten().min();
+        [sessions, self.log.wake_at(), retry, idle]
             .into_iter()
             .flatten()
             .min()
@@ -431,8 +454,12 @@ impl User {
     }
 
     fn is_idle(&self) -> bool {
-        self.sessions.is_empty()
-            && self.operations == 0
+        self.sessions.is_empty() && self.is_settled() && self.roster_waits.drive_at().is_none()
+    }
+
+    /// Nothing is under way that must not be interrupted.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.operations == 0
             && self.inflow.is_empty()
             && self.tickets.is_empty()
             && self.owed.is_empty()
@@ -452,13 +479,17 @@ impl User {
         self.idle_since = 0;
     }
 
-    fn fail_waiting(&mut self, cx: &mut Cx<'_>, error: &StanzaError) {
+    /// Refuses what waits for the load; without an error because there is no such account.
+    fn fail_waiting(&mut self, cx: &mut Cx<'_>, error: Option<&StanzaError>) {
         for input in self.state.take_waiting() {
             Self::refuse_input(cx, input, error);
         }
     }
 
-    fn refuse_input(cx: &mut Cx<'_>, input: Input, error: &StanzaError) {
+    fn refuse_input(cx: &mut Cx<'_>, input: Input, error: Option<&StanzaError>) {
+        if error.is_none() && Self::nothing_to_erase(cx, &input) {
+            return;
+        }
         match input {
             Input::Pipe(pipe, PipeEvent::Bind { .. } | PipeEvent::Resume { .. }) => {
                 cx.work.binding.remove(&pipe);
@@ -466,16 +497,14 @@ impl User {
                 cx.pipe(pipe, PipeOut::Close { error });
             }
             Input::Pipe(..) => {}
-            Input::Frame(frame) => frame.refuse(error.clone(), &mut cx.work.frames),
+            Input::Frame(frame) => match error {
+                Some(error) => frame.refuse(error.clone(), &mut cx.work.frames),
+                None => frame.nobody(Self::absent(), &mut cx.work.frames),
+            },
             Input::Erase(token) => {
-                let text = error
-                    .text
-                    .clone()
-                    .unwrap_or_else(|| error.condition.as_str().into());
-                cx.out.push(Effect::Erased {
-                    token,
-                    result: Err(text),
-                });
+                let error = error.map_or("no such account", |error| error.condition.as_str());
+                let result = Err(error.to_owned());
+                cx.out.push(Effect::Erased { token, result });
             }
         }
     }

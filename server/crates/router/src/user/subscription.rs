@@ -1,7 +1,7 @@
 //! Roster requests and subscription stanzas (RFC 6121 sections 2 and 3): one change at a time,
 //! each followed by what its write made true.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use cirrus_jid::{BareJid, Jid};
@@ -22,7 +22,19 @@ pub(super) struct Waits {
     writing: Option<Change>,
     /// Rows read so far while the roster is read again.
     reload: Option<Vec<Item>>,
+    /// The store refused that: when to ask again, Unix milliseconds.
+    reload_at: Option<u64>,
+    /// When what other homes have not confirmed is sent again, Unix milliseconds, and how long
+    /// the pause after that is; `None` when everything is confirmed or patience has ended.
+    drive: Option<(u64, u64)>,
 }
+
+/// First pause before subscription stanzas are sent again; it doubles.
+const DRIVE_MS: u64 = 5_000;
+/// After a pause as long as this only the next activation sends again.
+const LAST_DRIVE_MS: u64 = 600_000;
+/// How long a roster that can't be read again rests, milliseconds.
+const RELOAD_MS: u64 = 2_000;
 
 /// A change of the roster, and who asked for it.
 enum Change {
@@ -57,6 +69,20 @@ enum Change {
 impl Waits {
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.writing.is_none() && self.reload.is_none()
+    }
+
+    pub fn is_reloading(&self) -> bool {
+        self.reload.is_some()
+    }
+
+    /// When unconfirmed stanzas are due again, Unix milliseconds.
+    pub fn drive_at(&self) -> Option<u64> {
+        self.drive.map(|(at, _)| at)
+    }
+
+    /// When the roster is to be read again, Unix milliseconds.
+    pub fn reload_at(&self) -> Option<u64> {
+        self.reload_at
     }
 }
 
@@ -203,6 +229,38 @@ impl User {
         for (contact, kind) in self.roster.unsent() {
             self.send_kind(cx, &contact, kind);
         }
+        self.expect_confirmation(cx);
+    }
+
+    /// Subscription stanzas are under way to other homes.
+    fn expect_confirmation(&mut self, cx: &Cx<'_>) {
+        let (at, pause) = (cx.now.saturating_add(DRIVE_MS), DRIVE_MS);
+        self.roster_waits.drive.get_or_insert((at, pause));
+    }
+
+    /// Sends again what other homes have not confirmed, if that is due. Other servers are told
+    /// when they can be reached.
+    pub(super) fn retry_unsent(&mut self, cx: &mut Cx<'_>) {
+        let due = self.roster_waits.drive.take_if(|(at, _)| *at <= cx.now);
+        let Some((_, pause)) = due else { return };
+        let mut unsent = self.roster.unsent();
+        unsent.retain(|(contact, _)| cx.home.serves(contact.host()));
+        if unsent.is_empty() || pause > LAST_DRIVE_MS {
+            return;
+        }
+        let pause = pause * 2;
+        self.roster_waits.drive = Some((cx.now.saturating_add(pause), pause));
+        for (contact, kind) in unsent {
+            self.send_kind(cx, &contact, kind);
+        }
+    }
+
+    /// The account is being erased: nobody's changes are made any more.
+    pub(super) fn drop_changes(&mut self, cx: &mut Cx<'_>, error: &StanzaError) {
+        self.roster_waits.drive = None;
+        for change in std::mem::take(&mut self.roster_waits.queue) {
+            self.changed_not(cx, change, error);
+        }
     }
 
     pub(super) fn send_kind(&self, cx: &mut Cx<'_>, contact: &BareJid, kind: Kind) {
@@ -243,11 +301,21 @@ impl User {
                         self.begin(cx, Purpose::Roster(Box::new(planned)), op);
                     }
                 },
-                Err(error) => self.changed_not(cx, change, &error.stanza_error()),
+                Err(error) => {
+                    if let Change::Inbound { contact, kind, .. } = &change
+                        && error.is_final()
+                    {
+                        // There is no room for it, so it counts as taken: its sender must not
+                        // repeat it for ever.
+                        self.confirm_subscription(cx, contact.clone(), *kind);
+                    }
+                    self.changed_not(cx, change, &error.stanza_error());
+                }
             }
         }
-        if self.roster.is_stale() && self.roster_waits.reload.is_none() {
-            self.roster_waits.reload = Some(Vec::new());
+        let waits = &mut self.roster_waits;
+        if self.roster.is_stale() && waits.reload.is_none() && waits.reload_at.is_none() {
+            waits.reload = Some(Vec::new());
             self.begin(cx, Purpose::LoadRoster, Roster::query(&self.jid, None));
         }
     }
@@ -311,7 +379,8 @@ impl User {
             return;
         };
         let Ok(Outcome::Page { items, next }) = result else {
-            // The next change asks again; until then what is in memory serves.
+            // It is asked again; until then what is in memory serves.
+            self.roster_waits.reload_at = Some(cx.now.saturating_add(RELOAD_MS));
             while let Some(change) = self.roster_waits.queue.pop_front() {
                 self.changed_not(cx, change, &unknown());
             }
@@ -323,9 +392,46 @@ impl User {
             return self.begin(cx, Purpose::LoadRoster, Roster::query(&self.jid, next));
         }
         if let Ok(roster) = self.read_roster(cx, &rows) {
-            self.roster = roster;
+            let before = std::mem::replace(&mut self.roster, roster);
+            self.catch_up_roster(cx, &before);
         }
         self.next_change(cx);
+    }
+
+    /// Asks again for a roster that could not be read, if that is due.
+    pub(super) fn retry_reload(&mut self, cx: &mut Cx<'_>) {
+        let due = self.roster_waits.reload_at.take_if(|at| *at <= cx.now);
+        if due.is_some() {
+            self.next_change(cx);
+        }
+    }
+
+    /// The roster was read again: what was written and not confirmed takes effect now.
+    fn catch_up_roster(&mut self, cx: &mut Cx<'_>, before: &Roster) {
+        for push in self.roster.changes_since(before.version()) {
+            self.push(cx, &push);
+        }
+        let lets = |roster: &Roster| -> BTreeSet<BareJid> {
+            let contacts = roster.contacts().filter(|c| c.subscription.is_from());
+            contacts.map(|contact| contact.jid.clone()).collect()
+        };
+        let (old, new) = (lets(before), lets(&self.roster));
+        for contact in old.difference(&new) {
+            self.hide_presence(cx, contact);
+        }
+        for contact in new.difference(&old) {
+            self.show_presence(cx, contact);
+        }
+        self.drive_unsent(cx);
+    }
+
+    /// To every interested resource (RFC 6121 section 2.1.6).
+    fn push(&mut self, cx: &mut Cx<'_>, push: &Push) {
+        for index in 0..self.sessions.len() {
+            if self.sessions[index].interested {
+                self.push_to(cx, index, push);
+            }
+        }
     }
 
     pub(super) fn read_roster(
@@ -344,11 +450,7 @@ impl User {
     /// The change is written: tell everybody whom it concerns.
     fn changed(&mut self, cx: &mut Cx<'_>, change: Change, done: Done) {
         if let Some(push) = &done.push {
-            for index in 0..self.sessions.len() {
-                if self.sessions[index].interested {
-                    self.push_to(cx, index, push);
-                }
-            }
+            self.push(cx, push);
         }
         match change {
             Change::Set {
@@ -382,18 +484,15 @@ impl User {
                 if done.pass {
                     self.queue(cx, *stanza);
                 }
-                cx.frame(
-                    contact,
-                    Body::Subscribed {
-                        contact: self.jid.clone(),
-                        kind,
-                    },
-                );
+                self.confirm_subscription(cx, contact, kind);
             }
             Change::Confirmed { .. } | Change::Pass { .. } => {}
         }
         for kind in &done.sends {
             self.send_kind(cx, &done.jid, *kind);
+        }
+        if done.pass || !done.sends.is_empty() {
+            self.expect_confirmation(cx);
         }
         match (
             done.before.subscription().is_from(),
@@ -406,6 +505,12 @@ impl User {
         if let Some(op) = done.cleanup {
             self.begin(cx, Purpose::Cleanup, op);
         }
+    }
+
+    /// Tells a contact's home that its stanza is settled here.
+    fn confirm_subscription(&self, cx: &mut Cx<'_>, contact: BareJid, kind: Kind) {
+        let own = self.jid.clone();
+        cx.frame(contact, Body::Subscribed { contact: own, kind });
     }
 
     /// The change is refused, or nobody knows whether it was written.

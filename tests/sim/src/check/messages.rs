@@ -1,0 +1,256 @@
+//! Messages: who got them, how often, in what order.
+
+use std::collections::BTreeSet;
+
+use cirrus_router::log::Direction;
+use cirrus_stanza::Stanza;
+
+use super::{Archive, History, Violation};
+
+/// What a message promises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Class {
+    /// Archived, and delivered sooner or later.
+    #[default]
+    Kept,
+    /// A receipt: kept, but not before it is acknowledged.
+    Receipt,
+    /// A message that is not to be stored, or for whoever is there.
+    Passing,
+}
+
+/// One message and its fate.
+#[derive(Default)]
+pub struct Message {
+    pub class: Class,
+    pub from: usize,
+    pub to: usize,
+    /// The sender's session.
+    pub session: u64,
+    /// The address it was sent to: order holds between two addresses only (RFC 6120 10.1).
+    pub address: String,
+    pub sent_at: u64,
+    /// When the server got it first.
+    pub taken_at: Option<u64>,
+    /// When its sender was told that it is handled.
+    pub accepted: Option<u64>,
+    /// Its sender got an error for it.
+    pub refused: bool,
+    /// Sessions that the server sent it to, in order, and when it did first.
+    pub emitted: Vec<u64>,
+    pub emitted_at: u64,
+    /// It was written to a socket without stream management.
+    pub exposed: bool,
+    /// Sessions that received it.
+    pub received: Vec<u64>,
+    /// Sessions whose acknowledgement the server has taken, and when the last one came.
+    pub confirmed: BTreeSet<u64>,
+    pub confirmed_at: u64,
+}
+
+/// How the server gave a message to a pipe.
+#[derive(Clone, Copy)]
+pub struct Given {
+    /// Out of the log.
+    pub late: bool,
+    /// Without stream management.
+    pub exposed: bool,
+}
+
+/// One direction between two addresses: recipient's session, sender's session, address.
+pub type Pair = (u64, u64, String);
+
+/// The last message that a session got first.
+#[derive(Default)]
+pub struct Last {
+    /// While it took messages for the bare JID.
+    taking: Option<usize>,
+    /// While it did not, so that only what was addressed to it came.
+    addressed: Option<usize>,
+}
+
+/// The index of a message's id, `m<index>`.
+pub fn index_of(stanza: &Stanza) -> Option<usize> {
+    stanza.id.as_deref()?.strip_prefix('m')?.parse().ok()
+}
+
+impl History {
+    /// The server gave a message to a session's pipe.
+    pub fn emitted(&mut self, index: usize, session: u64, given: Given, now: u64) {
+        let Some(message) = self.messages.get_mut(index) else {
+            return;
+        };
+        message.exposed |= given.exposed;
+        if message.emitted.contains(&session) {
+            return;
+        }
+        message.emitted.push(session);
+        if message.emitted.len() > 1 {
+            return;
+        }
+        message.emitted_at = now;
+        if message.class == Class::Kept {
+            self.check_order(index, session, given.late);
+        }
+    }
+
+    /// Order holds between two addresses (RFC 6120 section 10.1). One exception: a resource that
+    /// takes no messages for the bare JID gets what is addressed to it at once (RFC 6121 section
+    /// 8.5.3.1), while what waits in the log waits until it does (XEP-0160). So what it was given
+    /// in that state may be newer than what it gets out of the log afterwards.
+    fn check_order(&mut self, index: usize, session: u64, late: bool) {
+        let message = &self.messages[index];
+        let taker = self.sessions.get(&session).is_some_and(|s| s.taker);
+        let key = (session, message.session, message.address.clone());
+        let last = self.order.entry(key).or_default();
+        let before = if late {
+            last.taking
+        } else {
+            last.taking.max(last.addressed)
+        };
+        let slot = if taker {
+            &mut last.taking
+        } else {
+            &mut last.addressed
+        };
+        *slot = (*slot).max(Some(index));
+        if let Some(before) = before.filter(|before| *before > index) {
+            let text = format!("m{index} reached session {session} after m{before}");
+            self.wrong(Violation::Reordered(text));
+        }
+    }
+
+    /// A client received a message.
+    pub fn received(&mut self, index: usize, session: u64) {
+        let bound = self.sessions.get(&session).map_or(0, |s| s.bound_at);
+        let account = self.sessions.get(&session).map_or(0, |s| s.account);
+        let Some(message) = self.messages.get(index) else {
+            return;
+        };
+        let mut earlier = message
+            .emitted
+            .iter()
+            .take_while(|other| **other != session)
+            .peekable();
+        let some = earlier.peek().is_some();
+        let all = some && earlier.all(|other| message.confirmed.contains(other));
+        // The cursor is written behind the acknowledgement; a kill between repeats.
+        let repeats = self.kill_between(message.confirmed_at, bound);
+        let erased = self.erased.get(&message.to);
+        let before = |time: u64| message.taken_at.is_some_and(|taken| taken < time);
+        let gone = erased.is_some_and(|(_, gone)| before(*gone) && *gone <= bound);
+        let mut found = Vec::new();
+        if account != message.to {
+            let text = format!("m{index} reached session {session} of account {account}");
+            found.push(Violation::Corrupt(text));
+        }
+        if message.received.contains(&session) {
+            let text = format!("m{index} reached session {session} twice");
+            found.push(Violation::Doubled(text));
+        } else if all && message.confirmed_at < bound && !repeats {
+            let text = format!("m{index} was acknowledged, and reached session {session} too");
+            found.push(Violation::Doubled(text));
+        }
+        if gone {
+            let text = format!("m{index} reached session {session} after its account was erased");
+            found.push(Violation::Erased(text));
+        }
+        self.messages[index].received.push(session);
+        self.violations.extend(found);
+    }
+
+    /// The server took a client's acknowledgement.
+    pub fn confirmed(&mut self, index: usize, session: u64, now: u64) {
+        if let Some(message) = self.messages.get_mut(index)
+            && message.confirmed.insert(session)
+        {
+            message.confirmed_at = now;
+        }
+    }
+
+    /// Compares everything with the archives, at the end.
+    pub fn judge(&mut self, archives: &[Archive], archived: bool) {
+        let mut found = Vec::new();
+        for index in 0..self.messages.len() {
+            self.judge_copies(index, archives, archived, &mut found);
+            self.judge_delivery(index, &archives[self.messages[index].to], &mut found);
+        }
+        self.violations.extend(found);
+    }
+
+    /// The archives hold exactly what was accepted, once.
+    fn judge_copies(
+        &self,
+        index: usize,
+        archives: &[Archive],
+        archived: bool,
+        found: &mut Vec<Violation>,
+    ) {
+        let message = &self.messages[index];
+        let own = message.from == message.to;
+        let direction = if own { Direction::Own } else { Direction::In };
+        let (there, shown) = archives[message.to].count(index, direction);
+        let (here, _) = archives[message.from].count(index, Direction::Out);
+        // A receipt that its recipient left behind is kept once more, for delivery only.
+        let there = match message.class {
+            Class::Receipt => shown,
+            _ => there,
+        };
+        let text = format!("m{index} is {there} and {here} times in the archives");
+        if there > 1 || here > 1 {
+            found.push(Violation::Doubled(text));
+        } else if message.class == Class::Passing || own && here > 0 || !archived && here > 0 {
+            if there + here > 0 {
+                found.push(Violation::Corrupt(text));
+            }
+        } else if message.is_promised() {
+            let spared = |account| self.erased_since(account, message.sent_at);
+            let there_missing = there == 0 && archived && !spared(message.to);
+            let here_missing = here == 0 && archived && !own && !spared(message.from);
+            if there_missing || here_missing {
+                found.push(Violation::Lost(text));
+            }
+        }
+    }
+
+    /// What was accepted reached somebody.
+    fn judge_delivery(&self, index: usize, archive: &Archive, found: &mut Vec<Violation>) {
+        let message = &self.messages[index];
+        if !message.is_promised() || !message.received.is_empty() {
+            return;
+        }
+        let accepted = message.accepted.unwrap_or_default();
+        let erased = self.erased_since(message.to, message.sent_at);
+        if !erased && !self.may_be_lost(message, accepted, archive.waits(index)) {
+            let text = format!("m{index} was acknowledged and nobody received it");
+            found.push(Violation::Lost(text));
+        }
+    }
+
+    /// Without a second node, two things lose a delivery, though not the archive's copy. What was
+    /// written to the socket of a client without stream management may never arrive: nobody can
+    /// know (XEP-0198 section 1). And a kill takes sessions with it, and so what they had not
+    /// acknowledged, unless the log obliges to deliver it.
+    fn may_be_lost(&self, message: &Message, accepted: u64, waits: bool) -> bool {
+        if message.exposed || waits {
+            return message.exposed;
+        }
+        let killed = |from| self.kills.iter().any(|kill| *kill >= from);
+        let given = !message.emitted.is_empty() && killed(message.emitted_at);
+        let mut sessions = self.sessions.values().filter(|s| s.account == message.to);
+        let held = sessions.any(|session| {
+            let kept = |(from, to): &(u64, u64)| {
+                *to >= message.sent_at && self.kill_between(accepted.max(*from), *to)
+            };
+            session.detached.iter().any(kept)
+        });
+        given || held
+    }
+}
+
+impl Message {
+    /// Its sender knows it handled, and it was worth keeping.
+    fn is_promised(&self) -> bool {
+        self.class == Class::Kept && self.accepted.is_some() && !self.refused
+    }
+}

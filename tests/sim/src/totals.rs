@@ -1,0 +1,81 @@
+//! What many runs did.
+
+use std::fmt;
+
+use crate::Report;
+
+/// Sums over runs, and the least of what every run must have.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Runs.
+    pub seeds: u64,
+    /// Runs that showed what must not be.
+    pub failed: u64,
+    /// Fewest clients, operations, restarts and store faults of one run.
+    pub least: [u64; 4],
+    sums: [u64; 11],
+}
+
+/// Names of the sums.
+const NAMES: [&str; 11] = [
+    "operations",
+    "messages",
+    "acknowledged",
+    "delivered",
+    "resumes",
+    "kills",
+    "stops",
+    "erased",
+    "store operations",
+    "store faults",
+    "events",
+];
+
+impl Totals {
+    /// Adds a run.
+    pub fn add(&mut self, report: &Report) {
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let least = [
+            number(report.clients),
+            number(report.operations),
+            number(report.kills + report.stops),
+            report.faults,
+        ];
+        for (sum, new) in self.least.iter_mut().zip(least) {
+            *sum = if self.seeds == 0 { new } else { new.min(*sum) };
+        }
+        let new = [
+            number(report.operations),
+            number(report.messages),
+            number(report.accepted),
+            number(report.delivered),
+            number(report.resumes),
+            number(report.kills),
+            number(report.stops),
+            number(report.erased),
+            report.store_operations,
+            report.faults,
+            report.events,
+        ];
+        for (sum, new) in self.sums.iter_mut().zip(new) {
+            *sum += new;
+        }
+        self.seeds += 1;
+        self.failed += u64::from(!report.violations.is_empty());
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} seeds, {} failed;", self.seeds, self.failed)?;
+        for (sum, name) in self.sums.iter().zip(NAMES) {
+            write!(f, " {sum} {name},")?;
+        }
+        let [clients, operations, restarts, faults] = self.least;
+        write!(
+            f,
+            " at least {clients} clients, {operations} operations, {restarts} restarts, \
+             {faults} faults in each"
+        )
+    }
+}

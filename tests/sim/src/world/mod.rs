@@ -1,0 +1,304 @@
+//! The simulated world: what happens, in the order of simulated time.
+
+mod acts;
+mod erase;
+mod network;
+mod server;
+mod settle;
+
+use std::collections::BTreeMap;
+
+use cirrus_jid::BareJid;
+use cirrus_router::{Home, PipeId, PipeOut, Token};
+use cirrus_schema::keys::accounts::{self, Row};
+use cirrus_store::{Attrs, Condition, Item, Op, Outcome, StoreError};
+
+use crate::check::{History, Violation};
+use crate::client::{Client, Phase};
+use crate::plan::{Plan, Turn};
+use crate::rng::Rng;
+use crate::store::Store;
+
+use erase::Erasure;
+use network::{Pipe, Up};
+
+/// What a run did and showed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The run's seed.
+    pub seed: u64,
+    /// Clients that took part.
+    pub clients: usize,
+    /// What clients did: stanzas, binds, resumes, breaks.
+    pub operations: usize,
+    /// Messages sent.
+    pub messages: usize,
+    /// Messages acknowledged to their senders.
+    pub accepted: usize,
+    /// Messages delivered to clients, repetitions included.
+    pub delivered: usize,
+    /// Kills.
+    pub kills: usize,
+    /// Orderly stops.
+    pub stops: usize,
+    /// Operations that the store was asked for.
+    pub store_operations: u64,
+    /// Operations that the store refused, lost or answered too late.
+    pub faults: u64,
+    /// Successful resumes.
+    pub resumes: usize,
+    /// Accounts erased.
+    pub erased: usize,
+    /// Events that the server handled.
+    pub events: u64,
+    /// What must not be.
+    pub violations: Vec<Violation>,
+}
+
+/// Something on its way.
+enum Happening {
+    /// A client does something.
+    Act(usize),
+    /// Something reaches the server.
+    Up(PipeId, Up),
+    /// Something reaches a client.
+    Down(PipeId, PipeOut),
+    /// The store answers.
+    Answer {
+        life: u64,
+        token: Token,
+        op: Box<Op>,
+        fate: Answer,
+    },
+    /// A write of a dead server lands.
+    Stray(Box<Op>),
+    /// The server notices that a connection broke.
+    Gone(PipeId),
+    /// The server has written to a socket.
+    Written(PipeId, u64),
+    /// The server starts.
+    Start,
+    /// A timer of the server.
+    Tick,
+    /// The next step of a deletion.
+    Erase(usize),
+}
+
+/// When the store carries out an operation.
+enum Answer {
+    /// When it answers.
+    Do,
+    /// It has, or has not, already.
+    Done(Result<Outcome, StoreError>),
+}
+
+struct World {
+    rng: Rng,
+    plan: Plan,
+    now: u64,
+    /// Numbers happenings, so that those of one time keep their order.
+    sequence: u64,
+    queue: BTreeMap<(u64, u64), Happening>,
+    home: Option<Home>,
+    /// Counts the server's starts.
+    life: u64,
+    store: Store,
+    clients: Vec<Client>,
+    pipes: BTreeMap<PipeId, Pipe>,
+    last_pipe: PipeId,
+    sessions: u64,
+    /// Numbers whatever must be told apart: presence, names, ids.
+    marks: u64,
+    history: History,
+    report: Report,
+    /// Clients act on their own.
+    playing: bool,
+    ticking: Option<u64>,
+    erasures: BTreeMap<usize, Erasure>,
+    tell: Option<fn(String)>,
+}
+
+/// Where simulated time begins, Unix milliseconds.
+const START: u64 = 1_700_000_000_000;
+
+/// Runs one seed.
+pub fn run(seed: u64) -> Report {
+    run_with(seed, None)
+}
+
+/// Runs one seed and tells what happens, line by line.
+pub fn trace(seed: u64, tell: fn(String)) -> Report {
+    run_with(seed, Some(tell))
+}
+
+fn run_with(seed: u64, tell: Option<fn(String)>) -> Report {
+    let mut world = World::new(seed, tell);
+    world.play();
+    world.settle();
+    world.judge();
+    world.report
+}
+
+impl World {
+    fn new(seed: u64, tell: Option<fn(String)>) -> Self {
+        let mut rng = Rng::new(seed);
+        let plan = Plan::new(&mut rng);
+        let store = Store::new(plan.faults);
+        store.set_clock(START);
+        let clients = plan.clients.iter();
+        let clients: Vec<_> = clients
+            .map(|setup| Client::new(setup, plan.users[setup.account].clone()))
+            .collect();
+        let report = Report {
+            seed,
+            clients: clients.len(),
+            ..Report::default()
+        };
+        let mut world = Self {
+            rng,
+            plan,
+            now: START,
+            sequence: 0,
+            queue: BTreeMap::new(),
+            home: None,
+            life: 0,
+            store,
+            clients,
+            pipes: BTreeMap::new(),
+            last_pipe: 0,
+            sessions: 0,
+            marks: 0,
+            history: History::default(),
+            report,
+            playing: true,
+            ticking: None,
+            erasures: BTreeMap::new(),
+            tell,
+        };
+        for account in 0..world.plan.users.len() {
+            world.create_account(account, 0);
+        }
+        world
+    }
+
+    /// The row that an account consists of, with the position that an erased one left.
+    fn create_account(&mut self, account: usize, floor: u64) {
+        let key = accounts::key(&self.plan.users[account].owner(), Row::Credentials);
+        let attrs = Attrs::new().with("v", 1u64).with("f", floor);
+        self.put(Item::new(key, attrs));
+    }
+
+    /// Writes a row as another part of the server would, without faults.
+    fn put(&self, item: Item) {
+        let op = Op::Put {
+            item,
+            condition: Condition::Any,
+            nonce: 1,
+        };
+        drop(self.store.apply(op));
+    }
+
+    fn user(&self, account: usize) -> &BareJid {
+        &self.plan.users[account]
+    }
+
+    fn mark(&mut self) -> u64 {
+        self.marks += 1;
+        self.marks
+    }
+
+    fn at(&mut self, time: u64, happening: Happening) {
+        self.sequence += 1;
+        self.queue.insert((time, self.sequence), happening);
+    }
+
+    fn soon(&mut self, within: u64, happening: Happening) {
+        let time = self.now + 1 + self.rng.below(within);
+        self.at(time, happening);
+    }
+
+    fn play(&mut self) {
+        self.start();
+        for client in 0..self.clients.len() {
+            self.soon(50, Happening::Act(client));
+        }
+        while self.report.operations < self.plan.operations && self.step() {}
+        self.playing = false;
+    }
+
+    /// A client has done something: perhaps it is time for something to happen to the server.
+    fn spend(&mut self) {
+        self.report.operations += 1;
+        match self.plan.turns.remove(&self.report.operations) {
+            None => {}
+            Some(Turn::Kill) => self.kill(),
+            Some(Turn::Stop) => self.stop(),
+            Some(Turn::Outage(milliseconds)) => {
+                self.tell(|| format!("the store is down for {milliseconds} ms"));
+                self.store.down_until = self.now + milliseconds;
+            }
+            Some(Turn::Erase(account)) => self.begin_erasure(account),
+        }
+    }
+
+    fn run_until(&mut self, time: u64) {
+        while self
+            .queue
+            .first_key_value()
+            .is_some_and(|((at, _), _)| *at <= time)
+        {
+            self.step();
+        }
+        self.now = self.now.max(time);
+        self.store.set_clock(self.now);
+    }
+
+    /// One thing happens; `false` when nothing is left to happen.
+    fn step(&mut self) -> bool {
+        let Some(((time, _), happening)) = self.queue.pop_first() else {
+            return false;
+        };
+        self.now = self.now.max(time);
+        self.store.set_clock(self.now);
+        match happening {
+            Happening::Act(client) => self.act(client),
+            Happening::Up(pipe, up) => self.arrive(pipe, up),
+            Happening::Down(pipe, out) => self.receive(pipe, out),
+            Happening::Answer {
+                life,
+                token,
+                op,
+                fate,
+            } => self.answered(life, token, *op, fate),
+            Happening::Stray(op) => {
+                self.tell(|| format!("a late write lands: {}", crate::tell::op(&op)));
+                drop(self.store.apply(*op));
+            }
+            Happening::Gone(pipe) => self.closed(pipe, false),
+            Happening::Written(pipe, n) => self.written(pipe, n),
+            Happening::Start => self.start(),
+            Happening::Tick => {
+                self.ticking = None;
+                self.home_event(cirrus_router::Event::Tick);
+            }
+            Happening::Erase(account) => self.go_on_erasing(account),
+        }
+        true
+    }
+
+    fn tell(&self, text: impl FnOnce() -> String) {
+        if let Some(tell) = self.tell {
+            tell(format!("{:>7} {}", self.now - START, text()));
+        }
+    }
+
+    fn wrong(&mut self, violation: Violation) {
+        self.tell(|| format!("WRONG {violation}"));
+        self.history.wrong(violation);
+    }
+
+    /// Whether a client has a stream that it can talk on.
+    fn is_on(&self, client: usize) -> bool {
+        self.clients[client].phase == Phase::On
+    }
+}

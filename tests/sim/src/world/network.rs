@@ -1,0 +1,257 @@
+//! Connections: what is under way between clients and the server.
+
+use cirrus_router::{Event, Login, PipeEvent, PipeId, PipeOut};
+use cirrus_stanza::{Kind, Stanza, Ty, ns};
+
+use super::{Happening, World};
+use crate::check::{Given, Session, index_of};
+use crate::client::Phase;
+use crate::plan::RESUME_SECONDS;
+
+/// Longest way of a stanza, milliseconds.
+const LATENCY_MS: u64 = 20;
+/// Longest time until the server notices that a connection broke, milliseconds.
+const NOTICE_MS: u64 = 4_000;
+
+/// From a client to the server.
+#[derive(Debug)]
+pub enum Up {
+    Bind,
+    Resume { previd: String, h: u32 },
+    Enable,
+    Ack { h: u32 },
+    Stanza(String),
+    Close,
+}
+
+/// A connection.
+pub struct Pipe {
+    pub client: usize,
+    pub session: u64,
+    /// The client still hears the server.
+    pub heard: bool,
+    /// The server still hears the client.
+    pub talks: bool,
+    /// The server's count of inbound stanzas.
+    k: u64,
+    base: u64,
+    /// Stream management is on.
+    counted: bool,
+    /// The count that the client resumed with.
+    resumes: u32,
+    /// Messages given to the socket, by number.
+    given: Vec<(u64, usize)>,
+    up_at: u64,
+    down_at: u64,
+}
+
+impl World {
+    /// Opens a connection for a client's present session.
+    pub(super) fn dial(&mut self, index: usize) {
+        self.last_pipe += 1;
+        let pipe = Pipe {
+            client: index,
+            session: self.clients[index].session,
+            heard: self.home.is_some(),
+            talks: self.home.is_some(),
+            k: 0,
+            base: 0,
+            counted: false,
+            resumes: 0,
+            given: Vec::new(),
+            up_at: 0,
+            down_at: 0,
+        };
+        self.pipes.insert(self.last_pipe, pipe);
+        self.clients[index].pipe = self.last_pipe;
+    }
+
+    /// What the client's counter of a connection counts from.
+    pub(super) fn base_of(&self, pipe: PipeId) -> u64 {
+        self.pipes.get(&pipe).map_or(0, |state| state.base)
+    }
+
+    /// A client sends something.
+    pub(super) fn send(&mut self, client: usize, up: Up) {
+        let pipe = self.clients[client].pipe;
+        let latency = 1 + self.rng.below(LATENCY_MS);
+        let Some(state) = self.pipes.get_mut(&pipe) else {
+            return;
+        };
+        state.up_at = state.up_at.max(self.now + latency);
+        let time = state.up_at;
+        self.at(time, Happening::Up(pipe, up));
+    }
+
+    /// A connection breaks. What the client has sent may still arrive.
+    pub(super) fn break_pipe(&mut self, index: usize) {
+        let pipe = self.clients[index].pipe;
+        let arrives = self.rng.one_in(2);
+        if let Some(state) = self.pipes.get_mut(&pipe) {
+            state.heard = false;
+            state.talks &= arrives;
+        }
+        self.tell(|| format!("pipe {pipe} breaks"));
+        self.clients[index].phase = Phase::Broken;
+        self.soon(NOTICE_MS, Happening::Gone(pipe));
+    }
+
+    /// The server learns that a connection is gone.
+    pub(super) fn closed(&mut self, pipe: PipeId, clean: bool) {
+        let Some(state) = self.pipes.remove(&pipe) else {
+            return;
+        };
+        self.tell(|| format!("pipe {pipe} closed, clean: {clean}"));
+        let client = &mut self.clients[state.client];
+        if clean && client.pipe == pipe {
+            client.phase = Phase::Off;
+            client.forget();
+        } else if state.counted && !clean {
+            let until = self.now + u64::from(RESUME_SECONDS) * 1_000;
+            self.history.detached(state.session, self.now, until);
+        }
+        self.home_event(Event::Pipe {
+            pipe,
+            event: PipeEvent::Closed { clean },
+        });
+    }
+
+    /// The server has written everything up to `n` to a socket.
+    pub(super) fn written(&mut self, pipe: PipeId, n: u64) {
+        let Some(state) = self.pipes.get_mut(&pipe).filter(|state| state.talks) else {
+            return;
+        };
+        if !state.counted {
+            let done = state.given.iter().filter(|(number, _)| *number <= n);
+            for (_, message) in done {
+                self.history.confirmed(*message, state.session, self.now);
+            }
+            state.given.retain(|(number, _)| *number > n);
+        }
+        self.home_event(Event::Pipe {
+            pipe,
+            event: PipeEvent::Written { n },
+        });
+    }
+
+    /// The server gives something to a connection.
+    pub(super) fn emit(&mut self, pipe: PipeId, out: PipeOut) {
+        self.tell(|| format!("pipe {pipe} <- {}", crate::tell::out(&out)));
+        let Some(state) = self.pipes.get_mut(&pipe) else {
+            return;
+        };
+        let session = state.session;
+        match &out {
+            PipeOut::Stanza { n, stanza } => {
+                let n = *n;
+                let message = index_of(stanza)
+                    .filter(|_| stanza.kind == Kind::Message && stanza.ty != Ty::Error);
+                if let Some(index) = message {
+                    let late = stanza.child("delay", ns::DELAY).is_some();
+                    let exposed = !state.counted;
+                    state.given.push((n, index));
+                    let given = Given { late, exposed };
+                    self.history.emitted(index, session, given, self.now);
+                }
+                if !state.counted {
+                    self.soon(3, Happening::Written(pipe, n));
+                }
+            }
+            PipeOut::SmEnabled { base, .. } => {
+                state.base = *base;
+                state.counted = true;
+                // What is handled of what came before is not told.
+                self.history.handled(session, *base, true);
+            }
+            PipeOut::Resumed { k, base, .. } => {
+                (state.k, state.base, state.counted) = (*k, *base, true);
+                let (k, h, client) = (*k, state.resumes, state.client);
+                self.history.handled(session, k, true);
+                self.history.resumed(session, self.now);
+                self.confirm(client, session, h);
+            }
+            PipeOut::Handled { k } => self.history.handled(session, *k, false),
+            PipeOut::Close { .. } => state.talks = false,
+            _ => {}
+        }
+        let latency = 1 + self.rng.below(LATENCY_MS);
+        let Some(state) = self.pipes.get_mut(&pipe) else {
+            return;
+        };
+        state.down_at = state.down_at.max(self.now + latency);
+        let time = state.down_at;
+        self.at(time, Happening::Down(pipe, out));
+    }
+
+    /// The server takes an acknowledgement.
+    fn confirm(&mut self, client: usize, session: u64, h: u32) {
+        let client = &mut self.clients[client];
+        if client.session != session {
+            return;
+        }
+        for (_, message) in client.got.iter().filter(|(count, _)| *count <= h) {
+            self.history.confirmed(*message, session, self.now);
+        }
+        client.got.retain(|(count, _)| *count > h);
+    }
+
+    /// Something reaches the server.
+    pub(super) fn arrive(&mut self, pipe: PipeId, up: Up) {
+        let Some(state) = self.pipes.get_mut(&pipe).filter(|state| state.talks) else {
+            return;
+        };
+        let (index, session) = (state.client, state.session);
+        if let Some(tell) = self.tell {
+            let who = self.clients[index].jid();
+            let now = self.now - super::START;
+            tell(format!("{now:>7} pipe {pipe} {who} s{session} -> {up:?}"));
+        }
+        let client = &self.clients[index];
+        let event = match up {
+            Up::Bind => {
+                let bound = Session {
+                    account: client.account,
+                    bound_at: self.now,
+                    ..Session::default()
+                };
+                self.history.sessions.insert(session, bound);
+                PipeEvent::Bind {
+                    user: client.user.clone(),
+                    resource: Some(client.resource.clone()),
+                    login: Login::default(),
+                }
+            }
+            Up::Resume { previd, h } => {
+                state.resumes = h;
+                PipeEvent::Resume {
+                    user: client.user.clone(),
+                    previd,
+                    h,
+                    login: Login::default(),
+                }
+            }
+            Up::Enable => PipeEvent::EnableSm {
+                resume: true,
+                max: None,
+            },
+            Up::Ack { h } => {
+                self.confirm(index, session, h);
+                PipeEvent::Ack { h }
+            }
+            Up::Stanza(xml) => {
+                state.k += 1;
+                let k = state.k;
+                let Some(stanza) = Stanza::from_stored(&xml.into()) else {
+                    return;
+                };
+                let message = index_of(&stanza).filter(|_| stanza.kind == Kind::Message);
+                self.history.taken(session, k, message, self.now);
+                self.history.shown(session, &stanza);
+                let stanza = Box::new(stanza);
+                PipeEvent::Stanza { k, stanza }
+            }
+            Up::Close => return self.closed(pipe, true),
+        };
+        self.home_event(Event::Pipe { pipe, event });
+    }
+}

@@ -1,0 +1,160 @@
+//! The server's life, and the store behind it.
+
+use cirrus_router::registry::About;
+use cirrus_router::{Effect, Effects, Event, Home, HomeConfig, Registry, Token};
+use cirrus_store::Op;
+
+use super::{Answer, Happening, World};
+use crate::client::Phase;
+use crate::plan::DOMAINS;
+use crate::store::{Fate, throttled, timeout};
+
+/// Longest time that a write of a dead server is under way, milliseconds.
+pub const STRAY_MS: u64 = 5_000;
+/// Longest time that an orderly stop takes, milliseconds.
+const STOP_MS: u64 = 20_000;
+
+impl World {
+    pub(super) fn start(&mut self) {
+        if self.home.is_some() {
+            return;
+        }
+        self.life += 1;
+        self.tell(|| "the server starts".into());
+        let about = About {
+            name: "Cirrus".into(),
+            version: "sim".into(),
+            domains: DOMAINS.map(Into::into).into(),
+            registration: false,
+        };
+        let config = HomeConfig {
+            limits: self.plan.limits.clone(),
+            about,
+            registry: Registry::new(&[]),
+            archive: self.plan.archive,
+            started_ms: self.now,
+        };
+        self.home = Some(Home::new(config));
+    }
+
+    pub(super) fn kill(&mut self) {
+        if self.home.take().is_none() {
+            return;
+        }
+        self.report.kills += 1;
+        self.tell(|| "the server is killed".into());
+        self.history.kills.push(self.now);
+        self.ended();
+    }
+
+    /// The server stops in order. One that does not come to rest in time is killed.
+    pub(super) fn stop(&mut self) {
+        if self.home.is_none() {
+            return;
+        }
+        self.report.stops += 1;
+        self.tell(|| "the server is stopped".into());
+        self.home_event(Event::Shutdown);
+        let deadline = self.now + STOP_MS;
+        let busy = |home: &Home| !home.is_quiet();
+        while self.home.as_ref().is_some_and(busy) && self.now < deadline && self.step() {}
+        if self.home.as_ref().is_some_and(busy) {
+            self.tell(|| "the server does not come to rest".into());
+            self.history.kills.push(self.now);
+        }
+        self.home = None;
+        self.ended();
+    }
+
+    fn ended(&mut self) {
+        self.orphan_operations();
+        for pipe in self.pipes.values_mut() {
+            pipe.heard = false;
+            pipe.talks = false;
+        }
+        for client in &mut self.clients {
+            if client.phase != Phase::Off {
+                client.phase = Phase::Broken;
+            }
+        }
+        self.history.end_sessions(self.now);
+        self.soon(2_000, Happening::Start);
+    }
+
+    /// Writes of a dead server land, vanish, or land late.
+    fn orphan_operations(&mut self) {
+        let mine = |happening: &Happening| matches!(happening, Happening::Answer { .. });
+        let queued = self.queue.iter().filter(|(_, h)| mine(h));
+        let keys: Vec<_> = queued.map(|(key, _)| *key).collect();
+        for key in keys {
+            if let Some(Happening::Answer {
+                op,
+                fate: Answer::Do,
+                ..
+            }) = self.queue.remove(&key)
+            {
+                match self.rng.below(3) {
+                    0 => drop(self.store.apply(*op)),
+                    1 => self.soon(STRAY_MS, Happening::Stray(op)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    pub(super) fn home_event(&mut self, event: Event) {
+        let Some(home) = &mut self.home else { return };
+        self.report.events += 1;
+        let mut out = Effects::default();
+        home.handle(self.now, &mut self.rng, event, &mut out);
+        let due = home.next_deadline();
+        for output in out.outputs {
+            match output.effect {
+                Effect::Pipe { pipe, out } => self.emit(pipe, out),
+                Effect::Store { token, op } => self.operate(token, op),
+                Effect::Erased { token, result } => self.erased(token, result),
+                Effect::Account { .. } => {}
+            }
+        }
+        if let Some(due) = due
+            && self.ticking.is_none_or(|at| due < at)
+        {
+            self.ticking = Some(due);
+            self.at(due.max(self.now + 1), Happening::Tick);
+        }
+    }
+
+    fn operate(&mut self, token: Token, op: Op) {
+        let fate = self.store.fate(&mut self.rng);
+        self.tell(|| format!("store {token} {fate:?} {}", crate::tell::op(&op)));
+        let answer = match fate {
+            Fate::Late => Answer::Do,
+            Fate::Early => Answer::Done(self.store.apply(op.clone())),
+            Fate::Throttled => Answer::Done(Err(throttled(&op))),
+            Fate::Lost => {
+                drop(self.store.apply(op.clone()));
+                Answer::Done(Err(timeout(&op)))
+            }
+            Fate::Vanished => Answer::Done(Err(timeout(&op))),
+        };
+        let happening = Happening::Answer {
+            life: self.life,
+            token,
+            op: Box::new(op),
+            fate: answer,
+        };
+        self.soon(self.plan.faults.slowest_ms, happening);
+    }
+
+    pub(super) fn answered(&mut self, life: u64, token: Token, op: Op, answer: Answer) {
+        if life != self.life || self.home.is_none() {
+            return;
+        }
+        let result = match answer {
+            Answer::Do => self.store.apply(op),
+            Answer::Done(result) => result,
+        };
+        self.tell(|| format!("answer {token} {}", crate::tell::answer(&result)));
+        self.home_event(Event::Store { token, result });
+    }
+}

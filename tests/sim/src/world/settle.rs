@@ -1,0 +1,127 @@
+//! The end of a run: faults stop, everybody comes back, and what is then true is compared with
+//! what must be.
+
+use cirrus_router::Home;
+
+use super::network::Up;
+use super::World;
+use crate::check::{Archive, Violation, check_clients, check_rosters};
+use crate::client::{Client, Phase};
+use crate::plan::{RESUME_SECONDS, Setup};
+
+/// How often clients look whether they have to connect, milliseconds.
+const ROUND_MS: u64 = 5_000;
+/// Rounds in which everything must have come to rest: broken sessions have ended, deletions too,
+/// and what another home did not take was sent again.
+const ROUNDS: usize = 30;
+
+impl World {
+    pub(super) fn settle(&mut self) {
+        self.store.faulty = false;
+        self.tell(|| "no more faults".into());
+        for _ in 0..ROUNDS {
+            self.come_back();
+            self.run_until(self.now + ROUND_MS);
+        }
+        self.check_state();
+        self.all_leave();
+        self.run_until(self.now + u64::from(RESUME_SECONDS) * 1_000 + 30_000);
+        self.collect();
+        if !self.home.as_ref().is_some_and(Home::is_quiet) {
+            let census = self.home.as_ref().map(Home::census);
+            self.wrong(Violation::Stuck(format!("{census:?}")));
+        }
+        if !self.has_erased() {
+            self.wrong(Violation::Stuck("an account is not erased".into()));
+        }
+    }
+
+    /// Everybody connects; of clients that want one resource, the first.
+    fn come_back(&mut self) {
+        for index in 0..self.clients.len() {
+            let jid = self.clients[index].jid();
+            if self.clients[..index].iter().any(|rival| rival.jid() == jid) {
+                continue;
+            }
+            match self.clients[index].phase {
+                Phase::Off => self.connect(index),
+                Phase::Broken => self.reconnect(index),
+                Phase::On => self.take_part(index),
+                _ => {}
+            }
+        }
+    }
+
+    /// Becomes available, knows its roster, and acknowledges.
+    fn take_part(&mut self, index: usize) {
+        if self.clients[index].presence.is_none() {
+            self.appear(index);
+        }
+        if !self.clients[index].roster.live {
+            self.ask_roster(index);
+        }
+        self.acknowledge(index);
+    }
+
+    fn check_state(&mut self) {
+        self.tell(|| "rosters and presence are compared".into());
+        let users = &self.plan.users;
+        let rosters = check_rosters(&self.store, users, &mut self.history);
+        check_clients(&self.clients, &rosters, &mut self.history);
+    }
+
+    fn all_leave(&mut self) {
+        for index in 0..self.clients.len() {
+            if self.is_on(index) {
+                self.acknowledge(index);
+                self.send(index, Up::Close);
+            }
+        }
+    }
+
+    /// A last client of every account collects what waits.
+    fn collect(&mut self) {
+        let first = self.clients.len();
+        for account in 0..self.plan.users.len() {
+            let setup = Setup {
+                account,
+                resource: "last".into(),
+                managed: true,
+                late: false,
+            };
+            let user = self.user(account).clone();
+            self.clients.push(Client::new(&setup, user));
+            self.connect(first + account);
+        }
+        for _ in 0..4 {
+            self.run_until(self.now + 15_000);
+            for index in first..self.clients.len() {
+                self.take_part(index);
+            }
+        }
+        self.run_until(self.now + 15_000);
+        for index in first..self.clients.len() {
+            if !self.is_on(index) {
+                let jid = self.clients[index].jid();
+                self.wrong(Violation::Stuck(format!("{jid} can't log in")));
+            }
+        }
+    }
+
+    pub(super) fn judge(&mut self) {
+        let mut archives = Vec::new();
+        for account in 0..self.plan.users.len() {
+            let floor = self.floor(account);
+            let user = &self.plan.users[account];
+            archives.push(Archive::read(&self.store, user, floor, &mut self.history));
+        }
+        self.history.judge(&archives, self.plan.archive);
+        let messages = &self.history.messages;
+        let accepted = messages.iter().filter(|m| m.accepted.is_some());
+        self.report.accepted = accepted.count();
+        self.report.messages = messages.len();
+        self.report.store_operations = self.store.operations;
+        self.report.faults = self.store.faults;
+        self.report.violations = std::mem::take(&mut self.history.violations);
+    }
+}
