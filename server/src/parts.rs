@@ -68,6 +68,7 @@ pub(crate) enum PartsError {
     #[error("stopped while opening the store")]
     Interrupted,
     /// A store that this binary was built without.
+    #[cfg(not(feature = "aws"))]
     #[error("this cirrus-server was built without the store backend `{0}`")]
     Backend(&'static str),
     /// An address can't be listened on.
@@ -341,6 +342,28 @@ fn listeners(config: &Config) -> Result<Vec<(TcpListener, bool)>, PartsError> {
     all.iter().map(open).collect()
 }
 
+/// DynamoDB, as the configuration and the environment say.
+#[cfg(feature = "aws")]
+async fn aws(config: &Config) -> Result<Arc<dyn Table>, PartsError> {
+    use cirrus_store::aws::{AwsOptions, DynamoTable, load_config};
+
+    let endpoint = config.store.dynamodb_endpoint.as_deref();
+    let found = load_config(config.store.region.clone(), endpoint).await;
+    let first = config.domains.first().map_or("", Domain::as_str);
+    let prefix = config.store.prefix.as_deref().unwrap_or(first);
+    let mut options = AwsOptions::new(prefix, "");
+    options.account.clone_from(&config.store.account);
+    options.attempts = config.store.attempts;
+    options.deadline = Duration::from_millis(config.store.deadline_ms);
+    let clock = Arc::new(wall_ms);
+    Ok(Arc::new(DynamoTable::new(&found, &options, clock)))
+}
+
+#[cfg(not(feature = "aws"))]
+async fn aws(_: &Config) -> Result<Arc<dyn Table>, PartsError> {
+    Err(PartsError::Backend(Backend::Aws.as_str()))
+}
+
 /// The store, each request metered. The home asks it directly, because it has deadlines of its
 /// own and asks it for each message; for everybody else an answer that doesn't come is an error
 /// after a while.
@@ -361,7 +384,7 @@ async fn store(
                     .map_err(Box::new)?,
             )
         }
-        backend @ Backend::Aws => return Err(PartsError::Backend(backend.as_str())),
+        Backend::Aws => aws(config).await?,
     };
     let direct: Arc<dyn Table> = Arc::new(Metered::new(direct, meter));
     let deadline = Duration::from_millis(config.store.deadline_ms);

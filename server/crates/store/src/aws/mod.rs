@@ -85,7 +85,15 @@ pub fn behavior_version() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
 
-/// Configuration as the SDK finds it: environment, profile, instance metadata.
-pub async fn load_config() -> SdkConfig {
-    aws_config::defaults(behavior_version()).load().await
+/// Configuration as the SDK finds it: environment, profile, instance metadata. A region or an
+/// endpoint given here goes before what is found.
+pub async fn load_config(region: Option<String>, endpoint: Option<&str>) -> SdkConfig {
+    let mut loader = aws_config::defaults(behavior_version());
+    if let Some(region) = region {
+        loader = loader.region(aws_config::Region::new(region));
+    }
+    if let Some(endpoint) = endpoint {
+        loader = loader.endpoint_url(endpoint);
+    }
+    loader.load().await
 }
