@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cirrus_router::{Effect, Effects, Event, Home, PipeEvent, PipeId, PipeOut, Token};
 use cirrus_stanza::StanzaError;
-use cirrus_store::{Op, Outcome, StoreError, Table};
+use cirrus_store::{Answer, Op, Outcome, StoreError, Table};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Accounts;
@@ -260,12 +260,13 @@ impl Shell {
 
     fn start_operation(&mut self, token: Token, op: Op) {
         self.operations += 1;
-        let (table, answers) = (Arc::clone(&self.table), self.answers.clone());
-        tokio::spawn(async move {
-            let result = table.apply(op).await;
-            // The home may be gone; then nobody waits for the answer.
-            let _ = answers.send(Done::Store(token, result)).await;
-        });
+        let answers = self.answers.clone();
+        // The channel has room for an answer to everything that may be under way. If it is
+        // closed, the home is gone and nobody waits.
+        let done = move |answer: Answer| {
+            let _ = answers.try_send(Done::Store(token, answer.result));
+        };
+        Arc::clone(&self.table).submit(op, Box::new(done));
     }
 
     fn give_pipe(&mut self, pipe: PipeId, out: PipeOut) {
