@@ -1,10 +1,12 @@
 //! The folder of an embedded store: its marker, its lock, its files.
 //!
-//!     FORMAT       what this folder is, and its version
-//!     lock         locked by the process that has the store open; says which
-//!     tables.redb  the database
-//!     log-0 log-1  the log
-//!     blobs/       one folder per bucket, and one for blobs that are being written
+//! ```text
+//! FORMAT       what this folder is, and its version
+//! lock         locked by the process that has the store open; says which
+//! tables.redb  the database
+//! log-0 log-1  the log
+//! blobs/       one folder per bucket, and one for blobs that are being written
+//! ```
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -121,7 +123,8 @@ fn check_marker(path: &Path, text: &str) -> Result<(), StoreError> {
         other => Err(refused(
             path,
             format!(
-                "its file FORMAT says {other:?}, this version reads {FORMAT:?} only: use the version that wrote it"
+                "its file FORMAT says {other:?}, this version reads \
+                 {FORMAT:?} only: use the version that wrote it"
             ),
         )),
     }
@@ -134,7 +137,8 @@ fn mark(path: &Path) -> Result<(), StoreError> {
         let name = entry.map_err(unreadable)?.file_name();
         if name != LOCK {
             let reason = format!(
-                "the folder has no file FORMAT but holds {name:?}: it is not a store. Choose an empty folder or a new one"
+                "the folder has no file FORMAT but holds {name:?}: it is not \
+                 a store. Choose an empty folder or a new one"
             );
             return Err(refused(path, reason));
         }

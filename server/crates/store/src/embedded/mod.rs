@@ -30,6 +30,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -69,10 +70,13 @@ pub struct EmbeddedOptions {
     pub queue: usize,
     /// Reads of the disk at the same time.
     pub readers: usize,
+    /// Least time between the beginnings of two commits, so that writes share them.
+    pub pace: Duration,
 }
 
 impl EmbeddedOptions {
-    /// The defaults: 32 MiB of cache, log files of 16 MiB, 4,096 queued writes, 2 readers.
+    /// The defaults: 32 MiB of cache, log files of 16 MiB, 4,096 queued writes, 2 readers, commits
+    /// at least 300 us apart.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> EmbeddedOptions {
         EmbeddedOptions {
@@ -81,6 +85,7 @@ impl EmbeddedOptions {
             log_file: 16 * 1_024 * 1_024,
             queue: 4_096,
             readers: 2,
+            pace: Duration::from_micros(300),
         }
     }
 }
@@ -141,6 +146,7 @@ impl EmbeddedTable {
             clock: Arc::clone(&clock),
             log,
             tails: Tails::default(),
+            pace: options.pace,
         };
         let applier = Applier {
             base,
@@ -463,7 +469,8 @@ impl Drop for EmbeddedTable {
             .unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!(folder = %self.shared.folder.path().display(), "a store thread panicked");
+                let folder = self.shared.folder.path().display();
+                tracing::error!(%folder, "a store thread panicked");
             }
         }
     }

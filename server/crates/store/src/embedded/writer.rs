@@ -5,7 +5,13 @@
 //! visible, and only then answers: also the refused, since a refusal may rest on a change of the
 //! same commit.
 
-use std::{collections::HashMap, io, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use cirrus_schema::TableId;
@@ -33,13 +39,52 @@ pub(super) struct Writer {
     pub clock: Clock,
     pub log: Log,
     pub tails: Tails,
+    /// Least time between the beginnings of two commits.
+    pub pace: Duration,
+}
+
+/// Lets writes gather: a commit costs two thread switches and a sync, whatever is in it. The first
+/// write after a pause never waits.
+struct Pacer {
+    pace: Duration,
+    began: Option<Instant>,
+}
+
+impl Pacer {
+    fn new(pace: Duration) -> Self {
+        Self { pace, began: None }
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the writer's own thread waits, and nobody else"
+    )]
+    fn wait(&self) -> bool {
+        let rest = self
+            .began
+            .map(|began| self.pace.saturating_sub(began.elapsed()));
+        if let Some(rest) = rest.filter(|rest| !rest.is_zero()) {
+            std::thread::sleep(rest);
+        }
+        true
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "paces commits; nothing durable depends on it"
+    )]
+    fn begin(&mut self) {
+        self.began = Some(Instant::now());
+    }
 }
 
 impl Writer {
     /// Works until the queue is closed and empty.
     pub(super) fn run(mut self) {
         let (mut jobs, mut frame) = (Vec::new(), FrameBuilder::default());
-        while self.queue.take(&mut jobs) {
+        let mut pacer = Pacer::new(self.pace);
+        while pacer.wait() && self.queue.take(&mut jobs) {
+            pacer.begin();
             let mut rest = jobs.drain(..);
             while rest.len() > 0 {
                 self.commit(&mut rest, &mut frame);
