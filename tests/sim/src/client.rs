@@ -209,7 +209,7 @@ impl Roster {
 
     fn apply(&mut self, query: &Element<'_>) {
         for item in query.children() {
-            let attr = |name| item.attr(name).map(|value| value.into_owned());
+            let attr = |name| item.attr(name).map(std::borrow::Cow::into_owned);
             let jid = attr("jid").unwrap_or_default();
             let subscription = attr("subscription").unwrap_or_else(|| "none".into());
             if subscription == "remove" {
