@@ -47,6 +47,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     // Knows the server only by its configuration and by what must exist.
     ("cirrus-bootstrap", &["config", "jid", "schema"]),
+    // Runs the pure machines, and nothing that needs a runtime.
+    (
+        "cirrus-sim",
+        &["jid", "router", "schema", "stanza", "store", "xml"],
+    ),
+    // Knows the servers it measures by their sockets.
+    ("cirrus-bench", &[]),
     ("xtask", &[]),
 ];
 

@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::query::QueryOutput;
 use aws_sdk_dynamodb::types::{
     ConsumedCapacity, KeysAndAttributes, ReturnConsumedCapacity,
     ReturnValuesOnConditionCheckFailure,
@@ -263,6 +264,11 @@ impl DynamoTable {
             Ok(output) => output,
             Err(error) => return failed(error, place, &Tries::default()),
         };
+        self.page(table, output)
+    }
+
+    /// One page of a query, and what it cost.
+    fn page(&self, table: TableId, output: QueryOutput) -> Answer {
         let capacity = output.consumed_capacity().cloned();
         let next = output
             .last_evaluated_key
