@@ -48,15 +48,6 @@ pub struct Message {
     pub confirmed_at: u64,
 }
 
-/// How the server gave a message to a pipe.
-#[derive(Clone, Copy)]
-pub struct Given {
-    /// Out of the log.
-    pub late: bool,
-    /// Without stream management.
-    pub exposed: bool,
-}
-
 /// One direction between two addresses: recipient's session, sender's session, address.
 pub type Pair = (u64, u64, String);
 
@@ -69,18 +60,26 @@ pub struct Last {
     addressed: Option<usize>,
 }
 
+/// A message that a session got first, and later ones that it had got before.
+pub struct Overtaken {
+    index: usize,
+    session: u64,
+    taking: Option<usize>,
+    addressed: Option<usize>,
+}
+
 /// The index of a message's id, `m<index>`.
 pub fn index_of(stanza: &Stanza) -> Option<usize> {
     stanza.id.as_deref()?.strip_prefix('m')?.parse().ok()
 }
 
 impl History {
-    /// The server gave a message to a session's pipe.
-    pub fn emitted(&mut self, index: usize, session: u64, given: Given, now: u64) {
+    /// The server gave a message to a session's pipe; `exposed`: without stream management.
+    pub fn emitted(&mut self, index: usize, session: u64, exposed: bool, now: u64) {
         let Some(message) = self.messages.get_mut(index) else {
             return;
         };
-        message.exposed |= given.exposed;
+        message.exposed |= exposed;
         if message.emitted.contains(&session) {
             return;
         }
@@ -90,23 +89,21 @@ impl History {
         }
         message.emitted_at = now;
         if message.class == Class::Kept {
-            self.check_order(index, session, given.late);
+            self.check_order(index, session);
         }
     }
 
-    /// Order holds between two addresses (RFC 6120 section 10.1). One exception: a resource that
-    /// takes no messages for the bare JID gets what is addressed to it at once (RFC 6121 section
-    /// 8.5.3.1), while what waits in the log waits until it does (XEP-0160). So what it was given
-    /// in that state may be newer than what it gets out of the log afterwards.
-    fn check_order(&mut self, index: usize, session: u64, late: bool) {
+    /// Order holds between two addresses (RFC 6120 section 10.1).
+    fn check_order(&mut self, index: usize, session: u64) {
         let message = &self.messages[index];
         let taker = self.sessions.get(&session).is_some_and(|s| s.taker);
         let key = (session, message.session, message.address.clone());
         let last = self.order.entry(key).or_default();
-        let before = if late {
-            last.taking
-        } else {
-            last.taking.max(last.addressed)
+        let overtaken = Overtaken {
+            index,
+            session,
+            taking: last.taking.filter(|before| *before > index),
+            addressed: last.addressed.filter(|before| *before > index),
         };
         let slot = if taker {
             &mut last.taking
@@ -114,9 +111,24 @@ impl History {
             &mut last.addressed
         };
         *slot = (*slot).max(Some(index));
-        if let Some(before) = before.filter(|before| *before > index) {
-            let text = format!("m{index} reached session {session} after m{before}");
-            self.wrong(Violation::Reordered(text));
+        if overtaken.taking.is_some() || overtaken.addressed.is_some() {
+            self.overtaken.push(overtaken);
+        }
+    }
+
+    /// One exception to order: a resource that takes no messages for the bare JID gets what is
+    /// addressed to it at once (RFC 6121 section 8.5.3.1), while what waits in the log waits for
+    /// a resource that does (XEP-0160). So what it was given in that state may be newer than what
+    /// it gets out of the log afterwards.
+    fn judge_order(&mut self, archives: &[Archive]) {
+        for overtaken in std::mem::take(&mut self.overtaken) {
+            let Overtaken { index, session, .. } = overtaken;
+            let waited = archives[self.messages[index].to].waits(index);
+            let addressed = overtaken.addressed.filter(|_| !waited);
+            if let Some(before) = overtaken.taking.or(addressed) {
+                let text = format!("m{index} reached session {session} after m{before}");
+                self.wrong(Violation::Reordered(text));
+            }
         }
     }
 
@@ -170,6 +182,7 @@ impl History {
 
     /// Compares everything with the archives, at the end.
     pub fn judge(&mut self, archives: &[Archive], archived: bool) {
+        self.judge_order(archives);
         let mut found = Vec::new();
         for index in 0..self.messages.len() {
             self.judge_copies(index, archives, archived, &mut found);

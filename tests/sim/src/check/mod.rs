@@ -10,7 +10,7 @@ use std::fmt;
 use cirrus_stanza::{Kind, Stanza, Ty, ns};
 
 pub use archive::Archive;
-pub use messages::{Class, Given, Message, index_of};
+pub use messages::{Class, Message, index_of};
 pub use state::{check_clients, check_rosters};
 
 /// What a run showed that must not be.
@@ -78,6 +78,7 @@ pub struct History {
     pub erased: BTreeMap<usize, (u64, u64)>,
     /// What a session got last, in the order that counts for it.
     order: BTreeMap<messages::Pair, messages::Last>,
+    overtaken: Vec<messages::Overtaken>,
     pub violations: Vec<Violation>,
 }
 

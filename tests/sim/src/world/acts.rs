@@ -332,6 +332,9 @@ impl World {
             Kind::Presence => client.saw(stanza),
             Kind::Iq => self.took_iq(index, stanza),
         }
+        if !self.playing {
+            self.acknowledge(index);
+        }
     }
 
     fn took_message(&mut self, index: usize, stanza: &Stanza) {

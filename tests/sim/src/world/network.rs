@@ -1,10 +1,10 @@
 //! Connections: what is under way between clients and the server.
 
 use cirrus_router::{Event, Login, PipeEvent, PipeId, PipeOut};
-use cirrus_stanza::{Kind, Stanza, Ty, ns};
+use cirrus_stanza::{Kind, Stanza, Ty};
 
 use super::{Happening, World};
-use crate::check::{Given, Session, index_of};
+use crate::check::{Session, index_of};
 use crate::client::Phase;
 use crate::plan::RESUME_SECONDS;
 
@@ -147,11 +147,9 @@ impl World {
                 let message = index_of(stanza)
                     .filter(|_| stanza.kind == Kind::Message && stanza.ty != Ty::Error);
                 if let Some(index) = message {
-                    let late = stanza.child("delay", ns::DELAY).is_some();
                     let exposed = !state.counted;
                     state.given.push((n, index));
-                    let given = Given { late, exposed };
-                    self.history.emitted(index, session, given, self.now);
+                    self.history.emitted(index, session, exposed, self.now);
                 }
                 if !state.counted {
                     self.soon(3, Happening::Written(pipe, n));

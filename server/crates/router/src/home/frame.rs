@@ -22,9 +22,11 @@ pub(crate) enum Body {
         stanza: Box<Stanza>,
         origin: Option<Origin>,
     },
-    /// What the origin's stanza implied here is durable, or was refused with an error stanza
-    /// that travels in a frame before this one.
+    /// What the origin's stanza implied here is durable.
     Confirm { origin: Origin },
+    /// The origin's stanza was refused. The error goes straight to its session, so that it is in
+    /// the session's log when the stanza counts as handled.
+    Refused { origin: Origin, error: Box<Stanza> },
     /// The contact's home has made a subscription stanza of ours durable.
     Subscribed {
         contact: BareJid,
@@ -49,17 +51,29 @@ impl Frame {
         let Body::Stanza { stanza, origin } = self.body else {
             return;
         };
-        let Some(sender) = stanza.from.as_ref().map(cirrus_jid::Jid::bare) else {
-            return;
-        };
-        if stanza.kind != Kind::Presence && stanza.may_bounce() {
-            frames.push_back(Frame::stanza(sender.clone(), stanza.error(&error), None));
-        }
-        if let Some(origin) = origin {
-            frames.push_back(Frame {
-                to: sender,
-                body: Body::Confirm { origin },
-            });
+        frames.extend(Self::refusal(&stanza, origin, &error));
+    }
+
+    /// The answer to a stanza that is refused, if it gets one.
+    pub fn refusal(
+        stanza: &Stanza,
+        origin: Option<Origin>,
+        error: &StanzaError,
+    ) -> Option<Self> {
+        let to = stanza.from.as_ref()?.bare();
+        let bounces = stanza.kind != Kind::Presence && stanza.may_bounce();
+        let reply = bounces.then(|| stanza.error(error));
+        match (origin, reply) {
+            (Some(origin), Some(error)) => {
+                let error = Box::new(error);
+                let body = Body::Refused { origin, error };
+                Some(Self { to, body })
+            }
+            (Some(origin), None) => {
+                let body = Body::Confirm { origin };
+                Some(Self { to, body })
+            }
+            (None, reply) => Some(Self::stanza(to, reply?, None)),
         }
     }
 

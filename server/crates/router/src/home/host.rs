@@ -15,10 +15,12 @@ pub(crate) fn on_frame(cx: &mut Cx<'_>, frame: Frame) {
     };
     if stanza.kind == Kind::Iq && matches!(stanza.ty, Ty::Get | Ty::Set) {
         answer(cx, &stanza, frame.to.host());
-    } else if stanza.kind == Kind::Message && stanza.may_bounce() {
+    } else if stanza.kind == Kind::Message {
         let text = "a server reads no messages; address one of its users";
         let error = cirrus_stanza::StanzaError::new(Condition::ServiceUnavailable, text);
-        cx.route(stanza.error(&error), None);
+        let refusal = Frame::refusal(&stanza, origin, &error);
+        cx.work.frames.extend(refusal);
+        return;
     }
     cx.confirm(stanza.from.as_ref(), origin);
 }

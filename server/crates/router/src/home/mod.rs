@@ -284,7 +284,7 @@ impl Home {
                 Ty::Subscribe | Ty::Subscribed | Ty::Unsubscribe | Ty::Unsubscribed
             ),
             Body::Stanza { stanza, .. } => !matches!(stanza.ty, Ty::Error | Ty::Result),
-            Body::Confirm { .. } | Body::Subscribed { .. } => false,
+            Body::Confirm { .. } | Body::Refused { .. } | Body::Subscribed { .. } => false,
         }
     }
 

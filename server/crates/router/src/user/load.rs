@@ -10,6 +10,7 @@ use cirrus_stanza::{Condition, StanzaError};
 use cirrus_store::{Direction, Item, Op, Outcome, SkRange, StoreError};
 
 use super::User;
+use super::spool::Cursor;
 use crate::event::{Origin, PipeEvent, PipeId, Token};
 use crate::home::{Body, Cx, Frame, Purpose};
 use crate::log::{Limits as LogLimits, Log, Tail, TailReader};
@@ -46,7 +47,7 @@ pub(super) struct Loading {
     /// Pages still to come.
     pages: usize,
     roster: Vec<Item>,
-    cursor: u64,
+    cursor: Cursor,
     tail: Option<TailReader>,
     failed: bool,
     /// The account is being deleted: it is there for its erasure only.
@@ -217,13 +218,14 @@ impl User {
         let last = rows
             .iter()
             .find(|row| accounts::Row::parse(&row.key.sk) == Some(accounts::Row::Last));
-        let cursor = last.map_or(0, |row| self.status.load(row));
+        let mut cursor = last.map_or_else(Cursor::default, |row| self.status.load(row));
+        cursor.position = cursor.position.max(floor);
         if let State::Loading(loading) = &mut self.state
             && !loading.deleting
         {
             let tail = TailReader::new(&self.jid, floor);
             let op = tail.op();
-            loading.cursor = cursor.max(floor);
+            loading.cursor = cursor;
             loading.tail = Some(tail);
             loading.pages += 1;
             self.begin(cx, Purpose::LoadTail, op);
@@ -293,9 +295,9 @@ impl User {
                 cx.now,
             );
         }
-        let cursor = match &self.state {
-            State::Loading(loading) => loading.cursor,
-            _ => 0,
+        let cursor = match &mut self.state {
+            State::Loading(loading) => std::mem::take(&mut loading.cursor),
+            _ => Cursor::default(),
         };
         self.spool.load(cursor, tail, cx.now);
         let limits = LogLimits {

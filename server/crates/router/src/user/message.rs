@@ -7,7 +7,7 @@ use super::session::{Archived, Keep, Session};
 use super::spool::full;
 use super::{Inflow, Storage, User, Waiting, storage};
 use crate::event::{Origin, SessionId};
-use crate::home::Cx;
+use crate::home::{Cx, Frame};
 use crate::log::{Content, Direction, Flags, Message, Record, Ticket};
 
 /// Who gets a message now.
@@ -230,6 +230,9 @@ impl User {
         ) {
             return self.hold(cx, stanza, archived, origin);
         }
+        if matches!(audience, Audience::Refuse) {
+            return self.refuse(cx, &stanza, origin, &unavailable());
+        }
         cx.confirm(stanza.from.as_ref(), origin);
         self.give_to(cx, &audience, stanza, archived);
     }
@@ -288,12 +291,7 @@ impl User {
                 }
             }
             Audience::Spool => return self.hold(cx, stanza, archived, None),
-            Audience::Nobody => {}
-            Audience::Refuse => {
-                if stanza.may_bounce() {
-                    cx.route(stanza.error(&unavailable()), None);
-                }
-            }
+            Audience::Nobody | Audience::Refuse => {}
         }
         if let Some(archived) = archived.filter(|archived| archived.due) {
             self.spool.read = self.spool.read.max(archived.position);
@@ -347,10 +345,7 @@ impl User {
         origin: Option<Origin>,
         error: &StanzaError,
     ) {
-        if stanza.may_bounce() {
-            cx.route(stanza.error(error), None);
-        }
-        cx.confirm(stanza.from.as_ref(), origin);
+        cx.work.frames.extend(Frame::refusal(stanza, origin, error));
     }
 
     fn audience(&self, stanza: &Stanza) -> Audience {

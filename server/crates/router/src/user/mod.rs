@@ -29,7 +29,7 @@ use crate::roster::Roster;
 
 use load::{Input, State};
 use origins::Origins;
-use session::{Archived, Session};
+use session::{Archived, Keep, Session};
 use spool::{Owed, Spool};
 use status::Status;
 use storage::{Storage, storage};
@@ -180,7 +180,7 @@ impl User {
                     && let Some(mut reply) = reply
                 {
                     reply.to = Some(self.sessions[index].jid.clone());
-                    self.give(cx, index, *reply, session::Keep::default());
+                    self.give(cx, index, *reply, Keep::default());
                 }
             }
             PipeEvent::Ack { h } => self.client_ack(cx, index, h),
@@ -225,6 +225,12 @@ impl User {
                     self.sessions[index].settle(origin.k);
                 }
             }
+            Body::Refused { origin, error } => {
+                if let Some(index) = self.session_of(origin.session) {
+                    self.give(cx, index, *error, Keep::default());
+                    self.sessions[index].settle(origin.k);
+                }
+            }
             Body::Subscribed { contact, kind } => self.subscription_sent(cx, contact, kind),
             Body::Stanza { stanza, origin } => match (stanza.kind, stanza.ty) {
                 (Kind::Message, _) => self.receive_message(cx, *stanza, origin),
@@ -254,7 +260,9 @@ impl User {
     ) {
         self.operations = self.operations.saturating_sub(1);
         match purpose {
-            Purpose::LoadRoster if self.roster_waits.is_reloading() => self.on_roster_page(cx, result),
+            Purpose::LoadRoster if self.roster_waits.is_reloading() => {
+                self.on_roster_page(cx, result);
+            }
             Purpose::LoadAccount | Purpose::LoadRoster | Purpose::LoadTail => {
                 self.on_load(cx, &purpose, result);
             }

@@ -17,8 +17,9 @@ use crate::event::SessionId;
 use crate::home::{Cx, Purpose};
 use crate::log::{SpoolReader, Spooled, Step};
 
-/// How long a pass that the store refused rests, milliseconds.
-const RETRY_MS: u64 = 5_000;
+/// How long a pass that the store refused rests, milliseconds; it doubles each time.
+const RETRY_MS: u64 = 250;
+const LAST_RETRY_MS: u64 = 8_000;
 /// Messages that wait in memory for the end of a pass; further ones are read from the log.
 const ASIDE: usize = 256;
 
@@ -33,8 +34,11 @@ pub(super) struct Pass {
     /// A page was asked for, or is not yet due to be asked for again.
     asked: bool,
     retry_at: Option<u64>,
+    pause: u64,
     /// Read and not given.
     batch: VecDeque<Spooled>,
+    /// A batch was read; when none of it is left, everything so far is given.
+    gave: bool,
     /// What arrived since, in order; with its place in the log, or not kept there.
     aside: VecDeque<(Stanza, Option<Archived>)>,
     /// More arrived than `aside` holds: it stands in the log behind that.
@@ -99,7 +103,9 @@ impl User {
             last: end.saturating_sub(1),
             asked: false,
             retry_at: None,
+            pause: RETRY_MS,
             batch: VecDeque::new(),
+            gave: false,
             aside: VecDeque::new(),
             more: false,
         });
@@ -119,7 +125,11 @@ impl User {
                 }
                 continue;
             }
-            self.spool.read = self.spool.read.max(pass.reader.read_to());
+            if std::mem::take(&mut pass.gave) {
+                let read_to = pass.reader.read_to();
+                self.spool.given_to(read_to);
+                continue;
+            }
             if pass.asked {
                 return;
             }
@@ -129,7 +139,10 @@ impl User {
                     let pass = pass.number;
                     return self.begin(cx, Purpose::Spool { pass }, op);
                 }
-                Step::Batch(batch) => pass.batch.extend(batch),
+                Step::Batch(batch) => {
+                    pass.gave = true;
+                    pass.batch.extend(batch);
+                }
                 Step::Done => return self.finish_pass(cx),
             }
         }
@@ -148,9 +161,7 @@ impl User {
 
     fn give_spooled(&mut self, cx: &mut Cx<'_>, index: usize, spooled: Spooled) {
         let position = spooled.position;
-        self.spool.count = self.spool.count.saturating_sub(1);
-        // A second reference to a message, or a page read again: the session has it.
-        if !self.spool.given.insert(position) {
+        if !self.spool.give(position, cx.now) {
             return;
         }
         if let Some(stanza) = revive(&spooled, &self.jid) {
@@ -184,10 +195,12 @@ impl User {
         };
         if read {
             pass.asked = false;
+            pass.pause = RETRY_MS;
             self.step_pass(cx);
         } else {
             // The pass holds its place, so that nothing overtakes what it has not read.
-            pass.retry_at = Some(cx.now + RETRY_MS);
+            pass.retry_at = Some(cx.now.saturating_add(pass.pause));
+            pass.pause = (pass.pause * 2).min(LAST_RETRY_MS);
         }
     }
 
@@ -211,7 +224,7 @@ impl User {
         let Some(pass) = self.spool.pass.take() else {
             return;
         };
-        self.spool.read = self.spool.read.max(pass.last);
+        self.spool.given_to(pass.last);
         self.spool.behind = pass.more;
         for (stanza, archived) in pass.aside {
             if let Some(archived) = archived {
@@ -220,13 +233,7 @@ impl User {
             }
             self.give_out(cx, stanza, archived);
         }
-        if self.is_caught_up() {
-            self.spool.count = 0;
-        }
-        if !self.spool.may_repeat(cx.now) {
-            self.spool.given.clear();
-        }
-        self.note_cursor();
+        self.caught_up(cx.now);
     }
 
     /// The session can't go on. What was given is its own; the rest is read again.

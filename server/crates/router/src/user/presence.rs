@@ -89,9 +89,8 @@ impl User {
             self.broadcast(cx, stanza);
         }
         for to in directed {
-            let known = was && self.is_subscriber(&to.bare());
-            if !known {
-                cx.route(stanza.clone().to(to), None);
+            if !was || !self.sees_broadcasts(&to) {
+                self.show_to(cx, stanza.clone().to(to));
             }
         }
         if was {
@@ -118,8 +117,8 @@ impl User {
             }
         }
         for to in std::mem::take(&mut session.directed) {
-            if !(was && self.is_subscriber(&to.bare())) {
-                cx.route(gone.clone().to(to), None);
+            if !was || !self.sees_broadcasts(&to) {
+                self.show_to(cx, gone.clone().to(to));
             }
         }
         let text = presence
@@ -145,7 +144,24 @@ impl User {
         if let Some(to) = &stanza.to {
             self.sessions[index].direct(to, stanza.ty == Ty::Available, limit);
         }
-        cx.route(stanza, None);
+        self.show_to(cx, stanza);
+    }
+
+    /// Whether a broadcast reaches that address.
+    fn sees_broadcasts(&self, to: &Jid) -> bool {
+        let to = to.bare();
+        to == self.jid || self.is_subscriber(&to)
+    }
+
+    /// Sends presence to the address in it. The own resources get it at once, like a broadcast, so
+    /// that the two keep their order.
+    fn show_to(&mut self, cx: &mut Cx<'_>, stanza: Stanza) {
+        let own = stanza.to.as_ref().is_some_and(|to| to.bare() == self.jid);
+        if own {
+            self.deliver_presence(cx, &stanza);
+        } else {
+            cx.route(stanza, None);
+        }
     }
 
     /// Presence that another entity, or another own session, addressed to this user.

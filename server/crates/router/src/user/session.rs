@@ -155,6 +155,11 @@ impl Session {
         self.dues.iter().map(|(_, position)| *position).min()
     }
 
+    /// Whether the offline cursor waits for that message.
+    pub fn is_due(&self, position: u64) -> bool {
+        self.dues.iter().any(|(_, due)| *due == position)
+    }
+
     /// Whether something that the cursor waited for was acknowledged since this was asked.
     pub fn take_ended(&mut self) -> bool {
         std::mem::take(&mut self.ended)

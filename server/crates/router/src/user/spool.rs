@@ -42,8 +42,11 @@ pub(super) struct Spool {
     appending: usize,
     pub pass: Option<Pass>,
     pub passes: u64,
-    /// Messages that passes gave and nobody gave back, while a pass might meet them again.
-    pub given: BTreeSet<u64>,
+    /// Messages that passes gave and nobody gave back, while second references may turn up.
+    given: BTreeSet<u64>,
+    /// The same since `read` last stood behind a whole batch: a record that refers to several
+    /// messages may have been worked through in part. The next pass meets it again.
+    partial: BTreeSet<u64>,
     /// Until when a second reference to a message may turn up, Unix milliseconds.
     strays_until: u64,
 }
@@ -60,15 +63,17 @@ pub(super) struct Owed {
 
 impl Spool {
     /// At activation: the durable cursor, and what the log's tail shows behind it.
-    pub fn load(&mut self, cursor: u64, tail: &Tail, now: u64) {
+    pub fn load(&mut self, cursor: Cursor, tail: &Tail, now: u64) {
+        let Cursor { position, partial } = cursor;
         *self = Self {
-            cursor,
-            read: cursor,
+            cursor: position,
+            read: position,
+            partial: partial.into_iter().collect(),
             strays_until: now.saturating_add(STRAY_MS),
             ..Self::default()
         };
         let records = tail.records.iter();
-        for (_, record) in records.filter(|(position, _)| *position > cursor) {
+        for (_, record) in records.filter(|(at, _)| *at > position) {
             self.count += match &record.content {
                 Content::Message(message) => usize::from(message.flags.spool),
                 Content::Respool(positions) => positions.len(),
@@ -78,7 +83,7 @@ impl Spool {
             .records
             .first()
             .map_or(tail.next, |(position, _)| *position);
-        self.behind = self.count > 0 || first > cursor + 1;
+        self.behind = self.count > 0 || first > position + 1;
     }
 
     /// Another node's cursor, which may be ahead.
@@ -100,10 +105,31 @@ impl Spool {
         }
     }
 
-    /// Second references to a message may turn up: what is given must be remembered.
-    pub fn may_repeat(&self, now: u64) -> bool {
-        now < self.strays_until
+    /// A pass gives a message. `false`: it was given before.
+    pub fn give(&mut self, position: u64, now: u64) -> bool {
+        self.count = self.count.saturating_sub(1);
+        self.read = self.read.max(position);
+        let fresh = !self.given.contains(&position) && self.partial.insert(position);
+        if fresh && now < self.strays_until {
+            self.given.insert(position);
+        }
+        fresh
     }
+
+    /// A pass has given everything up to here.
+    pub fn given_to(&mut self, position: u64) {
+        self.read = self.read.max(position);
+        self.partial.clear();
+    }
+}
+
+/// What the durable cursor says.
+#[derive(Default)]
+pub(super) struct Cursor {
+    /// No obligation up to here is open.
+    pub position: u64,
+    /// Messages behind a record at a higher position that were acknowledged nevertheless.
+    pub partial: Vec<u64>,
 }
 
 impl User {
@@ -164,6 +190,7 @@ impl User {
     /// A message is in no session's hands any more.
     pub(super) fn owe(&mut self, owed: Owed) {
         self.spool.given.remove(&owed.position);
+        self.spool.partial.remove(&owed.position);
         self.spool.count += 1;
         self.owed.push(owed);
     }
@@ -308,7 +335,7 @@ impl User {
     }
 
     /// The cursor: where the next activation has to read from.
-    pub(super) fn cursor(&mut self) -> u64 {
+    pub(super) fn cursor(&mut self) -> Cursor {
         let landed = self.inflow.iter().filter(|entry| entry.offline);
         let landed = landed.filter_map(|entry| entry.landed.as_ref()?.as_ref().ok());
         let waits = self.spool.behind || self.spool.pass.is_some();
@@ -321,9 +348,25 @@ impl User {
         let safe = open.map_or(read, |open| read.min(open.saturating_sub(1)));
         self.spool.cursor = self.spool.cursor.max(safe);
         if !waits {
-            self.spool.read = self.spool.read.max(read);
+            self.spool.given_to(read);
         }
-        self.spool.cursor
+        let due = |position: &u64| self.sessions.iter().any(|s| s.is_due(*position));
+        let partial = self.spool.partial.iter().filter(|position| !due(position));
+        Cursor {
+            partial: partial.copied().collect(),
+            position: self.spool.cursor,
+        }
+    }
+
+    /// A pass is at its end.
+    pub(super) fn caught_up(&mut self, now: u64) {
+        if self.is_caught_up() {
+            self.spool.count = 0;
+        }
+        if now >= self.spool.strays_until {
+            self.spool.given.clear();
+        }
+        self.note_cursor();
     }
 
     /// Whether the status row may be written: what ended sessions left is in the log.

@@ -1,10 +1,15 @@
 //! The row `s` of the account: when it was last seen, and the cursor of offline delivery.
+//!
+//! Format 1: `l` = when the last session ended, Unix milliseconds; `s` = the status that it left;
+//! `c` = the last archive position up to which nothing waits for delivery; `g` = positions, eight
+//! bytes each, that a record behind `c` refers to and that were delivered nevertheless.
 
 use bytes::Bytes;
 use cirrus_schema::keys::accounts::{self, Row};
 use cirrus_store::{Attrs, Condition, Item, Key, Op, Outcome, StoreError, Value};
 
 use super::User;
+use super::spool::Cursor;
 use crate::home::{Cx, Purpose};
 
 /// Format of the row.
@@ -30,11 +35,16 @@ pub(super) struct Status {
 
 impl Status {
     /// Takes the row as it was read and returns its cursor.
-    pub fn load(&mut self, item: &Item) -> u64 {
+    pub fn load(&mut self, item: &Item) -> Cursor {
         self.version = item.version;
         self.last_seen = item.attrs.get_n("l").unwrap_or(0);
         self.text = item.attrs.get_s("s").unwrap_or_default().to_owned();
-        item.attrs.get_n("c").unwrap_or(0)
+        let partial = item.attrs.get_b("g");
+        let partial = partial.map_or(&[][..], |bytes| bytes.as_chunks::<8>().0);
+        Cursor {
+            position: item.attrs.get_n("c").unwrap_or(0),
+            partial: partial.iter().map(|p| u64::from_be_bytes(*p)).collect(),
+        }
     }
 
     /// Wants the row written.
@@ -93,7 +103,11 @@ impl User {
         let mut attrs = Attrs::default();
         attrs.set("v", Value::N(FORMAT));
         attrs.set("l", Value::N(self.status.last_seen));
-        attrs.set("c", Value::N(cursor));
+        attrs.set("c", Value::N(cursor.position));
+        if !cursor.partial.is_empty() {
+            let partial = cursor.partial.iter().flat_map(|p| p.to_be_bytes());
+            attrs.set("g", Value::B(partial.collect()));
+        }
         if !self.status.text.is_empty() {
             attrs.set("s", Value::S(self.status.text.clone()));
         }

@@ -227,9 +227,20 @@ impl User {
     /// After a load: stanzas that the other homes may not have got.
     pub(super) fn drive_unsent(&mut self, cx: &mut Cx<'_>) {
         for (contact, kind) in self.roster.unsent() {
-            self.send_kind(cx, &contact, kind);
+            self.send_again(cx, &contact, kind);
         }
         self.expect_confirmation(cx);
+    }
+
+    /// Sends a subscription stanza once more, and what follows from it: sessions that the other
+    /// side has got meanwhile did not see that.
+    fn send_again(&self, cx: &mut Cx<'_>, contact: &BareJid, kind: Kind) {
+        self.send_kind(cx, contact, kind);
+        match kind {
+            Kind::Subscribed => self.show_presence(cx, contact),
+            Kind::Unsubscribed => self.hide_presence(cx, contact),
+            Kind::Subscribe | Kind::Unsubscribe => {}
+        }
     }
 
     /// Subscription stanzas are under way to other homes.
@@ -251,7 +262,7 @@ impl User {
         let pause = pause * 2;
         self.roster_waits.drive = Some((cx.now.saturating_add(pause), pause));
         for (contact, kind) in unsent {
-            self.send_kind(cx, &contact, kind);
+            self.send_again(cx, &contact, kind);
         }
     }
 
