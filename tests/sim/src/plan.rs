@@ -150,7 +150,11 @@ fn turns(rng: &mut Rng, mood: u64, operations: usize, accounts: usize) -> BTreeM
         turns.insert(rng.index(operations - 1), erase);
     }
     while turns.values().filter(|turn| turn.is_end()).count() < ends {
-        let end = if rng.one_in(3) { Turn::Stop } else { Turn::Kill };
+        let end = if rng.one_in(3) {
+            Turn::Stop
+        } else {
+            Turn::Kill
+        };
         turns.insert(rng.index(operations - 1), end);
     }
     turns

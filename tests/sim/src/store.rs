@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use cirrus_schema::TableId;
-use cirrus_store::{
-    Direction, Item, MemoryTable, Op, Outcome, SkRange, StoreError,
-};
+use cirrus_store::{Direction, Item, MemoryTable, Op, Outcome, SkRange, StoreError};
 
 use crate::plan::Faults;
 use crate::rng::Rng;

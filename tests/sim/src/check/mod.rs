@@ -159,6 +159,8 @@ impl History {
 
     /// Whether an account was being erased at that time or later.
     pub fn erased_since(&self, account: usize, time: u64) -> bool {
-        self.erased.get(&account).is_some_and(|(_, gone)| *gone >= time)
+        self.erased
+            .get(&account)
+            .is_some_and(|(_, gone)| *gone >= time)
     }
 }

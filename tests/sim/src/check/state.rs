@@ -83,12 +83,7 @@ fn entry(contact: &Contact) -> Entry {
     }
 }
 
-fn check_presence(
-    client: &Client,
-    clients: &[Client],
-    rosters: &[Roster],
-    history: &mut History,
-) {
+fn check_presence(client: &Client, clients: &[Client], rosters: &[Roster], history: &mut History) {
     let mut seen = client.seen.clone();
     for other in clients.iter().filter(|other| other.phase == Phase::On) {
         let subscribed = other.account == client.account

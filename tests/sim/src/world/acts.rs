@@ -117,9 +117,8 @@ impl World {
             client.initial = Some(says.clone());
         }
         client.presence = Some(says.clone());
-        let xml = format!(
-            "<presence><priority>{priority}</priority><status>{says}</status></presence>"
-        );
+        let xml =
+            format!("<presence><priority>{priority}</priority><status>{says}</status></presence>");
         self.stanza(index, xml, None);
     }
 
@@ -128,7 +127,10 @@ impl World {
         let says = (!self.rng.one_in(3)).then(|| format!("d{}", self.mark()));
         let xml = match &says {
             Some(says) => {
-                format!("<presence to='{}'><status>{says}</status></presence>", self.user(to))
+                format!(
+                    "<presence to='{}'><status>{says}</status></presence>",
+                    self.user(to)
+                )
             }
             None => format!("<presence to='{}' type='unavailable'/>", self.user(to)),
         };
@@ -174,7 +176,10 @@ impl World {
             format!("<item jid='{}' subscription='remove'/>", self.user(to))
         } else {
             let jid = self.user(to);
-            format!("<item jid='{jid}' name='n{name}'><group>g{}</group></item>", name % 3)
+            format!(
+                "<item jid='{jid}' name='n{name}'><group>g{}</group></item>",
+                name % 3
+            )
         };
         let space = ns::ROSTER;
         let xml = format!("<iq type='set' id='s{name}'><query xmlns='{space}'>{item}</query></iq>");
@@ -186,8 +191,7 @@ impl World {
         let (to, id) = (self.rng.index(self.plan.users.len()), self.mark());
         let resource = ["/r0", "/r1", ""][self.rng.index(3)];
         let jid = self.user(to);
-        let xml =
-            format!("<iq type='get' id='q{id}' to='{jid}{resource}'><q xmlns='sim:q'/></iq>");
+        let xml = format!("<iq type='get' id='q{id}' to='{jid}{resource}'><q xmlns='sim:q'/></iq>");
         self.stanza(index, xml, None);
     }
 
@@ -224,8 +228,7 @@ impl World {
             ..Message::default()
         };
         self.history.messages.push(message);
-        let xml =
-            format!("<message to='{address}' type='{ty}' id='m{number}'>{content}</message>");
+        let xml = format!("<message to='{address}' type='{ty}' id='m{number}'>{content}</message>");
         self.stanza(index, xml, Some(number));
     }
 

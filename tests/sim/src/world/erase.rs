@@ -44,13 +44,22 @@ impl World {
         let attrs = Attrs::new().with("v", 1u64).with("f", floor);
         self.put(Item::new(key, attrs.with("x", 1u64)));
         let stage = Stage::Erasing;
-        self.erasures.insert(account, Erasure { stage, token: 0, due: self.now });
+        self.erasures.insert(
+            account,
+            Erasure {
+                stage,
+                token: 0,
+                due: self.now,
+            },
+        );
         self.go_on_erasing(account);
     }
 
     /// Whether the account may not log in, because it is being deleted or is gone.
     pub(super) fn is_away(&self, account: usize) -> bool {
-        self.erasures.get(&account).is_some_and(|e| e.stage != Stage::Back)
+        self.erasures
+            .get(&account)
+            .is_some_and(|e| e.stage != Stage::Back)
     }
 
     /// Every deletion has come to its end.
@@ -122,7 +131,10 @@ impl World {
                 self.wrong(Violation::Erased(format!("{} is still there", row.key)));
             }
         }
-        for row in self.store.rows(TableId::Accounts, &accounts::partition(&owner)) {
+        for row in self
+            .store
+            .rows(TableId::Accounts, &accounts::partition(&owner))
+        {
             let (key, condition) = (row.key, Condition::Any);
             drop(self.store.apply(Op::Delete { key, condition }));
         }

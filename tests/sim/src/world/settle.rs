@@ -3,8 +3,8 @@
 
 use cirrus_router::Home;
 
-use super::network::Up;
 use super::World;
+use super::network::Up;
 use crate::check::{Archive, Violation, check_clients, check_rosters};
 use crate::client::{Client, Phase};
 use crate::plan::{RESUME_SECONDS, Setup};

@@ -55,11 +55,7 @@ impl Frame {
     }
 
     /// The answer to a stanza that is refused, if it gets one.
-    pub fn refusal(
-        stanza: &Stanza,
-        origin: Option<Origin>,
-        error: &StanzaError,
-    ) -> Option<Self> {
+    pub fn refusal(stanza: &Stanza, origin: Option<Origin>, error: &StanzaError) -> Option<Self> {
         let to = stanza.from.as_ref()?.bare();
         let bounces = stanza.kind != Kind::Presence && stanza.may_bounce();
         let reply = bounces.then(|| stanza.error(error));

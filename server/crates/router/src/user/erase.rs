@@ -50,10 +50,15 @@ enum Step {
     /// The last position of an even earlier account is read.
     ReadFloor,
     /// The log's last item is read; nothing starts at or below this position.
-    ReadLast { floor: u64 },
+    ReadLast {
+        floor: u64,
+    },
     WriteFloor,
     /// Rows are deleted; the last table is next.
-    Clear { tables: Vec<TableId>, rows: usize },
+    Clear {
+        tables: Vec<TableId>,
+        rows: usize,
+    },
 }
 
 impl Erasure {
@@ -176,7 +181,9 @@ impl User {
             (Step::ReadLast { floor }, Ok(Outcome::Page { items, .. })) => {
                 // The account may be in memory without its log, and a page of the log may be
                 // deleted already: so it is not loaded, and only its last item's key counts.
-                let last = items.first().and_then(|item| archive::hot_seq(&item.key.sk));
+                let last = items
+                    .first()
+                    .and_then(|item| archive::hot_seq(&item.key.sk));
                 let floor = last.map_or(*floor, |last| (*floor).max(last + 2 * ITEM));
                 erasure.step = Step::WriteFloor;
                 return self.write_floor(cx, floor);
