@@ -35,6 +35,20 @@ pub enum CliCommand {
     Plan(SourceArgs),
     /// Print the server's configuration, complete; change nothing
     Render(SourceArgs),
+    /// Become the server, and end with the process that asked for it
+    #[command(hide = true)]
+    Become(BecomeArgs),
+}
+
+/// What `run` starts itself with, to become the server.
+#[derive(Debug, Clone, Args)]
+pub struct BecomeArgs {
+    /// The server's program.
+    pub program: PathBuf,
+    /// Its configuration.
+    pub config: PathBuf,
+    /// The process to end with.
+    pub parent: u32,
 }
 
 /// Where the user-data comes from, and where things go.
@@ -85,28 +99,27 @@ pub struct RunArgs {
 }
 
 impl CliCommand {
-    /// The command as the boot knows it.
-    pub fn command(&self) -> Command {
-        match self {
-            Self::Run(_) => Command::Run,
-            Self::Check(_) => Command::Check,
-            Self::Plan(_) => Command::Plan,
-            Self::Render(_) => Command::Render,
-        }
-    }
-
-    /// Options of all commands; those of `run` are at their defaults elsewhere.
-    pub fn run_args(self) -> RunArgs {
-        match self {
-            Self::Run(args) => args,
-            Self::Check(source) | Self::Plan(source) | Self::Render(source) => RunArgs {
-                source,
-                server: None,
-                account: None,
-                no_account: true,
-                ready_seconds: 60,
-            },
-        }
+    /// The command as the boot knows it, and its options; those of `run` are at their defaults
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// What to become, if that is what was asked for.
+    pub fn boot(self) -> Result<(Command, RunArgs), BecomeArgs> {
+        let (command, source) = match self {
+            Self::Run(args) => return Ok((Command::Run, args)),
+            Self::Become(args) => return Err(args),
+            Self::Check(source) => (Command::Check, source),
+            Self::Plan(source) => (Command::Plan, source),
+            Self::Render(source) => (Command::Render, source),
+        };
+        let args = RunArgs {
+            source,
+            server: None,
+            account: None,
+            no_account: true,
+            ready_seconds: 60,
+        };
+        Ok((command, args))
     }
 }
 
@@ -157,8 +170,8 @@ mod tests {
         Cli::command().debug_assert();
         let parse = |line: &str| Cli::try_parse_from(line.split(' '));
         let run = parse("cirrus-bootstrap run --user-data domain=localhost").unwrap();
-        assert_eq!(run.command.command(), Command::Run);
-        let args = run.command.run_args();
+        let (command, args) = run.command.boot().unwrap();
+        assert_eq!(command, Command::Run);
         assert_eq!(args.source.user_data.as_deref(), Some("domain=localhost"));
         assert!(parse("cirrus-bootstrap check --user-data -").is_ok());
         assert!(parse("cirrus-bootstrap run --no-metadata").is_err());

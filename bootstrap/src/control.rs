@@ -42,6 +42,9 @@ struct Answer {
     state: Option<String>,
     #[serde(default)]
     message: Option<String>,
+    /// What it serves; a server that is starting or in reserve does not say.
+    #[serde(default)]
+    hosts: Option<Vec<String>>,
 }
 
 /// What the server said instead of yes.
@@ -95,8 +98,10 @@ pub enum ControlError {
 /// What the server does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerState {
-    /// It serves, or is about to.
-    Active,
+    /// It serves: its sockets are open.
+    Serving,
+    /// It is not that far; the message says what it does.
+    Starting(String),
     /// Another node serves; the message says which.
     Standby(String),
 }
@@ -141,12 +146,11 @@ pub async fn status(socket: &Path, pid: Option<u32>) -> Result<ServerState, Cont
         return Err(ControlError::Another { path, peer });
     }
     let answer = outcome(answer)?;
-    let message = answer
-        .message
-        .unwrap_or_else(|| "another node serves this domain".into());
+    let message = answer.message.unwrap_or_default();
     Ok(match answer.state.as_deref() {
         Some("standby") => ServerState::Standby(message),
-        _ => ServerState::Active,
+        Some("serving") if answer.hosts.is_some() => ServerState::Serving,
+        _ => ServerState::Starting(message),
     })
 }
 
@@ -254,8 +258,20 @@ mod tests {
 
     #[tokio::test]
     async fn states() {
+        let starting = |what: &str| ServerState::Starting(what.into());
         for (reply, expected) in [
-            ("{\"ok\":true,\"state\":\"serving\"}\n", ServerState::Active),
+            (
+                "{\"ok\":true,\"state\":\"serving\",\"hosts\":[\"localhost\"]}\n",
+                ServerState::Serving,
+            ),
+            (
+                "{\"ok\":true,\"state\":\"serving\",\"message\":\"it serves\"}\n",
+                starting("it serves"),
+            ),
+            (
+                "{\"ok\":true,\"state\":\"joining\",\"message\":\"it looks\"}\n",
+                starting("it looks"),
+            ),
             (
                 "{\"ok\":true,\"state\":\"standby\",\"message\":\"node a serves\"}\n",
                 ServerState::Standby("node a serves".into()),

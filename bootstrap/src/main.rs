@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use cirrus_bootstrap::cli::Cli;
-use cirrus_bootstrap::shell;
+use cirrus_bootstrap::{server, shell};
 use clap::Parser;
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -18,8 +18,15 @@ fn main() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(u8::try_from(error.exit_code())?));
         }
     };
+    let (command, args) = match cli.command.boot() {
+        Ok(boot) => boot,
+        Err(args) => {
+            let error = server::become_server(&args.program, &args.config, args.parent);
+            return Err(error.into());
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    Ok(ExitCode::from(runtime.block_on(shell::run(cli.command))))
+    Ok(ExitCode::from(runtime.block_on(shell::run(command, args))))
 }

@@ -2,12 +2,13 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use tokio::process::{Child, Command};
 
 /// The program's name.
@@ -77,19 +78,36 @@ impl Server {
     /// Starts `cirrus-server run --config FILE`. It writes where this program writes, and is in
     /// a process group of its own, so that Ctrl-C reaches it once, through us.
     ///
+    /// With `this`, the path of this program, it is started through [`become_server`], so that it
+    /// ends when this process is killed.
+    ///
     /// # Errors
     /// When the program cannot be run.
-    pub fn start(program: &Path, config: &Path) -> Result<Self, ServerError> {
-        let child = Command::new(program)
-            .arg("run")
-            .arg("--config")
-            .arg(config)
+    pub fn start(program: &Path, config: &Path, this: Option<&Path>) -> Result<Self, ServerError> {
+        let path = program.display().to_string();
+        let failed = |source| ServerError::Start { path, source };
+        // Started through this program, it would fail later and say so only in the log.
+        if let Err(error) = check_program(program) {
+            return Err(failed(error));
+        }
+        let mut command = match this {
+            Some(this) => {
+                let mut command = Command::new(this);
+                command.arg("become").arg(program).arg(config);
+                command.arg(std::process::id().to_string());
+                command
+            }
+            None => {
+                let mut command = Command::new(program);
+                command.arg("run").arg("--config").arg(config);
+                command
+            }
+        };
+        let command = command
             .stdin(Stdio::null())
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn();
-        let path = program.display().to_string();
-        let child = child.map_err(|source| ServerError::Start { path, source })?;
+            .kill_on_drop(true);
+        let child = command.spawn().map_err(failed)?;
         Ok(Self { child })
     }
 
@@ -143,6 +161,33 @@ impl Server {
     }
 }
 
+fn check_program(program: &Path) -> io::Result<()> {
+    let executable = std::fs::metadata(program)?.permissions().mode() & 0o111 != 0;
+    let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
+    executable.then_some(()).ok_or_else(refused)
+}
+
+/// Becomes the server: the same process runs its program, and is asked to end (SIGTERM) when
+/// `parent`, the process that started it, is gone. Comes back only if that fails.
+pub fn become_server(program: &Path, config: &Path, parent: u32) -> ServerError {
+    let failed = |source: io::Error| {
+        let path = program.display().to_string();
+        ServerError::Start { path, source }
+    };
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
+        return failed(error.into());
+    }
+    // It may have been gone before the line above.
+    let now = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    if now != Some(parent) {
+        return failed(io::Error::other(
+            "the process that started this one is gone",
+        ));
+    }
+    let mut command = std::process::Command::new(program);
+    failed(command.arg("run").arg("--config").arg(config).exec())
+}
+
 fn exit_code(status: ExitStatus) -> u8 {
     let signalled = || status.signal().map(|n| 128 + n);
     let code = status.code().or_else(signalled).unwrap_or(255);
@@ -151,8 +196,6 @@ fn exit_code(status: ExitStatus) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn script(dir: &Path, text: &str) -> PathBuf {
@@ -185,7 +228,7 @@ mod tests {
     async fn its_end_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let program = script(dir.path(), "test \"$*\" = 'run --config f' && exit 7");
-        let mut server = Server::start(&program, Path::new("f")).unwrap();
+        let mut server = Server::start(&program, Path::new("f"), None).unwrap();
         assert_eq!(server.ended().await.unwrap(), 7);
         server.ask(Ask::Stop);
     }
@@ -199,7 +242,7 @@ mod tests {
             dir.path(),
             &format!("trap 'exit 5' TERM; : > {up}; sleep 60 & wait"),
         );
-        let mut server = Server::start(&program, Path::new("f")).unwrap();
+        let mut server = Server::start(&program, Path::new("f"), None).unwrap();
         while !marker.exists() {
             tokio::task::yield_now().await;
         }
@@ -209,7 +252,7 @@ mod tests {
             dir.path(),
             &format!("trap '' TERM; : > {up}; exec sleep 60"),
         );
-        let mut server = Server::start(&program, Path::new("f")).unwrap();
+        let mut server = Server::start(&program, Path::new("f"), None).unwrap();
         while !marker.exists() {
             tokio::task::yield_now().await;
         }
@@ -221,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_is_none() {
-        let error = Server::start(Path::new("/nonexistent"), Path::new("f")).unwrap_err();
+        let error = Server::start(Path::new("/nonexistent"), Path::new("f"), None).unwrap_err();
         assert_eq!(error.to_string(), "/nonexistent cannot be started");
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::{CliCommand, RunArgs};
+use crate::cli::RunArgs;
 use crate::code::Code;
 use crate::greeting::{FirstAccount, greeting};
 use crate::metadata::Identity;
@@ -67,11 +67,10 @@ struct Shell {
 }
 
 /// Performs a command. Gives the exit code of the process.
-pub async fn run(command: CliCommand) -> u8 {
-    let kind = command.command();
+pub async fn run(command: Command, args: RunArgs) -> u8 {
     let mut shell = Shell {
-        command: kind,
-        args: command.run_args(),
+        command,
+        args,
         source: None,
         identity: None,
         user_data: None,
@@ -83,7 +82,7 @@ pub async fn run(command: CliCommand) -> u8 {
         standby: false,
     };
     match Signals::new() {
-        Ok(signals) => shell.drive(kind, signals).await,
+        Ok(signals) => shell.drive(command, signals).await,
         Err(error) => {
             say(&format!("signals cannot be received: {error}"));
             Code::Internal.exit()

@@ -14,6 +14,7 @@ pub mod dialogue;
 pub mod emulated;
 pub mod process;
 pub mod server;
+pub mod snapshot;
 pub mod xml;
 
 use std::time::{Duration, Instant};

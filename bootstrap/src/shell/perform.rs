@@ -194,7 +194,8 @@ impl Shell {
             Some(program) => program.clone(),
             None => self.find_server()?,
         };
-        let server = Server::start(&program, &self.site()?.config_file);
+        let this = std::env::current_exe().ok();
+        let server = Server::start(&program, &self.site()?.config_file, this.as_deref());
         self.server = Some(server.map_err(|e| Failure::of(Code::ServerMissing, &e))?);
         Ok(format!("started {}", program.display()))
     }
@@ -227,7 +228,7 @@ impl Shell {
             }
             Outcome::Seen(Seen::Standby(who)) => {
                 self.standby = true;
-                Event::Standby(format!("{who}; waiting to take over"))
+                Event::Standby(who)
             }
             Outcome::Seen(Seen::Stream(line)) => match self.first_account(&site).await {
                 Ok(()) => Event::Done(line),
@@ -287,8 +288,10 @@ async fn watch(site: &Site, pid: Option<u32>, standby: bool, last: &mut String) 
 async fn look(site: &Site, pid: Option<u32>) -> Result<Seen, String> {
     let state = control::status(&site.config.listen.control, pid).await;
     let state = state.map_err(|e| Failure::of(Code::ServerSilent, &e).message)?;
-    if let ServerState::Standby(who) = state {
-        return Ok(Seen::Standby(who));
+    match state {
+        ServerState::Serving => {}
+        ServerState::Starting(what) => return Err(format!("not serving yet: {what}")),
+        ServerState::Standby(who) => return Ok(Seen::Standby(who)),
     }
     let Some(address) = site.config.listen.c2s.first() else {
         // Nothing but TLS from the first byte: the server's own word has to do.

@@ -169,7 +169,10 @@ fn children(wanted: &[&Node], actual: &[&Node], more: bool, values: &mut Values)
 }
 
 /// Compares a value with a pattern.
-fn text(pattern: &str, actual: &str, values: &mut Values) -> Result<()> {
+///
+/// # Errors
+/// Says what differs.
+pub fn text(pattern: &str, actual: &str, values: &mut Values) -> Result<()> {
     let differs = || anyhow!("expected {pattern:?}, received {actual:?}");
     let mut rest = actual;
     let mut open: Option<&str> = None;

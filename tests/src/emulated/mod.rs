@@ -1,3 +1,6 @@
 //! AWS as far as the tests need it, on this machine. What passes here is no evidence about AWS.
 
+pub mod dynamodb;
+pub mod front;
 pub mod metadata;
+pub mod s3;

@@ -7,5 +7,9 @@
     reason = "a test fails by panicking, in its helper functions too"
 )]
 
+mod bad_input;
+mod boot;
 mod clients;
+mod commands;
 mod dialogues;
+mod server_commands;

@@ -172,10 +172,8 @@ async fn check(folder: &Path, confirmed: &Confirmed) {
                     .unwrap()
                     .unwrap()
                     .version;
-                assert!(
-                    (*last..=last + 1).contains(&version),
-                    "{writer}: {last}, found {version}"
-                );
+                // More than was read of the child's confirmations may be there, never less.
+                assert!(version >= *last, "{writer}: {last}, found {version}");
             }
             "log" => {
                 for number in 1..=*last {

@@ -1,0 +1,197 @@
+//! DynamoDB on this machine: dynoxide, in this process, behind a [`Front`].
+//!
+//! What it lacks and the front answers: continuous backups (point-in-time recovery), which are
+//! remembered per table, and nothing else. Accepts any signature; expires nothing by itself.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context as _, Result, anyhow};
+use cirrus_schema::TableId;
+use cirrus_store::fault::Faults;
+use cirrus_store::{RequestKind, Target};
+use dynoxide::Database;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::front::{Front, Request, Service};
+
+/// A running emulator. It ends when this is dropped.
+pub struct DynamoDb {
+    front: Front,
+    stop: Option<oneshot::Sender<()>>,
+    server: Option<JoinHandle<()>>,
+}
+
+impl DynamoDb {
+    /// Starts an emulator that keeps everything in memory.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn in_memory(faults: Faults) -> Result<DynamoDb> {
+        let database = Database::memory().map_err(|error| anyhow!("{error:?}"))?;
+        DynamoDb::start(database, faults)
+    }
+
+    /// Starts an emulator that keeps everything in a file.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn in_file(file: &Path, faults: Faults) -> Result<DynamoDb> {
+        let path = file.to_str().context("the file's name is not UTF-8")?;
+        let database = Database::new(path).map_err(|error| anyhow!("{error:?}"))?;
+        DynamoDb::start(database, faults)
+    }
+
+    fn start(database: Database, faults: Faults) -> Result<DynamoDb> {
+        let (stop, stopped) = oneshot::channel();
+        let (tell, told) = std::sync::mpsc::channel();
+        let server = thread::Builder::new()
+            .name("dynamodb".to_owned())
+            .spawn(move || {
+                // Whoever started it has gone if nobody is told.
+                let told = serve(database, stopped, |address| drop(tell.send(Ok(address))));
+                if let Err(error) = told {
+                    drop(tell.send(Err(error)));
+                }
+            })?;
+        let behind = told.recv().context("the emulator has ended")??;
+        let front = Front::start(Api::default(), behind, faults)?;
+        Ok(DynamoDb {
+            front,
+            stop: Some(stop),
+            server: Some(server),
+        })
+    }
+
+    /// The value of `AWS_ENDPOINT_URL_DYNAMODB`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        self.front.endpoint()
+    }
+}
+
+impl Drop for DynamoDb {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(server) = self.server.take() {
+            // It ends when its last connection has; a panic in it has failed the test already.
+            drop(server.join());
+        }
+    }
+}
+
+fn serve(
+    database: Database,
+    stopped: oneshot::Receiver<()>,
+    started: impl FnOnce(SocketAddr),
+) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        started(listener.local_addr()?);
+        let shutdown = async move { drop(stopped.await) };
+        let served = dynoxide::server::serve_with_shutdown(listener, database, shutdown).await;
+        served.map_err(|error| anyhow!(error))
+    })
+}
+
+/// The calls of DynamoDB, by the header `x-amz-target`.
+#[derive(Default)]
+struct Api {
+    /// Tables with point-in-time recovery.
+    recoverable: Mutex<BTreeSet<String>>,
+}
+
+fn call(request: &Request) -> Option<&str> {
+    request
+        .headers
+        .get("x-amz-target")?
+        .split_once('.')
+        .map(|(_, call)| call)
+}
+
+fn table_of(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let named = body
+        .get("TableName")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
+    let batch = || {
+        body.get("RequestItems")?
+            .as_object()?
+            .keys()
+            .next()
+            .cloned()
+    };
+    named.or_else(batch)
+}
+
+impl Service for Api {
+    fn target(&self, request: &Request) -> Option<Target> {
+        let kind = match call(request)? {
+            "PutItem" => RequestKind::Put,
+            "DeleteItem" => RequestKind::Delete,
+            "GetItem" => RequestKind::Get,
+            "Query" => RequestKind::Query,
+            "BatchGetItem" => RequestKind::BatchGet,
+            _ => return None,
+        };
+        let name = table_of(&request.body)?;
+        let table = TableId::from_name(name.rsplit('-').next()?)?;
+        Some(Target::Table(kind, table))
+    }
+
+    fn answer(&self, request: &Request) -> Option<(u16, String)> {
+        let call = call(request)?;
+        if !matches!(
+            call,
+            "UpdateContinuousBackups" | "DescribeContinuousBackups"
+        ) {
+            return None;
+        }
+        let name = table_of(&request.body)?;
+        let mut recoverable = self
+            .recoverable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if call == "UpdateContinuousBackups" {
+            let body: Value = serde_json::from_slice(&request.body).ok()?;
+            let wanted = &body["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"];
+            match wanted.as_bool()? {
+                true => recoverable.insert(name.clone()),
+                false => recoverable.remove(&name),
+            };
+        }
+        let status = if recoverable.contains(&name) {
+            "ENABLED"
+        } else {
+            "DISABLED"
+        };
+        let answer = json!({ "ContinuousBackupsDescription": {
+            "ContinuousBackupsStatus": "ENABLED",
+            "PointInTimeRecoveryDescription": { "PointInTimeRecoveryStatus": status },
+        } });
+        Some((200, answer.to_string()))
+    }
+
+    fn throttled(&self) -> (u16, &'static str) {
+        let body = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"planned"}"#;
+        (400, body)
+    }
+
+    fn failed(&self) -> (u16, &'static str) {
+        let body = r#"{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError","message":"planned"}"#;
+        (500, body)
+    }
+
+    fn media_type(&self) -> &'static str {
+        "application/x-amz-json-1.0"
+    }
+}
