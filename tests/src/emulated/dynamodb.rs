@@ -182,12 +182,18 @@ impl Service for Api {
     }
 
     fn throttled(&self) -> (u16, &'static str) {
-        let body = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"planned"}"#;
+        let body = concat!(
+            r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","#,
+            r#""message":"planned"}"#
+        );
         (400, body)
     }
 
     fn failed(&self) -> (u16, &'static str) {
-        let body = r#"{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError","message":"planned"}"#;
+        let body = concat!(
+            r#"{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError","#,
+            r#""message":"planned"}"#
+        );
         (500, body)
     }
 
