@@ -21,4 +21,4 @@ pub use totals::Totals;
 pub use world::{Report, run, trace};
 
 /// Bugs that can be planted, to show that the checker finds them.
-pub use cirrus_router::planted::Bug;
+pub use cirrus_router::planted::{Bug, plant};

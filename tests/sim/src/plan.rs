@@ -142,12 +142,12 @@ fn turns(rng: &mut Rng, mood: u64, operations: usize, accounts: usize) -> BTreeM
     if mood == 4 {
         for _ in 0..2 {
             let outage = Turn::Outage(2_000 + rng.below(25_000));
-            turns.insert(rng.index(operations - 1), outage);
+            turns.insert(1 + rng.index(operations - 1), outage);
         }
     }
     if rng.one_in(4) {
         let erase = Turn::Erase(rng.index(accounts));
-        turns.insert(rng.index(operations - 1), erase);
+        turns.insert(1 + rng.index(operations - 1), erase);
     }
     while turns.values().filter(|turn| turn.is_end()).count() < ends {
         let end = if rng.one_in(3) {
@@ -155,7 +155,7 @@ fn turns(rng: &mut Rng, mood: u64, operations: usize, accounts: usize) -> BTreeM
         } else {
             Turn::Kill
         };
-        turns.insert(rng.index(operations - 1), end);
+        turns.insert(1 + rng.index(operations - 1), end);
     }
     turns
 }

@@ -4,7 +4,7 @@ mod archive;
 mod messages;
 mod state;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use cirrus_stanza::{Kind, Stanza, Ty, ns};
@@ -76,6 +76,8 @@ pub struct History {
     pub sessions: BTreeMap<u64, Session>,
     /// When an account began to be erased, and when nothing of it was left.
     pub erased: BTreeMap<usize, (u64, u64)>,
+    /// Accounts whose roster a dead server has written after it was read.
+    pub strays: BTreeSet<usize>,
     /// What a session got last, in the order that counts for it.
     order: BTreeMap<messages::Pair, messages::Last>,
     overtaken: Vec<messages::Overtaken>,

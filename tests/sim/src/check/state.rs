@@ -34,6 +34,9 @@ pub fn check_rosters(store: &Store, users: &[BareJid], history: &mut History) ->
             // Whoever asks an account that is not there is not told so (RFC 6121 section 8.5.1).
             let unheard = history.erased.contains_key(&b) && !theirs.pending_in();
             let asked = mine.ask() == theirs.pending_in() || unheard;
+            if history.strays.contains(&a) || history.strays.contains(&b) {
+                continue;
+            }
             if to != from || !asked {
                 let (x, y) = (&users[a], &users[b]);
                 let text = format!("{x} has {mine:?} with {y}, which has {theirs:?}");
@@ -52,6 +55,9 @@ pub fn check_rosters(store: &Store, users: &[BareJid], history: &mut History) ->
 /// shows itself to it.
 pub fn check_clients(clients: &[Client], rosters: &[Roster], history: &mut History) {
     for client in clients.iter().filter(|client| client.phase == Phase::On) {
+        if history.strays.contains(&client.account) {
+            continue;
+        }
         if client.roster.live {
             check_roster(client, &rosters[client.account], history);
         }
@@ -86,6 +92,10 @@ fn entry(contact: &Contact) -> Entry {
 fn check_presence(client: &Client, clients: &[Client], rosters: &[Roster], history: &mut History) {
     let mut seen = client.seen.clone();
     for other in clients.iter().filter(|other| other.phase == Phase::On) {
+        if history.strays.contains(&other.account) {
+            seen.remove(&other.jid());
+            continue;
+        }
         let subscribed = other.account == client.account
             || rosters[other.account]
                 .contact(&client.user)

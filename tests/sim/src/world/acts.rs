@@ -234,7 +234,8 @@ impl World {
 
     fn stanza(&mut self, index: usize, xml: String, message: Option<usize>) {
         let client = &mut self.clients[index];
-        if client.counting {
+        // The server counts what comes behind <enable/>.
+        if client.enabling {
             client.sent += 1;
             let unacked = Unacked {
                 count: client.sent,
@@ -272,6 +273,8 @@ impl World {
                 }
             }
             PipeOut::Stanza { stanza, .. } => self.took(index, &stanza),
+            // Before stream management nobody counts.
+            PipeOut::Handled { .. } if !self.clients[index].counting => {}
             PipeOut::Handled { k } => {
                 let base = self.base_of(pipe);
                 self.accepted(index, counter(k, base));

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 
 use cirrus_jid::BareJid;
 use cirrus_router::{Home, PipeId, PipeOut, Token};
+use cirrus_schema::TableId;
 use cirrus_schema::keys::accounts::{self, Row};
+use cirrus_schema::keys::rosters;
 use cirrus_store::{Attrs, Condition, Item, Op, Outcome, StoreError};
 
 use crate::check::{History, Violation};
@@ -272,6 +274,7 @@ impl World {
             } => self.answered(life, token, *op, fate),
             Happening::Stray(op) => {
                 self.tell(|| format!("a late write lands: {}", crate::tell::op(&op)));
+                self.note_stray(&op);
                 drop(self.store.apply(*op));
             }
             Happening::Gone(pipe) => self.closed(pipe, false),
@@ -284,6 +287,28 @@ impl World {
             Happening::Erase(account) => self.go_on_erasing(account),
         }
         true
+    }
+
+    /// A roster that was read before a write of a dead server landed in it does not show that, until
+    /// it is read again: nobody was told that the write had succeeded.
+    fn note_stray(&mut self, op: &Op) {
+        let (Op::Put {
+            item: Item { key, .. },
+            ..
+        }
+        | Op::Delete { key, .. }) = op
+        else {
+            return;
+        };
+        let owners = self
+            .plan
+            .users
+            .iter()
+            .map(|user| rosters::partition(&user.owner()));
+        if self.home.is_some() && key.table == TableId::Rosters {
+            let account = owners.into_iter().position(|pk| pk == key.pk);
+            self.history.strays.extend(account);
+        }
     }
 
     fn tell(&self, text: impl FnOnce() -> String) {

@@ -22,6 +22,12 @@ pub(crate) enum Body {
         stanza: Box<Stanza>,
         origin: Option<Origin>,
     },
+    /// A subscription stanza with its number (see [`crate::roster::Exchange`]).
+    Subscription {
+        stanza: Box<Stanza>,
+        kind: crate::roster::Kind,
+        number: u64,
+    },
     /// What the origin's stanza implied here is durable.
     Confirm { origin: Origin },
     /// The origin's stanza was refused. The error goes straight to its session, so that it is in
@@ -31,6 +37,7 @@ pub(crate) enum Body {
     Subscribed {
         contact: BareJid,
         kind: crate::roster::Kind,
+        number: u64,
     },
 }
 
@@ -76,14 +83,21 @@ impl Frame {
     /// Answers the frame's stanza because there is no such account. RFC 6121 section 8.5.1:
     /// presence does not tell that; the sender's home need not repeat it.
     pub fn nobody(self, error: StanzaError, frames: &mut VecDeque<Frame>) {
-        if let Body::Stanza { stanza, .. } = &self.body
-            && stanza.kind == Kind::Presence
-            && let Some(kind) = crate::roster::Kind::from_ty(stanza.ty)
-            && let Some(sender) = stanza.from.as_ref().map(cirrus_jid::Jid::bare)
+        if let Body::Subscription {
+            stanza,
+            kind,
+            number,
+        } = self.body
         {
-            let contact = self.to.clone();
-            let body = Body::Subscribed { contact, kind };
-            frames.push_back(Frame { to: sender, body });
+            let contact = self.to;
+            let body = Body::Subscribed {
+                contact,
+                kind,
+                number,
+            };
+            let sender = stanza.from.as_ref().map(cirrus_jid::Jid::bare);
+            frames.extend(sender.map(|to| Frame { to, body }));
+            return;
         }
         self.refuse(error, frames);
     }

@@ -284,6 +284,7 @@ impl Home {
                 Ty::Subscribe | Ty::Subscribed | Ty::Unsubscribe | Ty::Unsubscribed
             ),
             Body::Stanza { stanza, .. } => !matches!(stanza.ty, Ty::Error | Ty::Result),
+            Body::Subscription { .. } => true,
             Body::Confirm { .. } | Body::Refused { .. } | Body::Subscribed { .. } => false,
         }
     }
@@ -298,7 +299,7 @@ impl Home {
         match &frame.body {
             // A subscription stays unsent, to be driven when the domain can be reached; who asked
             // for it learns that it can't be now.
-            Body::Stanza { stanza, .. } if stanza.kind == Kind::Presence => {
+            Body::Subscription { stanza, .. } => {
                 if stanza.ty == Ty::Subscribe {
                     let reply = stanza.error(&error);
                     if let Some(to) = reply.to.as_ref().map(cirrus_jid::Jid::bare) {
@@ -306,6 +307,7 @@ impl Home {
                     }
                 }
             }
+            Body::Stanza { stanza, .. } if stanza.kind == Kind::Presence => {}
             _ => frame.refuse(error, &mut self.work.frames),
         }
     }

@@ -4,8 +4,10 @@
 //!
 //! * contact or tombstone, key `c NUL bare-jid`: `s` subscription (0 none, 1 to, 2 from, 3 both,
 //!   4 removed), `f` flags (see [`flag`]; absent = 0), `n` name, `g` groups, each as a two-byte
-//!   big-endian length and that many bytes of UTF-8. `e` is the roster version that made it so.
-//! * pending request, key `p NUL bare-jid`: `z` the presence stanza, `f` flags.
+//!   big-endian length and that many bytes of UTF-8, `i` and `h` the numbers of an [`Exchange`]
+//!   (absent = 0). `e` is the roster version that made it so.
+//! * pending request, key `p NUL bare-jid`: `z` the presence stanza, `f` flags, `h` the request's
+//!   number (absent = 0).
 //!
 //! A pending row that is older than the contact's row was settled by it, unless the contact's row
 //! says that it still stands: so settling a request is one write, and the delete that follows may
@@ -46,17 +48,31 @@ mod flag {
 /// `s` of a tombstone.
 const REMOVED: u64 = 4;
 
-/// Which of our subscription stanzas the contact's home has not confirmed yet. They are sent again
-/// when the roster is loaded; which kind it was follows from the state.
+/// What the homes of the two sides of a subscription have told each other.
+///
+/// Every `subscribe` and `unsubscribe` has a number that rises with each; an answer carries the
+/// number of what it answers. So what is repeated, because its confirmation got lost, is not
+/// taken for something new, and an answer to what was taken back meanwhile counts for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Unsent {
-    /// The last `subscribe` or `unsubscribe`.
+pub struct Exchange {
+    /// The contact's home has not confirmed our last `subscribe` or `unsubscribe`. It is sent
+    /// again when the roster is loaded; which of the two it was follows from the state.
     pub interest: bool,
-    /// The last `subscribed` or `unsubscribed`.
+    /// The contact's home has not confirmed our last `subscribed` or `unsubscribed`.
     pub approval: bool,
+    /// The number of our last `subscribe` or `unsubscribe`: the version of the row that was
+    /// written with it; 0 = there was none.
+    pub asked: u64,
+    /// The number of the contact's last `subscribe` or `unsubscribe` that was written here.
+    pub heard: u64,
 }
 
-impl Unsent {
+impl Exchange {
+    /// Everything that was sent is confirmed.
+    pub fn is_settled(self) -> bool {
+        !self.interest && !self.approval
+    }
+
     pub(super) fn mark(&mut self, kind: Kind) {
         match kind {
             Kind::Subscribe | Kind::Unsubscribe => self.interest = true,
@@ -104,15 +120,15 @@ pub struct Contact {
     pub groups: Box<[Box<str>]>,
     /// The roster version that made it so; the row's version in the store.
     pub version: u64,
-    /// What the contact's home has not confirmed.
-    pub unsent: Unsent,
+    /// What was told to the contact's home, and heard from it.
+    pub exchange: Exchange,
 }
 
 /// A removed contact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tombstone {
     pub version: u64,
-    pub unsent: Unsent,
+    pub exchange: Exchange,
 }
 
 /// A contact's request that was not granted yet.
@@ -123,6 +139,8 @@ pub(super) struct Pending {
     pub stanza: Bytes,
     /// The user has refused it; the row stands until the contact's home has confirmed that.
     pub refused: bool,
+    /// The request's number (see [`Exchange`]).
+    pub heard: u64,
 }
 
 impl Contact {
@@ -136,13 +154,13 @@ impl Contact {
             approved: false,
             groups: Box::default(),
             version: 0,
-            unsent: Unsent::default(),
+            exchange: Exchange::default(),
         }
     }
 
     /// The other home has confirmed everything that was sent to it.
     pub fn sent(&self) -> bool {
-        self.unsent == Unsent::default()
+        self.exchange.is_settled()
     }
 }
 
@@ -185,13 +203,14 @@ pub(super) fn contact_item(owner: &[u8], contact: &Contact, pending: bool) -> It
         (contact.ask, flag::ASK),
         (contact.approved, flag::APPROVED),
         (pending, flag::PENDING),
-    ]) | unsent_flags(contact.unsent);
+    ]) | unsent_flags(contact.exchange);
     let mut attrs = Attrs::new()
         .with("v", FORMAT)
         .with("s", contact.subscription.code());
     attrs.set_opt("f", (flags != 0).then_some(flags));
     attrs.set_opt("n", contact.name.as_deref());
     attrs.set_opt("g", encode_groups(&contact.groups));
+    set_numbers(&mut attrs, contact.exchange);
     let key = rosters::key(owner, Row::Contact(contact.jid.as_str()));
     Item::new(key, attrs).versioned(contact.version)
 }
@@ -203,9 +222,10 @@ pub(super) fn tombstone_item(
     tombstone: Tombstone,
     pending: bool,
 ) -> Item {
-    let flags = flags(&[(pending, flag::PENDING)]) | unsent_flags(tombstone.unsent);
+    let flags = flags(&[(pending, flag::PENDING)]) | unsent_flags(tombstone.exchange);
     let mut attrs = Attrs::new().with("v", FORMAT).with("s", REMOVED);
     attrs.set_opt("f", (flags != 0).then_some(flags));
+    set_numbers(&mut attrs, tombstone.exchange);
     let key = rosters::key(owner, Row::Contact(jid.as_str()));
     let expires = tombstone.expires_ms().div_ceil(1_000);
     Item::new(key, attrs)
@@ -220,6 +240,7 @@ pub(super) fn pending_item(owner: &[u8], jid: &BareJid, pending: &Pending) -> It
         .with("v", FORMAT)
         .with("z", pending.stanza.clone());
     attrs.set_opt("f", (flags != 0).then_some(flags));
+    attrs.set_opt("h", (pending.heard != 0).then_some(pending.heard));
     let key = rosters::key(owner, Row::Pending(jid.as_str()));
     Item::new(key, attrs).versioned(pending.version)
 }
@@ -246,26 +267,26 @@ pub(super) fn decode(item: &Item) -> Result<Decoded, RosterError> {
     let has = |bit| flags & bit != 0;
     if !is_contact {
         let stanza = item.attrs.get_b("z").ok_or_else(|| corrupt("no stanza"))?;
-        let (version, stanza, refused) = (item.version, stanza.clone(), has(flag::REFUSED));
-        return Ok(Decoded::Pending {
-            jid,
-            pending: Pending {
-                version,
-                stanza,
-                refused,
-            },
-        });
+        let pending = Pending {
+            version: item.version,
+            stanza: stanza.clone(),
+            refused: has(flag::REFUSED),
+            heard: item.attrs.get_n("h").unwrap_or(0),
+        };
+        return Ok(Decoded::Pending { jid, pending });
     }
-    let unsent = Unsent {
+    let exchange = Exchange {
         interest: has(flag::UNSENT_INTEREST),
         approval: has(flag::UNSENT_APPROVAL),
+        asked: item.attrs.get_n("i").unwrap_or(0),
+        heard: item.attrs.get_n("h").unwrap_or(0),
     };
     let (version, pending) = (item.version, has(flag::PENDING));
     let code = item.attrs.get_n("s");
     if code == Some(REMOVED) {
         return Ok(Decoded::Tombstone {
             jid,
-            tombstone: Tombstone { version, unsent },
+            tombstone: Tombstone { version, exchange },
             pending,
         });
     }
@@ -281,7 +302,7 @@ pub(super) fn decode(item: &Item) -> Result<Decoded, RosterError> {
             Some(bytes) => decode_groups(bytes).ok_or_else(|| corrupt("malformed groups"))?,
         },
         version,
-        unsent,
+        exchange,
     };
     Ok(Decoded::Contact { contact, pending })
 }
@@ -310,11 +331,17 @@ fn flags(set: &[(bool, u64)]) -> u64 {
         .fold(0, |all, (_, bit)| all | bit)
 }
 
-fn unsent_flags(unsent: Unsent) -> u64 {
+fn unsent_flags(exchange: Exchange) -> u64 {
     flags(&[
-        (unsent.interest, flag::UNSENT_INTEREST),
-        (unsent.approval, flag::UNSENT_APPROVAL),
+        (exchange.interest, flag::UNSENT_INTEREST),
+        (exchange.approval, flag::UNSENT_APPROVAL),
     ])
+}
+
+fn set_numbers(attrs: &mut Attrs, exchange: Exchange) {
+    let Exchange { asked, heard, .. } = exchange;
+    attrs.set_opt("i", (asked != 0).then_some(asked));
+    attrs.set_opt("h", (heard != 0).then_some(heard));
 }
 
 fn encode_groups(groups: &[Box<str>]) -> Option<Vec<u8>> {
@@ -358,9 +385,11 @@ mod tests {
             approved: true,
             groups: ["Friends".into(), "Verona ü".into()].into(),
             version: 1_795_488_480_123,
-            unsent: Unsent {
+            exchange: Exchange {
                 interest: true,
                 approval: true,
+                asked: 1_795_488_480_120,
+                heard: 1_795_488_480_121,
             },
             ..Contact::new(&jid())
         }
@@ -369,9 +398,11 @@ mod tests {
     fn tombstone() -> Tombstone {
         Tombstone {
             version: 1_795_488_480_124,
-            unsent: Unsent {
+            exchange: Exchange {
                 interest: true,
                 approval: false,
+                asked: 1_795_488_480_124,
+                heard: 0,
             },
         }
     }
@@ -382,6 +413,7 @@ mod tests {
             version: 1_795_488_480_125,
             stanza,
             refused: true,
+            heard: 1_795_488_480_122,
         }
     }
 
@@ -493,9 +525,10 @@ mod tests {
 
     #[test]
     fn what_is_unsent_follows_from_the_state() {
-        let both = Unsent {
+        let both = Exchange {
             interest: true,
             approval: true,
+            ..Exchange::default()
         };
         let kinds = |state| both.kinds(state).collect::<Vec<_>>();
         assert_eq!(kinds(State::NONE), [Kind::Unsubscribe, Kind::Unsubscribed]);
@@ -507,6 +540,6 @@ mod tests {
         assert_eq!(kinds(State::TO), [Kind::Unsubscribed]);
         assert_eq!(kinds(State::FROM_OUT), [Kind::Subscribe, Kind::Subscribed]);
         assert_eq!(kinds(State::BOTH), [Kind::Subscribed]);
-        assert_eq!(Unsent::default().kinds(State::NONE).count(), 0);
+        assert_eq!(Exchange::default().kinds(State::NONE).count(), 0);
     }
 }

@@ -29,7 +29,7 @@ use cirrus_schema::TableId;
 use cirrus_schema::keys::rosters;
 use cirrus_store::{Condition, Direction, Item, Key, Op, SkRange};
 
-pub use contact::{Contact, TOMBSTONE_MS, Unsent};
+pub use contact::{Contact, Exchange, TOMBSTONE_MS};
 pub use error::RosterError;
 pub use plan::{Done, Planned};
 pub use state::{Kind, State, Subscription, Transition, inbound, outbound};
@@ -219,14 +219,14 @@ impl Roster {
         let contacts = self
             .contacts
             .iter()
-            .map(|(jid, contact)| (jid, contact.unsent));
+            .map(|(jid, contact)| (jid, contact.exchange));
         let tombstones = self
             .tombstones
             .iter()
-            .map(|(jid, tombstone)| (jid, tombstone.unsent));
-        for (jid, unsent) in contacts.chain(tombstones) {
+            .map(|(jid, tombstone)| (jid, tombstone.exchange));
+        for (jid, exchange) in contacts.chain(tombstones) {
             all.extend(
-                unsent
+                exchange
                     .kinds(self.state(jid))
                     .map(|kind| (jid.clone(), kind)),
             );
@@ -238,6 +238,27 @@ impl Roster {
             }
         }
         all
+    }
+
+    /// What was told to the contact's home, and heard from it.
+    fn exchange(&self, jid: &BareJid) -> Exchange {
+        let contact = self.contacts.get(jid).map(|contact| contact.exchange);
+        let gone = || self.tombstones.get(jid).map(|gone| gone.exchange);
+        let mut exchange = contact.or_else(gone).unwrap_or_default();
+        if let Some(request) = self.requests.get(jid) {
+            exchange.heard = exchange.heard.max(request.heard);
+        }
+        exchange
+    }
+
+    /// The number that a stanza of this kind to that address carries: its own, or that of what it
+    /// answers.
+    pub fn number(&self, jid: &BareJid, kind: Kind) -> u64 {
+        let exchange = self.exchange(jid);
+        match kind {
+            Kind::Subscribe | Kind::Unsubscribe => exchange.asked,
+            Kind::Subscribed | Kind::Unsubscribed => exchange.heard,
+        }
     }
 
     /// The roster's version, as in `ver` attributes.

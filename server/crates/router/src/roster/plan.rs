@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cirrus_jid::BareJid;
 use cirrus_store::{Condition, Item, Op, Outcome, StoreError};
 
-use super::contact::{self, Contact, Pending, Tombstone, Unsent};
+use super::contact::{self, Contact, Exchange, Pending, Tombstone};
 use super::state::{self, Kind, State, Transition};
 use super::wire::{self, Set};
 use super::{Limits, Push, Roster, RosterError, delete_request};
@@ -47,8 +47,8 @@ pub struct Done {
 enum Row {
     Contact(Contact),
     Tombstone(Tombstone),
-    /// Only the marks of what is unsent are taken off a tombstone or contact.
-    Unsent(Unsent),
+    /// What was told and heard changes, and nothing that shows.
+    Exchange(Exchange),
 }
 
 /// A request's row afterwards.
@@ -148,7 +148,10 @@ impl Roster {
         if step.push {
             let mut contact = self.stepped(now_ms, jid, &step)?;
             if step.pass {
-                contact.unsent.mark(kind);
+                contact.exchange.mark(kind);
+            }
+            if matches!(kind, Kind::Subscribe | Kind::Unsubscribe) {
+                contact.exchange.asked = self.next_version(now_ms);
             }
             draft.row = Some(Row::Contact(contact));
             draft.push = true;
@@ -166,7 +169,8 @@ impl Roster {
     }
 
     /// A subscription stanza from a contact to the user (RFC 6121 Appendix A.3). `stanza` is the
-    /// presence as it shall be delivered; a request is kept whole.
+    /// presence as it shall be delivered; a request is kept whole. `number` is what
+    /// [`Roster::number`] gave at the contact's home; a stanza of another server has none.
     ///
     /// # Errors
     /// [`RosterError::RequestsFull`], [`RosterError::RequestTooLong`], [`RosterError::Full`],
@@ -178,10 +182,17 @@ impl Roster {
         jid: &BareJid,
         kind: Kind,
         stanza: &[u8],
+        number: Option<u64>,
     ) -> Result<Planned, RosterError> {
         self.ready()?;
         let before = self.state(jid);
+        if let Some(number) = number
+            && let Some(draft) = self.repeated(jid, kind, number)
+        {
+            return Ok(self.plan(now_ms, nonce, jid, draft));
+        }
         let step = state::inbound(before, self.is_approved(jid), kind);
+        let heard = number.filter(|_| matches!(kind, Kind::Subscribe | Kind::Unsubscribe));
         let mut draft = Draft {
             pass: step.pass,
             sends: step.reply.into_iter().collect(),
@@ -190,25 +201,53 @@ impl Roster {
         };
         if step.push {
             let mut contact = self.stepped(now_ms, jid, &step)?;
+            let exchange = &mut contact.exchange;
             match kind {
-                Kind::Subscribe => contact.unsent.mark(Kind::Subscribed),
-                Kind::Unsubscribe => contact.unsent.approval = false,
-                Kind::Subscribed | Kind::Unsubscribed => contact.unsent.interest = false,
+                Kind::Subscribe => exchange.mark(Kind::Subscribed),
+                Kind::Unsubscribe => exchange.approval = false,
+                Kind::Subscribed | Kind::Unsubscribed => exchange.interest = false,
             }
+            exchange.heard = heard.unwrap_or(exchange.heard);
             draft.row = Some(Row::Contact(contact));
             draft.request = self.settled(jid, step.state);
-        } else if before != step.state {
+        } else if before != step.state || step.state.pending_in() && heard.is_some() {
             draft.request = Some(if step.state.pending_in() {
-                Request::Put(self.new_request(jid, stanza)?)
+                Request::Put(self.new_request(jid, stanza, heard.unwrap_or(0))?)
             } else {
                 Request::Delete
             });
+        } else if step.reply == Some(Kind::Subscribed) && heard.is_some() {
+            // The contact asks anew for what it has here: the answer must reach it.
+            let mut exchange = self.exchange(jid);
+            exchange.mark(Kind::Subscribed);
+            exchange.heard = heard.unwrap_or(exchange.heard);
+            draft.row = Some(Row::Exchange(exchange));
         }
         Ok(self.plan(now_ms, nonce, jid, draft))
     }
 
-    /// The contact's home has confirmed that it got the user's stanza of this kind. `None` when
-    /// that is known already, or the stanza is no longer the last word.
+    /// What follows from a stanza that was taken before, or that a later one has overtaken; `None`
+    /// when it is neither.
+    fn repeated(&self, jid: &BareJid, kind: Kind, number: u64) -> Option<Draft> {
+        let exchange = self.exchange(jid);
+        let before = self.state(jid);
+        let mut draft = Draft::quiet(before);
+        let known = match kind {
+            Kind::Subscribe if number == exchange.heard => {
+                // It is answered again: the contact's home may not have got the answer.
+                let granted = before.subscription().is_from();
+                draft.sends.extend(granted.then_some(Kind::Subscribed));
+                true
+            }
+            Kind::Subscribe | Kind::Unsubscribe => number < exchange.heard,
+            Kind::Subscribed | Kind::Unsubscribed => number < exchange.asked,
+        };
+        known.then_some(draft)
+    }
+
+    /// The contact's home has confirmed that it got the user's stanza of this kind and
+    /// [number](Roster::number). `None` when that is known already, or the stanza is no longer
+    /// the last word.
     ///
     /// # Errors
     /// [`RosterError::Busy`], [`RosterError::Stale`].
@@ -217,23 +256,25 @@ impl Roster {
         nonce: u128,
         jid: &BareJid,
         kind: Kind,
+        number: u64,
     ) -> Result<Option<Planned>, RosterError> {
         self.ready()?;
+        if number != self.number(jid, kind) {
+            return Ok(None);
+        }
         let state = self.state(jid);
         let refused = self
             .requests
             .get(jid)
             .is_some_and(|request| request.refused);
         let request = (refused && kind == Kind::Unsubscribed).then_some(Request::Delete);
-        let contact = self.contacts.get(jid).map(|contact| contact.unsent);
-        let unsent = contact.or_else(|| self.tombstones.get(jid).map(|gone| gone.unsent));
-        let mut unsent = unsent.unwrap_or_default();
-        let row = unsent.kinds(state).any(|unsent| unsent == kind).then(|| {
+        let mut exchange = self.exchange(jid);
+        let row = exchange.kinds(state).any(|unsent| unsent == kind).then(|| {
             match kind {
-                Kind::Subscribe | Kind::Unsubscribe => unsent.interest = false,
-                Kind::Subscribed | Kind::Unsubscribed => unsent.approval = false,
+                Kind::Subscribe | Kind::Unsubscribe => exchange.interest = false,
+                Kind::Subscribed | Kind::Unsubscribed => exchange.approval = false,
             }
-            Row::Unsent(unsent)
+            Row::Exchange(exchange)
         });
         if row.is_none() && request.is_none() {
             return Ok(None);
@@ -269,11 +310,11 @@ impl Roster {
                 self.contacts.remove(&jid);
                 self.tombstones.insert(jid.clone(), gone);
             }
-            Some(Row::Unsent(unsent)) => {
+            Some(Row::Exchange(exchange)) => {
                 if let Some(contact) = self.contacts.get_mut(&jid) {
-                    (contact.unsent, contact.version) = (unsent, version);
+                    (contact.exchange, contact.version) = (exchange, version);
                 } else if let Some(gone) = self.tombstones.get_mut(&jid) {
-                    (gone.unsent, gone.version) = (unsent, version);
+                    (gone.exchange, gone.version) = (exchange, version);
                 }
             }
             None => {}
@@ -317,10 +358,9 @@ impl Roster {
         nonce: u128,
         jid: &BareJid,
     ) -> Result<Planned, RosterError> {
-        let contact = self
-            .contacts
-            .get(jid)
-            .ok_or_else(|| RosterError::Unknown(jid.as_str().into()))?;
+        if !self.contacts.contains_key(jid) {
+            return Err(RosterError::Unknown(jid.as_str().into()));
+        }
         let before = self.state(jid);
         let mut sends = Vec::new();
         if before.subscription().is_to() || before.ask() {
@@ -329,11 +369,15 @@ impl Roster {
         if before.subscription().is_from() || before.pending_in() {
             sends.push(Kind::Unsubscribed);
         }
-        let mut unsent = contact.unsent;
-        sends.iter().for_each(|kind| unsent.mark(*kind));
+        let mut exchange = self.exchange(jid);
+        sends.iter().for_each(|kind| exchange.mark(*kind));
+        if sends.contains(&Kind::Unsubscribe) {
+            exchange.asked = self.next_version(now_ms);
+        }
         // A refusal that is not confirmed yet goes on in the tombstone.
-        unsent.approval |= self.requests.contains_key(jid);
-        let row = Row::Tombstone(Tombstone { version: 0, unsent });
+        exchange.approval |= self.requests.contains_key(jid);
+        let version = 0;
+        let row = Row::Tombstone(Tombstone { version, exchange });
         let request = self.requests.contains_key(jid).then_some(Request::Delete);
         let draft = Draft {
             sends,
@@ -345,14 +389,14 @@ impl Roster {
         Ok(self.plan(now_ms, nonce, jid, draft))
     }
 
-    /// The contact, or a new one if there is room; what a tombstone left unsent is taken over.
+    /// The contact, or a new one if there is room; what was told and heard is taken over.
     fn contact_or_new(&self, now_ms: u64, jid: &BareJid) -> Result<Contact, RosterError> {
         if let Some(contact) = self.contacts.get(jid) {
             return Ok(contact.clone());
         }
         let mut contact = Contact::new(jid);
         let tombstone = self.tombstones.get(jid);
-        contact.unsent = tombstone.map(|gone| gone.unsent).unwrap_or_default();
+        contact.exchange = self.exchange(jid);
         let limit = self.limits.items;
         let tombstones = self
             .tombstones
@@ -374,6 +418,7 @@ impl Roster {
         step: &Transition,
     ) -> Result<Contact, RosterError> {
         let mut contact = self.contact_or_new(now_ms, jid)?;
+        contact.exchange = self.exchange(jid);
         contact.subscription = step.state.subscription();
         contact.ask = step.state.ask();
         contact.approved = step.approved;
@@ -393,7 +438,12 @@ impl Roster {
         settled.then_some(Request::Delete)
     }
 
-    fn new_request(&self, jid: &BareJid, stanza: &[u8]) -> Result<Pending, RosterError> {
+    fn new_request(
+        &self,
+        jid: &BareJid,
+        stanza: &[u8],
+        heard: u64,
+    ) -> Result<Pending, RosterError> {
         let Limits {
             requests: limit,
             request_bytes,
@@ -410,6 +460,7 @@ impl Roster {
             version: 0,
             stanza: Bytes::copy_from_slice(stanza),
             refused: false,
+            heard,
         })
     }
 
@@ -424,9 +475,9 @@ impl Roster {
             push,
         } = draft;
         let version = match &row {
-            // Taking a mark off shows to nobody: the row's next version will do, unless it must
-            // be above that of a request which it settles.
-            Some(Row::Unsent(_)) if request.is_none() => self.row_version(jid).saturating_add(1),
+            // It shows to nobody: the row's next version will do, unless it must be above that
+            // of a request which it settles.
+            Some(Row::Exchange(_)) if request.is_none() => self.row_version(jid).saturating_add(1),
             _ => self.next_version(now_ms),
         };
         let stands = self.requests.contains_key(jid) && !matches!(request, Some(Request::Delete));
@@ -506,10 +557,10 @@ impl Roster {
                 gone.version = version;
                 contact::tombstone_item(&self.owner, jid, *gone, pending)
             }
-            Row::Unsent(unsent) => match self.contacts.get(jid) {
+            Row::Exchange(exchange) => match self.contacts.get(jid) {
                 Some(contact) => {
                     let contact = Contact {
-                        unsent: *unsent,
+                        exchange: *exchange,
                         version,
                         ..contact.clone()
                     };
@@ -517,7 +568,7 @@ impl Roster {
                 }
                 None => {
                     let gone = Tombstone {
-                        unsent: *unsent,
+                        exchange: *exchange,
                         version,
                     };
                     contact::tombstone_item(&self.owner, jid, gone, pending)

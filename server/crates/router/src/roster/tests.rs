@@ -135,12 +135,27 @@ impl User {
         self.now += 1;
         let planned = self
             .roster
-            .plan_inbound(self.now, 1, &bare(jid), kind, b"<presence/>");
+            .plan_inbound(self.now, 1, &bare(jid), kind, b"<presence/>", None);
+        self.carry_out(planned)
+    }
+
+    /// A stanza of a home that numbers them.
+    fn numbered(&mut self, jid: &str, kind: Kind, number: u64) -> Done {
+        self.now += 1;
+        let number = Some(number);
+        let planned =
+            self.roster
+                .plan_inbound(self.now, 1, &bare(jid), kind, b"<presence/>", number);
         self.carry_out(planned)
     }
 
     fn confirm(&mut self, jid: &str, kind: Kind) -> bool {
-        match self.roster.plan_confirmed(1, &bare(jid), kind).unwrap() {
+        let number = self.roster.number(&bare(jid), kind);
+        match self
+            .roster
+            .plan_confirmed(1, &bare(jid), kind, number)
+            .unwrap()
+        {
             None => false,
             Some(planned) => {
                 let done = self.carry_out(Ok(planned));
@@ -352,6 +367,72 @@ fn pre_approval_grants_without_asking() {
     assert_eq!((again.sends, again.push), (vec![Kind::Subscribed], None));
 }
 
+/// What arrives again because its confirmation got lost is not a new request.
+#[test]
+fn a_repeated_request_is_answered_once() {
+    let mut user = User::new();
+    let contact = "romeo@example.net";
+    assert!(user.numbered(contact, Kind::Subscribe, 70).pass);
+    assert!(!user.numbered(contact, Kind::Subscribe, 70).pass);
+    user.outbound(contact, Kind::Unsubscribed);
+    assert_eq!(user.roster.number(&bare(contact), Kind::Unsubscribed), 70);
+    let again = user.numbered(contact, Kind::Subscribe, 70);
+    assert_eq!((again.pass, again.sends), (false, vec![]));
+    assert_eq!(user.state(contact), State::NONE);
+    // A later one is new, and the one before it has been overtaken.
+    assert!(user.numbered(contact, Kind::Subscribe, 80).pass);
+    user.outbound(contact, Kind::Subscribed);
+    assert_eq!(user.state(contact), State::FROM);
+    assert_eq!(
+        user.numbered(contact, Kind::Unsubscribe, 75).after,
+        State::FROM
+    );
+    // The contact's home asks again because it has no answer.
+    assert!(user.confirm(contact, Kind::Subscribed));
+    assert_eq!(
+        user.numbered(contact, Kind::Subscribe, 80).sends,
+        [Kind::Subscribed]
+    );
+    assert!(user.unsent().is_empty());
+    // A new request for what the contact has here: its answer must not get lost.
+    assert_eq!(
+        user.numbered(contact, Kind::Subscribe, 90).sends,
+        [Kind::Subscribed]
+    );
+    assert_eq!(user.unsent(), [Kind::Subscribed]);
+    assert_eq!(user.roster.number(&bare(contact), Kind::Subscribed), 90);
+}
+
+/// An answer to a request that was taken back meanwhile counts for nothing.
+#[test]
+fn an_answer_to_an_earlier_request_is_not_one_to_this() {
+    let mut user = User::new();
+    let contact = "romeo@example.net";
+    let mut ask = |kind| {
+        user.outbound(contact, kind);
+        user.roster.number(&bare(contact), kind)
+    };
+    let first = ask(Kind::Subscribe);
+    let back = ask(Kind::Unsubscribe);
+    let second = ask(Kind::Subscribe);
+    assert!(first < back && back < second);
+    let early = user.numbered(contact, Kind::Subscribed, first);
+    assert_eq!((early.pass, early.after), (false, State::NONE_OUT));
+    let stale = user
+        .roster
+        .plan_confirmed(1, &bare(contact), Kind::Subscribe, first);
+    assert!(stale.unwrap().is_none(), "it confirms another request");
+    assert_eq!(user.unsent(), [Kind::Subscribe]);
+    assert_eq!(
+        user.numbered(contact, Kind::Subscribed, second).after,
+        State::TO
+    );
+    assert!(user.unsent().is_empty());
+    user.remove(contact);
+    let late = user.numbered(contact, Kind::Unsubscribed, second);
+    assert_eq!((late.pass, late.push), (false, None));
+}
+
 #[test]
 fn a_settled_request_is_dead_even_if_its_row_is_left() {
     let mut user = User::new();
@@ -520,7 +601,7 @@ fn a_deleted_request_may_be_gone_already() {
     user.inbound("a@b", Kind::Subscribe);
     let planned = user
         .roster
-        .plan_inbound(NOW + 9, 1, &bare("a@b"), Kind::Unsubscribe, b"");
+        .plan_inbound(NOW + 9, 1, &bare("a@b"), Kind::Unsubscribe, b"", None);
     let mut planned = planned.unwrap();
     let op = planned.write.take().unwrap();
     user.rows.apply(op.clone()).unwrap();
@@ -575,12 +656,12 @@ fn everything_is_bounded() {
     user.inbound("e@f", Kind::Subscribe);
     let more = user
         .roster
-        .plan_inbound(NOW, 1, &bare("g@h"), Kind::Subscribe, b"");
+        .plan_inbound(NOW, 1, &bare("g@h"), Kind::Subscribe, b"", None);
     assert_eq!(more.unwrap_err(), RosterError::RequestsFull { limit: 3 });
     let mut user = User::new();
     let large = user
         .roster
-        .plan_inbound(NOW, 1, &bare("e@f"), Kind::Subscribe, &[b' '; 33]);
+        .plan_inbound(NOW, 1, &bare("e@f"), Kind::Subscribe, &[b' '; 33], None);
     assert_eq!(
         large.unwrap_err(),
         RosterError::RequestTooLong {
@@ -669,9 +750,13 @@ fn run(steps: Vec<Step>) {
             Step::In(who, kind) => {
                 let step = inbound(model[*who].0, model[*who].1, *kind);
                 model[*who] = (step.state, step.approved);
-                Some(roster.plan_inbound(now, 1, &jid(who), *kind, b"<presence/>"))
+                Some(roster.plan_inbound(now, 1, &jid(who), *kind, b"<presence/>", None))
             }
-            Step::Confirm(who, kind) => roster.plan_confirmed(1, &jid(who), *kind).unwrap().map(Ok),
+            Step::Confirm(who, kind) => {
+                let number = roster.number(&jid(who), *kind);
+                let planned = roster.plan_confirmed(1, &jid(who), *kind, number);
+                planned.unwrap().map(Ok)
+            }
             Step::Remove(_) => None,
             Step::Die => {
                 dies = true;

@@ -187,7 +187,7 @@ impl User {
                 }
                 match unacked.keep.archived {
                     // The log has been read up to here: it must say again what waits again.
-                    Some(Archived { position, due }) if self.must_wait(&stanza) => {
+                    Some(Archived { position, due }) if self.must_wait(&stanza, due) => {
                         let confirm = None;
                         self.owe(Owed {
                             position,

@@ -337,7 +337,14 @@ impl User {
             // What is in memory may be gone from the store, so a repetition reads it again.
             Err(_) => State::New,
         };
-        if let State::Erasing(erasure) = std::mem::replace(&mut self.state, next) {
+        let fresh = Self {
+            timer: self.timer,
+            operations: self.operations,
+            idle_since: cx.now,
+            state: next,
+            ..Self::new(self.jid.clone(), &cx.home.limits)
+        };
+        if let State::Erasing(erasure) = std::mem::replace(self, fresh).state {
             for token in erasure.tokens {
                 let result = result.clone();
                 cx.out.push(Effect::Erased { token, result });

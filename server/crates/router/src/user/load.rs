@@ -100,6 +100,8 @@ impl User {
         }
         match &mut self.state {
             State::Active => return Some(input),
+            // An account on its way out is absent to everybody else.
+            State::Absent if matches!(input, Input::Erase(_)) => {}
             State::Absent => {
                 Self::refuse_input(cx, input, None);
                 return None;
@@ -152,7 +154,7 @@ impl User {
         match input {
             Input::Erase(token) => self.erase_too(token),
             Input::Frame(Frame {
-                body: Body::Subscribed { contact, kind },
+                body: Body::Subscribed { contact, kind, .. },
                 ..
             }) => self.erasure_told(cx, &contact, kind),
             input => Self::refuse_input(cx, input, None),

@@ -238,8 +238,8 @@ impl User {
     }
 
     /// Whether a message can't be given to a session now.
-    pub(super) fn must_wait(&self, stanza: &Stanza) -> bool {
-        self.waits(stanza, &self.audience(stanza), false)
+    pub(super) fn must_wait(&self, stanza: &Stanza, due: bool) -> bool {
+        self.waits(stanza, &self.audience(stanza), due)
     }
 
     /// Whether a message can't be given to its audience now: nobody is there, or older ones wait

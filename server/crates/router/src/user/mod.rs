@@ -231,7 +231,14 @@ impl User {
                     self.sessions[index].settle(origin.k);
                 }
             }
-            Body::Subscribed { contact, kind } => self.subscription_sent(cx, contact, kind),
+            Body::Subscribed {
+                contact,
+                kind,
+                number,
+            } => self.subscription_sent(cx, contact, kind, number),
+            Body::Subscription { stanza, number, .. } => {
+                self.receive_subscription(cx, *stanza, Some(number));
+            }
             Body::Stanza { stanza, origin } => match (stanza.kind, stanza.ty) {
                 (Kind::Message, _) => self.receive_message(cx, *stanza, origin),
                 (Kind::Presence, _) => self.receive_presence(cx, *stanza),
@@ -356,7 +363,9 @@ impl User {
         let Content::Message(message) = &record.content else {
             return self.owed_learned();
         };
-        if message.direction == Direction::Out {
+        // A receipt is delivered before it is archived, unless it waits for delivery.
+        let delivered = message.flags.marker && !message.flags.spool;
+        if message.direction == Direction::Out || delivered {
             return;
         }
         if let Some(origin) = message.origin {

@@ -169,7 +169,7 @@ impl User {
         match stanza.ty {
             Ty::Probe => self.answer_probe(cx, &stanza),
             Ty::Subscribe | Ty::Subscribed | Ty::Unsubscribe | Ty::Unsubscribed => {
-                self.receive_subscription(cx, stanza);
+                self.receive_subscription(cx, stanza, None);
             }
             _ => self.pass_presence(cx, stanza),
         }

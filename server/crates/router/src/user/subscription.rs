@@ -55,15 +55,16 @@ enum Change {
         stanza: Box<Stanza>,
         contact: BareJid,
         kind: Kind,
+        /// Another server's stanza has none.
+        number: Option<u64>,
     },
     Confirmed {
         contact: BareJid,
         kind: Kind,
+        number: u64,
     },
     /// Presence that came behind a subscription stanza and must not overtake it.
-    Pass {
-        stanza: Box<Stanza>,
-    },
+    Pass { stanza: Box<Stanza> },
 }
 
 impl Waits {
@@ -186,7 +187,12 @@ impl User {
     }
 
     /// A subscription stanza from a contact.
-    pub(super) fn receive_subscription(&mut self, cx: &mut Cx<'_>, mut stanza: Stanza) {
+    pub(super) fn receive_subscription(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mut stanza: Stanza,
+        number: Option<u64>,
+    ) {
         let (Some(contact), Some(kind)) = (
             stanza.from.as_ref().map(Jid::bare),
             Kind::from_ty(stanza.ty),
@@ -201,6 +207,7 @@ impl User {
                 stanza: Box::new(stanza),
                 contact,
                 kind,
+                number,
             },
         );
     }
@@ -220,8 +227,21 @@ impl User {
     }
 
     /// The contact's home has made our subscription stanza durable.
-    pub(super) fn subscription_sent(&mut self, cx: &mut Cx<'_>, contact: BareJid, kind: Kind) {
-        self.change(cx, Change::Confirmed { contact, kind });
+    pub(super) fn subscription_sent(
+        &mut self,
+        cx: &mut Cx<'_>,
+        contact: BareJid,
+        kind: Kind,
+        number: u64,
+    ) {
+        self.change(
+            cx,
+            Change::Confirmed {
+                contact,
+                kind,
+                number,
+            },
+        );
     }
 
     /// After a load: stanzas that the other homes may not have got.
@@ -278,7 +298,18 @@ impl User {
         let stanza = Stanza::new(StanzaKind::Presence, kind.ty())
             .from(self.jid.clone())
             .to(contact.clone());
-        cx.route(stanza, None);
+        self.send_numbered(cx, contact, kind, stanza);
+    }
+
+    fn send_numbered(&self, cx: &mut Cx<'_>, contact: &BareJid, kind: Kind, stanza: Stanza) {
+        let number = self.roster.number(contact, kind);
+        let stanza = Box::new(stanza);
+        let body = Body::Subscription {
+            stanza,
+            kind,
+            number,
+        };
+        cx.frame(contact.clone(), body);
     }
 
     fn change(&mut self, cx: &mut Cx<'_>, change: Change) {
@@ -313,12 +344,17 @@ impl User {
                     }
                 },
                 Err(error) => {
-                    if let Change::Inbound { contact, kind, .. } = &change
+                    if let Change::Inbound {
+                        contact,
+                        kind,
+                        number,
+                        ..
+                    } = &change
                         && error.is_final()
                     {
                         // There is no room for it, so it counts as taken: its sender must not
                         // repeat it for ever.
-                        self.confirm_subscription(cx, contact.clone(), *kind);
+                        self.confirm_subscription(cx, contact.clone(), *kind, *number);
                     }
                     self.changed_not(cx, change, &error.stanza_error());
                 }
@@ -350,15 +386,18 @@ impl User {
                 stanza,
                 contact,
                 kind,
+                number,
             } => {
                 let kept = stanza.to_bytes();
                 self.roster
-                    .plan_inbound(cx.now, nonce, contact, *kind, &kept)
+                    .plan_inbound(cx.now, nonce, contact, *kind, &kept, *number)
                     .map(Some)
             }
-            Change::Confirmed { contact, kind } => {
-                self.roster.plan_confirmed(nonce, contact, *kind)
-            }
+            Change::Confirmed {
+                contact,
+                kind,
+                number,
+            } => self.roster.plan_confirmed(nonce, contact, *kind, *number),
             Change::Pass { .. } => Ok(None),
         }
     }
@@ -478,10 +517,14 @@ impl User {
                 }
             }
             Change::Outbound {
-                session, k, stanza, ..
+                session,
+                k,
+                stanza,
+                kind,
+                ..
             } => {
                 if done.pass {
-                    cx.route(*stanza, None);
+                    self.send_numbered(cx, &done.jid, kind, *stanza);
                 }
                 if let Some(index) = self.session_of(session) {
                     self.sessions[index].settle(k);
@@ -491,11 +534,12 @@ impl User {
                 stanza,
                 contact,
                 kind,
+                number,
             } => {
                 if done.pass {
                     self.queue(cx, *stanza);
                 }
-                self.confirm_subscription(cx, contact, kind);
+                self.confirm_subscription(cx, contact, kind, number);
             }
             Change::Confirmed { .. } | Change::Pass { .. } => {}
         }
@@ -505,13 +549,13 @@ impl User {
         if done.pass || !done.sends.is_empty() {
             self.expect_confirmation(cx);
         }
-        match (
-            done.before.subscription().is_from(),
-            done.after.subscription().is_from(),
-        ) {
-            (false, true) => self.show_presence(cx, &done.jid),
-            (true, false) => self.hide_presence(cx, &done.jid),
-            _ => {}
+        let was = done.before.subscription().is_from();
+        let is = done.after.subscription().is_from();
+        // Whoever is told again that it may see presence has not seen what came with it before.
+        if is && (!was || done.sends.contains(&Kind::Subscribed)) {
+            self.show_presence(cx, &done.jid);
+        } else if was && !is {
+            self.hide_presence(cx, &done.jid);
         }
         if let Some(op) = done.cleanup {
             self.begin(cx, Purpose::Cleanup, op);
@@ -519,9 +563,15 @@ impl User {
     }
 
     /// Tells a contact's home that its stanza is settled here.
-    fn confirm_subscription(&self, cx: &mut Cx<'_>, contact: BareJid, kind: Kind) {
-        let own = self.jid.clone();
-        cx.frame(contact, Body::Subscribed { contact: own, kind });
+    fn confirm_subscription(&self, cx: &mut Cx<'_>, to: BareJid, kind: Kind, number: Option<u64>) {
+        let Some(number) = number else { return };
+        let contact = self.jid.clone();
+        let body = Body::Subscribed {
+            contact,
+            kind,
+            number,
+        };
+        cx.frame(to, body);
     }
 
     /// The change is refused, or nobody knows whether it was written.
