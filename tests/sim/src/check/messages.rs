@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use cirrus_router::Limits;
 use cirrus_router::log::Direction;
 use cirrus_stanza::Stanza;
 
@@ -123,7 +124,13 @@ impl History {
     fn judge_order(&mut self, archives: &[Archive]) {
         for overtaken in std::mem::take(&mut self.overtaken) {
             let Overtaken { index, session, .. } = overtaken;
-            let waited = archives[self.messages[index].to].waits(index);
+            let message = &self.messages[index];
+            // An erased archive no longer says what waited in it.
+            let waited =
+                archives[message.to].waits(index) || self.erased_since(message.to, message.sent_at);
+            if message.is_late() {
+                continue;
+            }
             let addressed = overtaken.addressed.filter(|_| !waited);
             if let Some(before) = overtaken.taking.or(addressed) {
                 let text = format!("m{index} reached session {session} after m{before}");
@@ -262,6 +269,13 @@ impl History {
 }
 
 impl Message {
+    /// The store did not answer in time, so its sender was told that it may still arrive, or would
+    /// have been if it was there: what was sent afterwards does not wait for it.
+    fn is_late(&self) -> bool {
+        let taken = self.taken_at.unwrap_or(self.emitted_at);
+        self.accepted.is_none() && self.emitted_at >= taken + Limits::default().store_deadline_ms
+    }
+
     /// Its sender knows it handled, and it was worth keeping.
     fn is_promised(&self) -> bool {
         self.class == Class::Kept && self.accepted.is_some() && !self.refused

@@ -43,6 +43,9 @@ pub fn check_rosters(store: &Store, users: &[BareJid], history: &mut History) ->
                 history.wrong(Violation::Roster(text));
             }
         }
+        if history.strays.contains(&a) {
+            continue;
+        }
         for (jid, kind) in own.unsent() {
             let text = format!("{} has {kind:?} for {jid} unconfirmed", users[a]);
             history.wrong(Violation::Roster(text));

@@ -72,8 +72,8 @@ enum Happening {
         op: Box<Op>,
         fate: Answer,
     },
-    /// A write of a dead server lands.
-    Stray(Box<Op>),
+    /// A write of a dead server lands; with its life.
+    Stray(u64, Box<Op>),
     /// The server notices that a connection broke.
     Gone(PipeId),
     /// The server has written to a socket.
@@ -272,9 +272,9 @@ impl World {
                 op,
                 fate,
             } => self.answered(life, token, *op, fate),
-            Happening::Stray(op) => {
+            Happening::Stray(life, op) => {
                 self.tell(|| format!("a late write lands: {}", crate::tell::op(&op)));
-                self.note_stray(&op);
+                self.note_stray(life, &op);
                 drop(self.store.apply(*op));
             }
             Happening::Gone(pipe) => self.closed(pipe, false),
@@ -289,9 +289,10 @@ impl World {
         true
     }
 
-    /// A roster that was read before a write of a dead server landed in it does not show that, until
-    /// it is read again: nobody was told that the write had succeeded.
-    fn note_stray(&mut self, op: &Op) {
+    /// A roster that was read before a write of a dead server landed in it does not show that until
+    /// it is read again, and a request that was taken back meanwhile may land behind that: nobody
+    /// was told that the write had succeeded.
+    fn note_stray(&mut self, life: u64, op: &Op) {
         let (Op::Put {
             item: Item { key, .. },
             ..
@@ -305,7 +306,7 @@ impl World {
             .users
             .iter()
             .map(|user| rosters::partition(&user.owner()));
-        if self.home.is_some() && key.table == TableId::Rosters {
+        if self.life > life && key.table == TableId::Rosters {
             let account = owners.into_iter().position(|pk| pk == key.pk);
             self.history.strays.extend(account);
         }

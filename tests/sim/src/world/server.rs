@@ -95,7 +95,7 @@ impl World {
             {
                 match self.rng.below(3) {
                     0 => drop(self.store.apply(*op)),
-                    1 => self.soon(STRAY_MS, Happening::Stray(op)),
+                    1 => self.soon(STRAY_MS, Happening::Stray(self.life, op)),
                     _ => {}
                 }
             }

@@ -27,8 +27,6 @@ impl World {
         self.all_leave();
         self.run_until(self.now + u64::from(RESUME_SECONDS) * 1_000 + 30_000);
         self.collect();
-        // Every roster was read anew since the last fault.
-        self.history.strays.clear();
         let users = &self.plan.users;
         check_rosters(&self.store, users, &mut self.history);
         if !self.home.as_ref().is_some_and(Home::is_quiet) {

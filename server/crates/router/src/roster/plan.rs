@@ -47,7 +47,8 @@ pub struct Done {
 enum Row {
     Contact(Contact),
     Tombstone(Tombstone),
-    /// What was told and heard changes, and nothing that shows.
+    /// What was told and heard changes, and nothing that shows; a client that asks for changes
+    /// gets the item once more.
     Exchange(Exchange),
 }
 
@@ -240,6 +241,17 @@ impl Roster {
                 true
             }
             Kind::Subscribe | Kind::Unsubscribe => number < exchange.heard,
+            Kind::Subscribed if number < exchange.asked => {
+                // The contact's home grants what is no longer wanted: it must have missed that.
+                let interest = if before.ask() {
+                    Kind::Subscribe
+                } else {
+                    Kind::Unsubscribe
+                };
+                let wanted = before.subscription().is_to();
+                draft.sends.extend((!wanted).then_some(interest));
+                true
+            }
             Kind::Subscribed | Kind::Unsubscribed => number < exchange.asked,
         };
         known.then_some(draft)
@@ -474,12 +486,7 @@ impl Roster {
             mut request,
             push,
         } = draft;
-        let version = match &row {
-            // It shows to nobody: the row's next version will do, unless it must be above that
-            // of a request which it settles.
-            Some(Row::Exchange(_)) if request.is_none() => self.row_version(jid).saturating_add(1),
-            _ => self.next_version(now_ms),
-        };
+        let version = self.next_version(now_ms);
         let stands = self.requests.contains_key(jid) && !matches!(request, Some(Request::Delete));
         let known = self.requests.get(jid).map(|request| request.version);
         let item = self.row_item(jid, &mut row, version, stands);
@@ -531,13 +538,6 @@ impl Roster {
             request,
             version,
         }
-    }
-
-    fn row_version(&self, jid: &BareJid) -> u64 {
-        let contact = self.contacts.get(jid).map(|contact| contact.version);
-        contact
-            .or_else(|| self.tombstones.get(jid).map(|gone| gone.version))
-            .unwrap_or(0)
     }
 
     /// The row as it shall be stored, its version filled in.

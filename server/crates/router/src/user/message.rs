@@ -90,7 +90,8 @@ impl User {
         let offline = self.waits(&stanza, &audience, false);
         let mut entry = Inflow::passing(stanza);
         (entry.origin, entry.offline) = (origin, offline);
-        if kept == Storage::Archive && self.must_park(offline) {
+        entry.kept = kept == Storage::Archive;
+        if entry.kept && self.must_park(offline) {
             if self.parked >= cx.home.limits.entity_queue {
                 return self.refuse(cx, &entry.stanza, origin, &busy());
             }
@@ -139,9 +140,9 @@ impl User {
     /// Whether a message must not be appended yet. One that is appended flagged stands in the
     /// log as an obligation; those before it that are not flagged, because somebody was there
     /// to take them, may become obligations behind it when nobody is there any more. So it waits
-    /// until they have landed, and order holds.
+    /// until they have been delivered, and order holds.
     fn must_park(&self, offline: bool) -> bool {
-        let unflagged = |entry: &Inflow| entry.ticket.is_some() && !entry.offline;
+        let unflagged = |entry: &Inflow| entry.kept && !entry.offline;
         self.parked > 0 || offline && self.inflow.iter().any(unflagged)
     }
 

@@ -2,6 +2,7 @@
 
 mod bind;
 mod erase;
+mod exchange;
 mod iq;
 mod load;
 mod message;
@@ -42,6 +43,8 @@ struct Inflow {
     ticket: Option<Ticket>,
     /// What the log answered.
     landed: Option<Result<u64, StanzaError>>,
+    /// It is worth keeping when nobody can take it.
+    kept: bool,
     /// It can't be given to a session: its record is flagged for offline delivery.
     offline: bool,
     /// It is appended when everything before it has landed.
@@ -56,6 +59,7 @@ impl Inflow {
             origin: None,
             ticket: None,
             landed: None,
+            kept: false,
             offline: false,
             parked: false,
         }

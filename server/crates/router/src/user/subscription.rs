@@ -12,7 +12,7 @@ use super::User;
 use super::message::unknown;
 use super::session::Keep;
 use crate::event::SessionId;
-use crate::home::{Body, Cx, Purpose};
+use crate::home::{Cx, Purpose};
 use crate::roster::{Done, Fetched, Kind, Planned, Push, Roster, RosterError, Set, parse_set};
 
 /// Changes that wait until the one before them is written.
@@ -26,13 +26,9 @@ pub(super) struct Waits {
     reload_at: Option<u64>,
     /// When what other homes have not confirmed is sent again, Unix milliseconds, and how long
     /// the pause after that is; `None` when everything is confirmed or patience has ended.
-    drive: Option<(u64, u64)>,
+    pub(super) drive: Option<(u64, u64)>,
 }
 
-/// First pause before subscription stanzas are sent again; it doubles.
-const DRIVE_MS: u64 = 5_000;
-/// After a pause as long as this only the next activation sends again.
-const LAST_DRIVE_MS: u64 = 600_000;
 /// How long a roster that can't be read again rests, milliseconds.
 const RELOAD_MS: u64 = 2_000;
 
@@ -244,72 +240,12 @@ impl User {
         );
     }
 
-    /// After a load: stanzas that the other homes may not have got.
-    pub(super) fn drive_unsent(&mut self, cx: &mut Cx<'_>) {
-        for (contact, kind) in self.roster.unsent() {
-            self.send_again(cx, &contact, kind);
-        }
-        self.expect_confirmation(cx);
-    }
-
-    /// Sends a subscription stanza once more, and what follows from it: sessions that the other
-    /// side has got meanwhile did not see that.
-    fn send_again(&self, cx: &mut Cx<'_>, contact: &BareJid, kind: Kind) {
-        self.send_kind(cx, contact, kind);
-        match kind {
-            Kind::Subscribed => self.show_presence(cx, contact),
-            Kind::Unsubscribed => self.hide_presence(cx, contact),
-            Kind::Subscribe | Kind::Unsubscribe => {}
-        }
-    }
-
-    /// Subscription stanzas are under way to other homes.
-    fn expect_confirmation(&mut self, cx: &Cx<'_>) {
-        let (at, pause) = (cx.now.saturating_add(DRIVE_MS), DRIVE_MS);
-        self.roster_waits.drive.get_or_insert((at, pause));
-    }
-
-    /// Sends again what other homes have not confirmed, if that is due. Other servers are told
-    /// when they can be reached.
-    pub(super) fn retry_unsent(&mut self, cx: &mut Cx<'_>) {
-        let due = self.roster_waits.drive.take_if(|(at, _)| *at <= cx.now);
-        let Some((_, pause)) = due else { return };
-        let mut unsent = self.roster.unsent();
-        unsent.retain(|(contact, _)| cx.home.serves(contact.host()));
-        if unsent.is_empty() || pause > LAST_DRIVE_MS {
-            return;
-        }
-        let pause = pause * 2;
-        self.roster_waits.drive = Some((cx.now.saturating_add(pause), pause));
-        for (contact, kind) in unsent {
-            self.send_again(cx, &contact, kind);
-        }
-    }
-
     /// The account is being erased: nobody's changes are made any more.
     pub(super) fn drop_changes(&mut self, cx: &mut Cx<'_>, error: &StanzaError) {
         self.roster_waits.drive = None;
         for change in std::mem::take(&mut self.roster_waits.queue) {
             self.changed_not(cx, change, error);
         }
-    }
-
-    pub(super) fn send_kind(&self, cx: &mut Cx<'_>, contact: &BareJid, kind: Kind) {
-        let stanza = Stanza::new(StanzaKind::Presence, kind.ty())
-            .from(self.jid.clone())
-            .to(contact.clone());
-        self.send_numbered(cx, contact, kind, stanza);
-    }
-
-    fn send_numbered(&self, cx: &mut Cx<'_>, contact: &BareJid, kind: Kind, stanza: Stanza) {
-        let number = self.roster.number(contact, kind);
-        let stanza = Box::new(stanza);
-        let body = Body::Subscription {
-            stanza,
-            kind,
-            number,
-        };
-        cx.frame(contact.clone(), body);
     }
 
     fn change(&mut self, cx: &mut Cx<'_>, change: Change) {
@@ -560,18 +496,6 @@ impl User {
         if let Some(op) = done.cleanup {
             self.begin(cx, Purpose::Cleanup, op);
         }
-    }
-
-    /// Tells a contact's home that its stanza is settled here.
-    fn confirm_subscription(&self, cx: &mut Cx<'_>, to: BareJid, kind: Kind, number: Option<u64>) {
-        let Some(number) = number else { return };
-        let contact = self.jid.clone();
-        let body = Body::Subscribed {
-            contact,
-            kind,
-            number,
-        };
-        cx.frame(to, body);
     }
 
     /// The change is refused, or nobody knows whether it was written.
