@@ -48,8 +48,40 @@ pub(crate) struct Work {
     pub pipes: HashMap<PipeId, (BareJid, SessionId)>,
     /// Pipes whose bind or resume waits for its entity to load.
     pub binding: HashMap<PipeId, BareJid>,
+    pub erased: Erased,
     operations: HashMap<Token, (BareJid, Purpose)>,
     last: Token,
+}
+
+/// Accounts that were erased not long ago: what a login read of one before that is out of date.
+#[derive(Default)]
+pub(crate) struct Erased {
+    recent: VecDeque<(u64, BareJid)>,
+    /// Until when more accounts were erased than can be remembered, Unix milliseconds.
+    all_until: u64,
+}
+
+impl Erased {
+    /// No login takes longer from reading the account to binding, milliseconds.
+    const REMEMBERED_MS: u64 = 600_000;
+    /// Accounts remembered by name.
+    const NAMES: usize = 1_024;
+
+    pub fn add(&mut self, now: u64, jid: &BareJid) {
+        self.recent.retain(|(until, _)| *until > now);
+        if self.recent.len() >= Self::NAMES
+            && let Some((until, _)) = self.recent.pop_front()
+        {
+            self.all_until = self.all_until.max(until);
+        }
+        let until = now + Self::REMEMBERED_MS;
+        self.recent.push_back((until, jid.compact()));
+    }
+
+    pub fn has(&self, now: u64, jid: &BareJid) -> bool {
+        let mut recent = self.recent.iter();
+        now < self.all_until || recent.any(|(until, erased)| *until > now && erased == jid)
+    }
 }
 
 impl Work {

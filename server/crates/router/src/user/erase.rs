@@ -333,7 +333,10 @@ impl User {
 
     pub(super) fn end_erasure(&mut self, cx: &mut Cx<'_>, result: Result<(), String>) {
         let next = match &result {
-            Ok(()) => State::Absent,
+            Ok(()) => {
+                cx.work.erased.add(cx.now, &self.jid);
+                State::Absent
+            }
             // What is in memory may be gone from the store, so a repetition reads it again.
             Err(_) => State::New,
         };

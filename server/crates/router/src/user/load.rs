@@ -125,7 +125,9 @@ impl User {
             State::New => {}
         }
         let known = match &mut input {
-            Input::Pipe(_, PipeEvent::Bind { login, .. } | PipeEvent::Resume { login, .. }) => {
+            Input::Pipe(_, PipeEvent::Bind { login, .. } | PipeEvent::Resume { login, .. })
+                if !cx.work.erased.has(cx.now, &self.jid) =>
+            {
                 std::mem::take(&mut login.account)
             }
             _ => Vec::new(),

@@ -508,3 +508,37 @@ impl World {
         );
     }
 }
+
+/// A login that read the account just before it was deleted finds it gone.
+#[test]
+fn a_login_does_not_outlive_its_account() {
+    let mut world = World::new(&[JULIET]);
+    let user = BareJid::parse(JULIET).unwrap();
+    let key = accounts::key(&user.owner(), Row::Credentials);
+    let account = vec![Item::new(key.clone(), Attrs::new().with("v", 1u64))];
+    let login = || Login {
+        account: account.clone(),
+        ..Login::default()
+    };
+    let bind = |user: &BareJid| PipeEvent::Bind {
+        user: user.clone(),
+        resource: None,
+        login: login(),
+    };
+    let (token, erased) = (1, user.clone());
+    world.event(Event::Erase {
+        user: erased,
+        token,
+    });
+    let op = Op::Delete {
+        key: key.into(),
+        condition: Condition::Any,
+    };
+    finish(world.table.apply(op)).unwrap();
+    world.pipe(1, bind(&user));
+    assert!(matches!(
+        world.drain(1)[..],
+        [PipeOut::Close { error: Some(_) }]
+    ));
+    assert!(world.home.is_quiet());
+}
