@@ -30,16 +30,16 @@ const NO_LOCATION: &str = "us-east-1";
 impl Buckets {
     pub(super) fn new(sdk: &SdkConfig, endpoint: Option<&str>, names: Names) -> Self {
         let mut builder = aws_sdk_s3::config::Builder::from(sdk);
-        let endpoint = endpoint
-            .map(str::to_owned)
-            .or(sdk.endpoint_url().map(Into::into));
         let elsewhere = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
         let elsewhere = elsewhere
             .iter()
             .any(|name| std::env::var_os(name).is_some());
         // What is not AWS seldom has a host name for each bucket.
         builder.set_force_path_style(Some(elsewhere || endpoint.is_some()));
-        builder.set_endpoint_url(endpoint);
+        // Without one in the configuration, the environment's holds.
+        if let Some(endpoint) = endpoint {
+            builder.set_endpoint_url(Some(endpoint.to_owned()));
+        }
         Self {
             client: Client::from_conf(builder.build()),
             names,

@@ -21,11 +21,10 @@ pub(super) struct Tables {
 impl Tables {
     pub(super) fn new(sdk: &SdkConfig, endpoint: Option<&str>) -> Self {
         let mut builder = aws_sdk_dynamodb::config::Builder::from(sdk);
-        builder.set_endpoint_url(
-            endpoint
-                .map(str::to_owned)
-                .or(sdk.endpoint_url().map(Into::into)),
-        );
+        // Without one in the configuration, the environment's holds.
+        if let Some(endpoint) = endpoint {
+            builder.set_endpoint_url(Some(endpoint.to_owned()));
+        }
         Self {
             client: Client::from_conf(builder.build()),
         }
