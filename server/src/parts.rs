@@ -10,7 +10,7 @@ use cirrus_c2s::stream::{Features, Settings, Timeouts};
 use cirrus_config::{Backend, Certificate, Config, Domain, TlsVersion};
 use cirrus_router::registry::{About, Registry};
 use cirrus_router::{Entropy, Home, HomeConfig};
-use cirrus_runtime::{HomeHandle, SystemEntropy, wall_ms};
+use cirrus_runtime::{Gate, HomeHandle, SystemEntropy, wall_ms};
 use cirrus_sasl::{FakeKeys, Mechanism, SaslError};
 use cirrus_store::meter::system_monotonic;
 use cirrus_store::{
@@ -107,6 +107,7 @@ pub(crate) async fn build(
     config: &Config,
     (table, direct): (Arc<dyn Table>, Arc<dyn Table>),
     meter: Arc<Meter>,
+    gate: Gate,
 ) -> Result<Parts, PartsError> {
     let tls = Arc::new(tls(config, &*table).await?);
     for certificate in tls.certificates() {
@@ -122,7 +123,13 @@ pub(crate) async fn build(
     let registry = cirrus_xep::registry(config.registration.enabled);
     let about = about(config);
     let settings = settings(config, fake_keys, &registry, &about);
-    let home = home(config, about, registry, direct, Arc::clone(&service));
+    let home = home(
+        config,
+        about,
+        registry,
+        (direct, gate),
+        Arc::clone(&service),
+    );
     service.set_home(home.clone());
     let shell = Shell::new(shell::Parts {
         settings,
@@ -216,7 +223,7 @@ fn home(
     config: &Config,
     about: About,
     registry: Registry,
-    table: Arc<dyn Table>,
+    (table, gate): (Arc<dyn Table>, Gate),
     service: Arc<AccountService>,
 ) -> HomeHandle {
     let limits = &config.limits;
@@ -248,7 +255,7 @@ fn home(
         operations: config.limits.store_calls,
         shutdown: Duration::from_millis(config.store.deadline_ms),
     };
-    cirrus_runtime::start(home, table, service, options).0
+    cirrus_runtime::start(home, table, service, gate, options).0
 }
 
 fn settings(config: &Config, fake_keys: FakeKeys, registry: &Registry, about: &About) -> Settings {

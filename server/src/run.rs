@@ -67,7 +67,7 @@ async fn live(config: &Config) -> Result<(), RunError> {
         }
     };
     turn?;
-    let parts = parts::build(config, (base.table, base.direct), base.meter).await?;
+    let parts = parts::build(config, (base.table, base.direct), base.meter, claim.gate()).await?;
     desk.serve(Arc::clone(&parts.operator));
     if config.tls.tickets {
         let (table, tls) = (Arc::clone(&parts.table), Arc::clone(&parts.tls));

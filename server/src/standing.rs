@@ -9,7 +9,7 @@ use std::time::Duration;
 use cirrus_cluster::{CutOff, Effect, Member, MemberState, Membership, Options, Stopped, Token};
 use cirrus_config::Config;
 use cirrus_router::Entropy;
-use cirrus_runtime::{SystemEntropy, wall_ms};
+use cirrus_runtime::{Gate, SystemEntropy, wall_ms};
 use cirrus_store::{Op, Outcome, StoreError, Table};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, watch};
@@ -67,6 +67,8 @@ impl Standing {
 /// A server's claim to serve.
 pub(crate) struct Claim {
     standing: watch::Receiver<Standing>,
+    /// Until when it may serve, on [`boot_ms`]; `None` = always.
+    until: Option<watch::Receiver<u64>>,
     leave: mpsc::Sender<()>,
 }
 
@@ -80,12 +82,17 @@ impl Claim {
             let _ = left.recv().await;
             tell.send_replace(Standing::Left);
         });
-        Self { standing, leave }
+        Self {
+            standing,
+            until: None,
+            leave,
+        }
     }
 
     /// Joins the cluster whose tables these are.
     pub(crate) fn join(config: &Config, table: Arc<dyn Table>) -> Self {
         let (tell, standing) = watch::channel(Standing::Joining);
+        let (allow, until) = watch::channel(0);
         let (leave, left) = mpsc::channel(1);
         let machine = Membership::new(options(config));
         let patience = Duration::from_millis(config.cluster.renew_ms);
@@ -96,14 +103,27 @@ impl Claim {
             patience,
             answers,
             tell,
+            allow,
         };
         tokio::spawn(task.run(answered, left));
-        Self { standing, leave }
+        Self {
+            standing,
+            until: Some(until),
+            leave,
+        }
     }
 
     /// Where this server stands, and what comes.
     pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.clone()
+    }
+
+    /// What whoever acts for users asks before each batch.
+    pub(crate) fn gate(&self) -> Gate {
+        match &self.until {
+            Some(until) => Gate::until(until.clone(), boot_ms),
+            None => Gate::open(),
+        }
     }
 
     /// Waits until this server serves. `Err` says why it never will.
@@ -185,6 +205,7 @@ struct Task {
     patience: Duration,
     answers: mpsc::Sender<(Token, Result<Outcome, StoreError>)>,
     tell: watch::Sender<Standing>,
+    allow: watch::Sender<u64>,
 }
 
 impl Task {
@@ -220,6 +241,7 @@ impl Task {
     /// `true` when there is nothing more to do.
     fn carry_out(&self, out: &mut Vec<Effect>) -> bool {
         let mut over = false;
+        self.allow.send_replace(self.machine.serves_until());
         for effect in out.drain(..) {
             match effect {
                 Effect::Store { token, op } => self.store(token, op),

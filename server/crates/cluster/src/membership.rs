@@ -1,5 +1,7 @@
 //! Membership of the single serving node: who serves, who stands by, when to stop.
 
+mod standbys;
+
 use cirrus_schema::keys::cluster;
 use cirrus_store::{Condition, Item, Op, Outcome, StoreError};
 
@@ -8,9 +10,6 @@ use crate::{ClusterError, Member, MemberState, View};
 
 /// Names an operation from [`Effect::Store`] to [`Membership::on_result`].
 pub type Token = u64;
-
-/// Rounds between two looks at whether the standbys still live.
-const PRUNE_ROUNDS: u32 = 30;
 
 /// What a serving node does when it can't renew its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +142,11 @@ pub struct Membership {
     standbys: Vec<Watch>,
     told: Option<Member>,
     leave_by: u64,
+    /// When it was last given the time.
+    ticked: u64,
+    /// It served without a lease, or was about to, when the process was suspended: it sends
+    /// nothing until the store has said who serves, or can't be reached.
+    woke: bool,
     tokens: Token,
     nonces: u128,
 }
@@ -164,6 +168,8 @@ impl Membership {
             standbys: Vec::new(),
             told: None,
             leave_by: 0,
+            ticked: 0,
+            woke: false,
             tokens: 0,
             nonces: 0,
             options,
@@ -174,10 +180,15 @@ impl Membership {
     /// every batch: a process that was suspended finds out here. `now` must come from a clock that
     /// runs during suspension.
     pub fn may_serve(&self, now: u64) -> bool {
+        now < self.serves_until()
+    }
+
+    /// Until when the node may send what a serving node sends, if nothing else happens before.
+    pub fn serves_until(&self) -> u64 {
         match self.phase {
-            Phase::Serving => now < self.lease.until() || self.serves_on(),
-            Phase::Degraded => true,
-            _ => false,
+            Phase::Serving => self.lease.until(),
+            Phase::Degraded if !self.woke => self.ticked.saturating_add(self.options.lease_ms),
+            _ => 0,
         }
     }
 
@@ -242,6 +253,8 @@ impl Membership {
     }
 
     fn check_lapse(&mut self, now: u64, out: &mut Vec<Effect>) {
+        let slept = now.saturating_sub(self.ticked) >= self.options.lease_ms;
+        self.ticked = now;
         if now < self.lease.until() {
             return;
         }
@@ -249,12 +262,23 @@ impl Membership {
         match self.phase {
             Phase::Serving if self.serves_on() => {
                 self.phase = Phase::Degraded;
-                out.push(Effect::Degraded);
+                match slept {
+                    true => self.wake(now),
+                    false => out.push(Effect::Degraded),
+                }
             }
+            Phase::Degraded if slept => self.wake(now),
             Phase::Serving => self.stop(Stopped::LeaseLost, out),
             Phase::Leaving if now >= self.leave_by => self.left(out),
             _ => {}
         }
+    }
+
+    /// What was asked before the process was suspended says nothing about now.
+    fn wake(&mut self, now: u64) {
+        self.woke = true;
+        (self.asked, self.renewal) = (None, None);
+        (self.round_at, self.renew_at) = (now, now);
     }
 
     fn stop(&mut self, reason: Stopped, out: &mut Vec<Effect>) {
@@ -324,7 +348,10 @@ impl Membership {
         }
     }
 
-    fn fault(&self, error: &StoreError, out: &mut Vec<Effect>) {
+    fn fault(&mut self, error: &StoreError, out: &mut Vec<Effect>) {
+        if self.phase == Phase::Degraded && std::mem::take(&mut self.woke) {
+            out.push(Effect::Degraded);
+        }
         if !error.is_retryable() {
             out.push(Effect::Fault {
                 error: ClusterError::Store(error.to_string()),
@@ -459,67 +486,13 @@ impl Membership {
                     self.round_at = now;
                 } else {
                     self.phase = Phase::Serving;
+                    self.woke = false;
                     out.push(Effect::Serve { view });
                 }
             }
             Phase::Candidate | Phase::Leaving => self.round_at = now,
             _ => {}
         }
-    }
-
-    /// Now and then, a serving node removes standbys that are gone.
-    fn look_after_standbys(&mut self, now: u64, out: &mut Vec<Effect>) {
-        self.rounds += 1;
-        if self.rounds < PRUNE_ROUNDS {
-            return;
-        }
-        self.rounds = 0;
-        let Some(view) = &self.view else { return };
-        let standby = |member: &&Member| member.state == MemberState::Standby;
-        let standbys: Vec<Member> = view.members.iter().filter(standby).cloned().collect();
-        self.standbys
-            .retain(|watch| standbys.iter().any(|member| watch.is_of(&member.node())));
-        self.ask_standby(now, standbys, out);
-    }
-
-    fn ask_standby(&mut self, now: u64, mut rest: Vec<Member>, out: &mut Vec<Effect>) {
-        if let Some(member) = rest.pop() {
-            let op = Op::Get {
-                key: cluster::lease(&member.node()).into(),
-            };
-            self.ask(
-                Asked::Standby {
-                    member,
-                    rest,
-                    at: now,
-                },
-                op,
-                out,
-            );
-        }
-    }
-
-    fn saw_standby(
-        &mut self,
-        now: u64,
-        member: &Member,
-        rest: Vec<Member>,
-        (at, item): (u64, Option<Item>),
-        out: &mut Vec<Effect>,
-    ) {
-        let node = member.node();
-        let known = self.standbys.iter().position(|watch| watch.is_of(&node));
-        let index = known.unwrap_or_else(|| {
-            self.standbys.push(Watch::default());
-            self.standbys.len() - 1
-        });
-        let beat = item.map(|item| item.version);
-        let unchanged = self.standbys[index].saw(&node, beat, at, now);
-        if unchanged > self.options.lease_ms && self.phase == Phase::Serving {
-            let view = self.next_view(MemberState::Serving, |other| !other.is_same(member));
-            return self.put(view, false, out);
-        }
-        self.ask_standby(now, rest, out);
     }
 
     /// Sends what is due and not under way.

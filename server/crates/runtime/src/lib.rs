@@ -5,6 +5,7 @@
 //! decides nothing: whatever can be decided is in the pure machines.
 
 mod entropy;
+mod gate;
 mod handle;
 mod task;
 
@@ -15,6 +16,7 @@ use cirrus_router::AccountRequest;
 use cirrus_stanza::StanzaError;
 
 pub use entropy::{SystemEntropy, wall_ms};
+pub use gate::Gate;
 pub use handle::{Gone, HomeHandle};
 pub use task::{Counters, Options, start};
 

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::Accounts;
 use crate::entropy::{SystemEntropy, wall_ms};
+use crate::gate::Gate;
 use crate::handle::{HomeHandle, Message};
 
 /// Bounds of the shell.
@@ -56,6 +57,7 @@ pub fn start(
     home: Home,
     table: Arc<dyn Table>,
     accounts: Arc<dyn Accounts>,
+    gate: Gate,
     options: Options,
 ) -> (HomeHandle, Arc<Counters>) {
     let (inbox, messages) = mpsc::channel(options.inbox);
@@ -65,6 +67,7 @@ pub fn start(
         home,
         table,
         accounts,
+        gate,
         options,
         answers,
         counters: Arc::clone(&counters),
@@ -87,6 +90,7 @@ struct Shell {
     home: Home,
     table: Arc<dyn Table>,
     accounts: Arc<dyn Accounts>,
+    gate: Gate,
     options: Options,
     answers: mpsc::Sender<Done>,
     counters: Arc<Counters>,
@@ -120,6 +124,9 @@ impl Shell {
                     }
                 }
                 () = tokio::time::sleep(timer) => {}
+            }
+            if !self.gate.is_open() {
+                self.gate.opened().await;
             }
             self.now = wall_ms().max(self.now);
             for answer in answers.drain(..) {

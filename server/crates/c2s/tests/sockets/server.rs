@@ -10,7 +10,7 @@ use cirrus_c2s::stream::{Features, Settings, Timeouts};
 use cirrus_jid::BareJid;
 use cirrus_router::registry::{About, Registry};
 use cirrus_router::{AccountRequest, Entropy, Home, HomeConfig};
-use cirrus_runtime::{Change, SystemEntropy, wall_ms};
+use cirrus_runtime::{Change, Gate, SystemEntropy, wall_ms};
 use cirrus_sasl::{FakeKeys, MIN_ITERATIONS, Mechanism, Password};
 use cirrus_store::{MemoryTable, Table};
 use cirrus_tls::{HostTls, MinVersion, ServerTls};
@@ -81,7 +81,13 @@ impl Server {
             archive: true,
             started_ms: wall_ms(),
         });
-        let (home, _) = cirrus_runtime::start(home, table, Arc::new(NoChanges), Default::default());
+        let (home, _) = cirrus_runtime::start(
+            home,
+            table,
+            Arc::new(NoChanges),
+            Gate::open(),
+            Default::default(),
+        );
         let tls = cirrus_tls::Options {
             hosts: vec![HostTls {
                 host: "localhost".into(),

@@ -168,6 +168,53 @@ fn a_process_that_was_suspended_finds_out_before_it_sends() {
     ));
 }
 
+/// A lone node that serves on without the store is not to be taken in by its own sleep.
+#[test]
+fn a_lone_node_that_was_suspended_asks_before_it_sends() {
+    let serve_on = |instance, boot| Options {
+        cut_off: CutOff::ServeOn,
+        ..options(instance, boot)
+    };
+    for replaced in [false, true] {
+        let mut bench = Bench::new(vec![serve_on("a", 1)]);
+        bench.pass(5_000);
+        bench.said();
+        // Another comes up while it sleeps, and goes again.
+        let sleeper = bench.nodes.remove(0);
+        if replaced {
+            bench.nodes.push(Membership::new(serve_on("b", 2)));
+        }
+        bench.pass(20_000);
+        bench.nodes.insert(0, sleeper);
+        bench.said();
+        assert!(!bench.nodes[0].may_serve(bench.now), "without any event");
+        let mut out = Vec::new();
+        bench.nodes[0].tick(bench.now, WALL, &mut out);
+        assert!(!bench.nodes[0].may_serve(bench.now), "it has not asked yet");
+        bench.effects(0, out);
+        bench.pass(100);
+        let (said, serves) = match replaced {
+            false => ("0 serves at 2", vec![0]),
+            true => ("0 stops: Removed", vec![1]),
+        };
+        assert_eq!(
+            (bench.said(), bench.serving()),
+            (vec![said.to_owned()], serves)
+        );
+    }
+    // The store does not answer either: what it did when it fell asleep goes on.
+    let mut bench = Bench::new(vec![serve_on("a", 1)]);
+    bench.pass(5_000);
+    bench.said();
+    bench.now += 20_000;
+    bench.cut.push(0);
+    bench.pass(100);
+    assert_eq!(
+        (bench.said(), bench.serving()),
+        (vec!["0 serves on".to_owned()], vec![0])
+    );
+}
+
 #[test]
 fn a_holder_that_was_replaced_stops() {
     let mut bench = Bench::new(vec![options("a", 1), options("b", 2)]);
