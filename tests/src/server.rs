@@ -86,30 +86,20 @@ impl Server {
         &mut self.process
     }
 
-    /// Sends one request over the control socket; the answer whatever it says.
+    /// As [`call`], on this server's socket.
     ///
     /// # Errors
     /// When there is no answer, or it is not JSON.
     pub fn call(&self, request: &Value) -> Result<Value> {
-        let answer = self.control_line(request.to_string().as_bytes())?;
-        serde_json::from_str(&answer).with_context(|| format!("the answer {answer:?}"))
+        call(&self.control(), request)
     }
 
-    /// Sends one line over the control socket and gives the line that comes back; empty when the
-    /// server closes instead.
+    /// As [`control_line`], on this server's socket.
     ///
     /// # Errors
     /// When the socket cannot be used.
     pub fn control_line(&self, request: &[u8]) -> Result<String> {
-        let mut socket = UnixStream::connect(self.control()).context("the control socket")?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        // A server that refuses early may close before it has read all of it.
-        let _ = socket
-            .write_all(request)
-            .and_then(|()| socket.write_all(b"\n"));
-        let mut answer = String::new();
-        BufReader::new(socket).read_line(&mut answer)?;
-        Ok(answer)
+        control_line(&self.control(), request)
     }
 
     /// Makes an account.
@@ -176,6 +166,32 @@ impl Stage for Server {
         );
         self.start_again()
     }
+}
+
+/// Sends one request over a control socket; the answer whatever it says.
+///
+/// # Errors
+/// When there is no answer, or it is not JSON.
+pub fn call(socket: &Path, request: &Value) -> Result<Value> {
+    let answer = control_line(socket, request.to_string().as_bytes())?;
+    serde_json::from_str(&answer).with_context(|| format!("the answer {answer:?}"))
+}
+
+/// Sends one line over a control socket and gives the line that comes back; empty when the server
+/// closes instead.
+///
+/// # Errors
+/// When the socket cannot be used.
+pub fn control_line(socket: &Path, request: &[u8]) -> Result<String> {
+    let mut socket = UnixStream::connect(socket).context("the control socket")?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    // A server that refuses early may close before it has read all of it.
+    let _ = socket
+        .write_all(request)
+        .and_then(|()| socket.write_all(b"\n"));
+    let mut answer = String::new();
+    BufReader::new(socket).read_line(&mut answer)?;
+    Ok(answer)
 }
 
 /// Starts the process and learns from what it logs where it listens and when it is ready.

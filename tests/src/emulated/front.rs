@@ -35,6 +35,14 @@ pub struct Request {
     head: Vec<u8>,
 }
 
+impl Request {
+    /// Whether the client wants the connection to end with the answer.
+    fn ends_connection(&self) -> bool {
+        let wants = self.headers.get("connection");
+        wants.is_some_and(|wants| wants.eq_ignore_ascii_case("close"))
+    }
+}
+
 /// What a front knows of the service behind it.
 pub trait Service: Send + Sync + 'static {
     /// What the request is for, if faults can befall it.
@@ -131,6 +139,9 @@ impl Shared {
             match self.answer(&request)? {
                 Some(answer) => (&mut &*socket).write_all(&answer)?,
                 None => return self.hold(socket),
+            }
+            if request.ends_connection() {
+                return Ok(());
             }
         }
         Ok(())

@@ -1,9 +1,11 @@
 //! Clients that others have written, over real sockets.
 
+use std::path::Path;
 use std::process::Command;
 
 use cirrus_tests::agent::{Agent, Library};
-use cirrus_tests::dialogue::play::Stage as _;
+use cirrus_tests::client::Identity;
+use cirrus_tests::dialogue::play::Stage;
 use cirrus_tests::process::Process;
 use cirrus_tests::server::{Options, Server};
 use tempfile::TempDir;
@@ -11,13 +13,23 @@ use tempfile::TempDir;
 const ROMEO: &str = "romeo@localhost";
 const JULIET: &str = "juliet@localhost";
 
-/// Log in over STARTTLS with SCRAM, add each other, see presence, chat; one goes away and gets
-/// what was sent meanwhile, in order, once.
 #[test]
 fn two_clients_meet_and_chat() {
-    let (server, folder) = server(&Options::new());
-    let mut romeo = Agent::start(Library::Slixmpp, ROMEO, "wherefore", folder.path()).unwrap();
-    let mut juliet = Agent::start(Library::Aioxmpp, JULIET, "lies", folder.path()).unwrap();
+    let (mut server, folder) = server(&Options::new());
+    meet_and_chat(&mut server, folder.path());
+}
+
+#[test]
+fn what_was_acknowledged_survives_the_death_of_the_server() {
+    let (mut server, folder) = server(&Options::new());
+    survive_a_death(&mut server, folder.path());
+}
+
+/// Log in over STARTTLS with SCRAM, add each other, see presence, chat; one goes away and gets
+/// what was sent meanwhile, in order, once.
+pub fn meet_and_chat(server: &mut dyn Stage, folder: &Path) {
+    let mut romeo = Agent::start(Library::Slixmpp, ROMEO, "wherefore", folder).unwrap();
+    let mut juliet = Agent::start(Library::Aioxmpp, JULIET, "lies", folder).unwrap();
     let session = romeo.connect(server.address()).unwrap();
     assert!(
         session["mechanism"]
@@ -77,22 +89,20 @@ fn two_clients_meet_and_chat() {
 
 /// The server is killed right after the sender has its acknowledgement: the message is there,
 /// once.
-#[test]
-fn what_was_acknowledged_survives_the_death_of_the_server() {
-    let (mut server, folder) = server(&Options::new());
-    let mut romeo = Agent::start(Library::Slixmpp, ROMEO, "wherefore", folder.path()).unwrap();
+pub fn survive_a_death(server: &mut dyn Stage, folder: &Path) {
+    let mut romeo = Agent::start(Library::Slixmpp, ROMEO, "wherefore", folder).unwrap();
     romeo.connect(server.address()).unwrap();
     romeo.say(JULIET, "love goes toward love").unwrap();
     server.restart("KILL").unwrap();
     drop(romeo);
 
-    let mut juliet = Agent::start(Library::Slixmpp, JULIET, "lies", folder.path()).unwrap();
+    let mut juliet = Agent::start(Library::Slixmpp, JULIET, "lies", folder).unwrap();
     juliet.connect(server.address()).unwrap();
     juliet.wait_for_message("love goes toward love").unwrap();
     juliet.tell(&["disconnect"]).unwrap();
     juliet.wait("disconnected", |_| true).unwrap();
     juliet.connect(server.address()).unwrap();
-    let mut romeo = Agent::start(Library::Aioxmpp, ROMEO, "wherefore", folder.path()).unwrap();
+    let mut romeo = Agent::start(Library::Aioxmpp, ROMEO, "wherefore", folder).unwrap();
     romeo.connect(server.address()).unwrap();
     romeo.say(JULIET, "good night").unwrap();
     juliet.wait_for_message("good night").unwrap();
@@ -131,14 +141,21 @@ fn a_command_line_client_sends_a_message() {
 
 /// A server with two accounts, and a folder for the clients' files.
 fn server(options: &Options) -> (Server, TempDir) {
-    let server = Server::start(options).unwrap();
-    server.add_user(ROMEO, "wherefore").unwrap();
-    server.add_user(JULIET, "lies").unwrap();
+    let mut server = Server::start(options).unwrap();
+    add_accounts(&mut server);
     (server, TempDir::with_prefix("clients-").unwrap())
 }
 
+/// The accounts of the two.
+pub fn add_accounts(server: &mut dyn Stage) {
+    for (jid, password) in [(ROMEO, "wherefore"), (JULIET, "lies")] {
+        let identity = Identity::new(jid, password).unwrap();
+        server.add_account(&identity).unwrap();
+    }
+}
+
 /// The client refuses a file with a password that others can read.
-fn make_private(path: &std::path::Path) {
+fn make_private(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }

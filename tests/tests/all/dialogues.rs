@@ -73,7 +73,7 @@ dialogues! {
     subscription_removed
 }
 
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dialogues")
 }
 

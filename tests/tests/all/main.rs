@@ -7,9 +7,11 @@
     reason = "a test fails by panicking, in its helper functions too"
 )]
 
+mod aws;
 mod bad_input;
 mod boot;
 mod clients;
 mod commands;
+mod contract_aws;
 mod dialogues;
 mod server_commands;
