@@ -6,6 +6,7 @@ mod cli;
 mod control;
 mod load;
 mod logging;
+mod metrics;
 mod parts;
 mod password;
 mod run;

@@ -42,6 +42,8 @@ pub(crate) struct Base {
     /// The control socket: two servers must not have the same.
     pub(crate) control: Control,
     pub(crate) bounds: Bounds,
+    /// Where health and metrics are asked for.
+    pub(crate) health: Option<(TcpListener, SocketAddr)>,
     /// The store with a deadline for every request.
     pub(crate) table: Arc<dyn Table>,
     /// The store without: the home has deadlines of its own.
@@ -84,9 +86,10 @@ pub(crate) enum PartsError {
     Control(#[from] ControlError),
 }
 
-/// Opens control socket and store.
+/// Opens control socket, health and store.
 pub(crate) async fn open(config: &Config) -> Result<Base, PartsError> {
     let control = Control::open(&config.listen.control)?;
+    let health = health(config)?;
     let meter = Meter::new(system_monotonic());
     let (direct, table) = store(config, Arc::clone(&meter)).await?;
     let bounds = Bounds {
@@ -96,6 +99,7 @@ pub(crate) async fn open(config: &Config) -> Result<Base, PartsError> {
     Ok(Base {
         control,
         bounds,
+        health,
         table,
         direct,
         meter,
@@ -347,6 +351,20 @@ fn listeners(config: &Config) -> Result<Vec<(TcpListener, bool)>, PartsError> {
         Ok((listener, *direct))
     };
     all.iter().map(open).collect()
+}
+
+/// The listener for health and metrics, and where it is.
+fn health(config: &Config) -> Result<Option<(TcpListener, SocketAddr)>, PartsError> {
+    let Some(address) = config.listen.health else {
+        return Ok(None);
+    };
+    let open = || {
+        let listener = shell::listen(address, false, &socket(config))?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    let open = open().map(Some);
+    open.map_err(|source| PartsError::Listen { address, source })
 }
 
 /// DynamoDB, as the configuration and the environment say.

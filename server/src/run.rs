@@ -57,6 +57,11 @@ async fn live(config: &Config) -> Result<(), RunError> {
     let desk = Desk::new(claim.standing());
     let mut tasks = JoinSet::new();
     tasks.spawn(base.control.serve(Arc::clone(&desk), base.bounds));
+    if let Some((listener, address)) = base.health {
+        tracing::info!(%address, "health and metrics");
+        let connections = config.limits.health_connections;
+        tasks.spawn(cirrus_web::serve(listener, Arc::clone(&desk), connections));
+    }
     let turn = tokio::select! {
         turn = claim.turn() => turn.map_err(RunError::Stopped),
         _ = signals.next() => {
@@ -73,7 +78,7 @@ async fn live(config: &Config) -> Result<(), RunError> {
         let (table, tls) = (Arc::clone(&parts.table), Arc::clone(&parts.tls));
         tasks.spawn(shared_keys::keep_tickets_fresh(table, tls));
     }
-    let ended = serve(config, parts, &claim, &mut signals).await;
+    let ended = serve(config, parts, &desk, &claim, &mut signals).await;
     // Dropping the tasks takes the control socket's file away.
     tasks.shutdown().await;
     ended
@@ -83,6 +88,7 @@ async fn live(config: &Config) -> Result<(), RunError> {
 async fn serve(
     config: &Config,
     parts: Parts,
+    desk: &Desk,
     claim: &Claim,
     signals: &mut Signals,
 ) -> Result<(), RunError> {
@@ -107,6 +113,7 @@ async fn serve(
         }
     }
     tracing::info!("stopping");
+    desk.drain();
     let deadline = Duration::from_secs(config.drain.deadline_seconds);
     let drain = async {
         shell.stop();

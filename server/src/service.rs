@@ -1,5 +1,6 @@
 //! What the control socket and users themselves may have done to accounts.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use cirrus_accounts::{AccountError, Accounts, Erase};
@@ -10,11 +11,13 @@ use cirrus_runtime::{Change, HomeHandle};
 use cirrus_sasl::Password;
 use cirrus_stanza::{Condition, StanzaError};
 use cirrus_store::{BoxFuture, Meter};
+use cirrus_web::{Health, Metric};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::control::server::Service;
 use crate::control::{Answer, Call, Refusal};
+use crate::metrics;
 use crate::standing::Standing;
 
 /// Accounts in one page of a list.
@@ -96,6 +99,7 @@ fn refusal(user: &BareJid, error: &AccountError) -> StanzaError {
 pub(crate) struct Desk {
     standing: watch::Receiver<Standing>,
     operator: OnceLock<Arc<Operator>>,
+    draining: AtomicBool,
 }
 
 impl Desk {
@@ -103,13 +107,48 @@ impl Desk {
         Arc::new(Self {
             standing,
             operator: OnceLock::new(),
+            draining: AtomicBool::new(false),
         })
+    }
+
+    /// From now on no client should come: health fails before anything else of the drain.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// From now on the server serves.
     pub(crate) fn serve(&self, operator: Arc<Operator>) {
         // A server begins to serve once.
         let _ = self.operator.set(operator);
+    }
+}
+
+impl cirrus_web::Node for Desk {
+    fn health(&self) -> Health {
+        let standing = self.standing.borrow().clone();
+        let (state, why) = standing.describe();
+        let (serving, message) = match (self.operator.get(), standing) {
+            _ if self.draining.load(Ordering::Relaxed) => (false, "draining".to_owned()),
+            (Some(_), Standing::Serving { .. } | Standing::Degraded) => (true, why),
+            (None, Standing::Serving { .. }) => (false, "starting".to_owned()),
+            _ => (false, format!("{state}: {why}")),
+        };
+        Health { serving, message }
+    }
+
+    async fn metrics(&self) -> Vec<Metric> {
+        let health = self.health();
+        let degraded = *self.standing.borrow() == Standing::Degraded;
+        let mut metrics = metrics::of_node(health.serving, degraded);
+        if let Some(operator) = self.operator.get() {
+            let counts = operator.shell.counts();
+            metrics.extend(metrics::of_connections(&counts));
+            if let Ok(census) = operator.home.census().await {
+                metrics.extend(metrics::of_home(&census));
+            }
+            metrics.extend(metrics::of_store(&operator.meter.snapshot()));
+        }
+        metrics
     }
 }
 

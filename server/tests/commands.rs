@@ -86,7 +86,7 @@ fn configure(folder: &std::path::Path) -> PathBuf {
     let text = format!(
         "domains: [localhost, example.com]\n\
          store: {{ backend: memory }}\n\
-         listen: {{ c2s: ['127.0.0.1:0'], c2s_tls: ['127.0.0.1:0'], control: {place}/control }}\n\
+         listen: {{ c2s: ['127.0.0.1:0'], c2s_tls: ['127.0.0.1:0'], health: '127.0.0.1:0', control: {place}/control }}\n\
          tls: {{ folder: {place}/tls }}\n\
          auth: {{ iterations: 4096 }}\n"
     );

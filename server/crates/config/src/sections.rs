@@ -232,6 +232,8 @@ section! {
         server_requests: usize = 64, 1..=10_000;
         /// Connections to the control socket.
         control_connections: usize = 16, 1..=1_024;
+        /// Connections to the address for health checks and metrics.
+        health_connections: usize = 64, 1..=1_024;
         /// Bytes of one request on the control socket.
         control_request_bytes: usize = 65_536, 1_024..=1_048_576;
     }

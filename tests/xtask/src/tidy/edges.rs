@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cirrus-stanza", &["jid", "xml"]),
     ("cirrus-sasl", &[]),
     ("cirrus-tls", &[]),
+    ("cirrus-web", &[]),
     ("cirrus-store", &["schema"]),
     ("cirrus-accounts", &["jid", "sasl", "schema", "store"]),
     ("cirrus-cluster", &["schema", "store"]),
@@ -42,7 +43,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "cirrus-server",
         &[
             "accounts", "c2s", "cluster", "config", "jid", "router", "runtime", "sasl", "schema",
-            "stanza", "store", "tls", "xep", "xml",
+            "stanza", "store", "tls", "web", "xep", "xml",
         ],
     ),
     // Knows the server only by its configuration and by what must exist.

@@ -1,0 +1,259 @@
+//! What a monitoring system hears, by name. Names are an interface: docs/OPERATIONS.md has them.
+
+use cirrus_c2s::shell::Counts;
+use cirrus_router::home::Census;
+use cirrus_store::meter::{Counters, Snapshot};
+use cirrus_web::{Kind, Metric, Sample};
+
+/// Whether the node takes clients.
+pub(crate) fn of_node(serving: bool, degraded: bool) -> Vec<Metric> {
+    let gauge = |name, help, value: bool| Metric::one(Kind::Gauge, name, help, value.into());
+    vec![
+        gauge("cirrus_serving", "1 if clients are welcome", serving),
+        gauge(
+            "cirrus_store_degraded",
+            "1 if the node serves on although the store does not answer",
+            degraded,
+        ),
+    ]
+}
+
+/// Reads one number of the connections'.
+type OfConnections = fn(&Counts) -> u64;
+
+/// What came and went over connections.
+const CONNECTIONS: [(Kind, &str, &str, OfConnections); 13] = [
+    (
+        Kind::Gauge,
+        "cirrus_connections",
+        "Connections of clients",
+        |c| c.connections,
+    ),
+    (
+        Kind::Gauge,
+        "cirrus_connections_unauthenticated",
+        "Connections of clients that have not logged in",
+        |c| c.unauthenticated,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_connections_accepted",
+        "Connections that were accepted",
+        |c| c.accepted,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_accept_pauses",
+        "Times that accepting paused because descriptors or memory ran out",
+        |c| c.accept_pauses,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_tls_handshakes_failed",
+        "TLS handshakes that failed or took too long",
+        |c| c.handshakes_failed,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_logins",
+        "Streams that logged in",
+        |c| c.logins,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_slow_readers",
+        "Connections closed because their client read too slowly",
+        |c| c.slow_readers,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_reads_throttled",
+        "Times that reading paused because a client sent too much",
+        |c| c.throttled,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_connections_crashed",
+        "Connections ended by a fault of this server",
+        |c| c.crashed,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_stanzas_received",
+        "Stanzas received",
+        |c| c.stanzas_in,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_stanzas_sent",
+        "Stanzas written",
+        |c| c.stanzas_out,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_bytes_received",
+        "Bytes received, without TLS",
+        |c| c.bytes_in,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_bytes_sent",
+        "Bytes written, without TLS",
+        |c| c.bytes_out,
+    ),
+];
+
+/// What is connected, what came, and what was turned away.
+pub(crate) fn of_connections(counts: &Counts) -> Vec<Metric> {
+    let one = |(kind, name, help, read): (Kind, _, _, OfConnections)| {
+        Metric::one(kind, name, help, read(counts))
+    };
+    let refused = [
+        ("connections", counts.refused_total),
+        ("unauthenticated", counts.refused_unauthenticated),
+        ("address", counts.refused_address),
+    ];
+    let refused = Metric {
+        name: "cirrus_connections_refused",
+        help: "Connections turned away, by the limit that was reached",
+        kind: Kind::Counter,
+        samples: refused
+            .map(|(limit, value)| sample("limit", limit, value))
+            .to_vec(),
+    };
+    CONNECTIONS.into_iter().map(one).chain([refused]).collect()
+}
+
+fn sample(label: &'static str, is: &str, value: u64) -> Sample {
+    Sample {
+        labels: vec![(label, is.to_owned())],
+        value,
+    }
+}
+
+/// What is in memory.
+pub(crate) fn of_home(census: &Census) -> Vec<Metric> {
+    let gauge = |name, help, value| Metric::one(Kind::Gauge, name, help, value as u64);
+    let sessions = [("attached", census.attached), ("detached", census.detached)];
+    let samples = sessions.map(|(state, value)| sample("state", state, value as u64));
+    vec![
+        gauge("cirrus_entities", "Entities in memory", census.entities),
+        Metric {
+            name: "cirrus_sessions",
+            help: "Sessions with a connection, and those that wait to be resumed",
+            kind: Kind::Gauge,
+            samples: samples.to_vec(),
+        },
+        gauge(
+            "cirrus_store_operations",
+            "Operations of the store under way",
+            census.operations,
+        ),
+    ]
+}
+
+/// Reads one number of what was counted.
+type Read = fn(&Counters) -> u64;
+
+/// What the store was asked, as the provider bills it, and how it answered.
+const STORE: [(&str, &str, Read); 10] = [
+    ("cirrus_store_requests", "Requests to the store", |c| {
+        c.requests
+    }),
+    ("cirrus_store_write_units", "Write units billed", |c| {
+        c.write_units
+    }),
+    ("cirrus_store_read_units", "Read units billed", |c| {
+        c.read_units
+    }),
+    ("cirrus_store_written_bytes", "Bytes written", |c| c.written),
+    ("cirrus_store_read_bytes", "Bytes read", |c| c.read),
+    (
+        "cirrus_store_conflicts",
+        "Calls whose condition did not hold",
+        |c| c.conflicts,
+    ),
+    (
+        "cirrus_store_throttled",
+        "Calls that ended with throttling",
+        |c| c.throttled,
+    ),
+    (
+        "cirrus_store_failed",
+        "Calls that ended with another error",
+        |c| c.failed,
+    ),
+    (
+        "cirrus_store_calls",
+        "Calls, however they ended",
+        Counters::calls,
+    ),
+    (
+        "cirrus_store_latency_microseconds",
+        "Sum of the time that calls took",
+        |c| c.latency_sum,
+    ),
+];
+
+/// The store's counters, by table or bucket and kind of request.
+pub(crate) fn of_store(snapshot: &Snapshot) -> Vec<Metric> {
+    let metric = |(name, help, read): (&'static str, &'static str, Read)| Metric {
+        name,
+        help,
+        kind: Kind::Counter,
+        samples: snapshot
+            .iter()
+            .map(|(target, counters)| Sample {
+                labels: vec![
+                    ("place", target.place_name().to_owned()),
+                    ("request", target.kind_name().to_owned()),
+                ],
+                value: read(counters),
+            })
+            .collect(),
+    };
+    STORE.map(metric).to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every metric has its line in docs/OPERATIONS.md, with the words of its help, and no other
+    /// is there.
+    #[test]
+    fn the_document_lists_every_metric() {
+        let census = Census {
+            entities: 0,
+            attached: 0,
+            detached: 0,
+            operations: 0,
+        };
+        let all = [
+            of_node(true, false),
+            of_connections(&Counts::default()),
+            of_home(&census),
+            of_store(&Snapshot::default()),
+        ];
+        let line = |metric: &Metric| {
+            let total = if metric.kind == Kind::Counter {
+                "_total"
+            } else {
+                ""
+            };
+            format!("| `{}{total}` | {} |", metric.name, metric.help)
+        };
+        let lines: Vec<String> = all.iter().flatten().map(line).collect();
+        let document = include_str!("../../docs/OPERATIONS.md");
+        let listed: Vec<&str> = document
+            .lines()
+            .filter(|line| line.starts_with("| `cirrus_"))
+            .collect();
+        assert_eq!(
+            listed,
+            lines,
+            "docs/OPERATIONS.md is to list:\n{}",
+            lines.join("\n")
+        );
+    }
+}
