@@ -10,8 +10,10 @@
 mod aws;
 mod bad_input;
 mod boot;
+mod budgets;
 mod clients;
 mod commands;
 mod contract_aws;
 mod dialogues;
+mod health;
 mod server_commands;

@@ -1,0 +1,267 @@
+//! What a day of two users asks of the store, request by request: nobody pays for more than the
+//! budget of each access pattern, and a path that grows is seen here.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use cirrus_tests::client::{Client, Identity};
+use cirrus_tests::dialogue::play::Stage as _;
+use cirrus_tests::emulated::cloud::{Cloud, Node};
+use cirrus_tests::server::call;
+use serde_json::json;
+
+const GOLDEN: &str = "golden/requests.txt";
+
+/// Looks at the meter before what is to come is taken for lost.
+const MANY: usize = 100_000;
+
+/// The most that a step may cost.
+struct Budget {
+    reads: u64,
+    write_units: u64,
+}
+
+const FREE: Budget = budget(0, 0);
+
+const fn budget(reads: u64, write_units: u64) -> Budget {
+    Budget { reads, write_units }
+}
+
+/// Requests, write units and read units by table and kind of request.
+type Asked = BTreeMap<String, [u64; 3]>;
+
+/// A server on the emulated DynamoDB, and what its meter has said so far.
+struct Day {
+    node: Node,
+    said: Asked,
+    lines: String,
+}
+
+impl Day {
+    fn asked(&self) -> Asked {
+        let status = json!({ "v": 1, "call": "server.status" });
+        let status = call(&self.node.control(), &status).unwrap();
+        let row = |(target, row): (&String, &serde_json::Value)| {
+            let count = |name: &str| row[name].as_u64().unwrap();
+            let counts = ["requests", "write_units", "read_units"].map(count);
+            (target.clone(), counts)
+        };
+        let mut asked: Asked = status["store"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(row)
+            .collect();
+        // View and lease go by the clock, not by what users do.
+        asked.retain(|target, _| !target.starts_with("cluster "));
+        asked
+    }
+
+    /// Notes what was asked since the last step, and holds it against the budget.
+    fn step(&mut self, what: &str, budget: &Budget) {
+        let asked = self.asked();
+        self.lines.push_str(what);
+        self.lines.push('\n');
+        let (mut reads, mut write_units) = (0, 0);
+        for (target, now) in &asked {
+            let before = self.said.get(target).copied().unwrap_or_default();
+            let [requests, writes, read] = [0, 1, 2].map(|at| now[at] - before[at]);
+            if requests == 0 {
+                continue;
+            }
+            write_units += writes;
+            reads += if read > 0 { requests } else { 0 };
+            writeln!(
+                self.lines,
+                "  {target}: {requests} requests, {writes} WU, {read} RU"
+            )
+            .unwrap();
+        }
+        self.said = asked;
+        assert!(
+            reads <= budget.reads && write_units <= budget.write_units,
+            "over its budget of {} reads and {} write units:\n{}",
+            budget.reads,
+            budget.write_units,
+            self.lines
+        );
+    }
+
+    /// As [`Day::step`], for what is written when nobody waits for it any more.
+    fn late_step(&mut self, what: &str, budget: &Budget) {
+        let units = |asked: &Asked| asked.values().map(|[_, writes, _]| writes).sum::<u64>();
+        let until = units(&self.said) + budget.write_units;
+        let written = (0..MANY).any(|_| units(&self.asked()) >= until);
+        assert!(written, "{what}: it was not written");
+        self.step(what, budget);
+    }
+
+    /// Logs in as clients do: stream management, roster, presence.
+    fn login(&self, jid: &str) -> Person {
+        let identity = Identity::new(jid, "wherefore").unwrap();
+        let mut client = Client::connect(self.node.address(), identity).unwrap();
+        client.acks.answering = true;
+        client
+            .send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
+            .unwrap();
+        let enabled = client.element().unwrap();
+        let mut person = Person {
+            resume: enabled.attr("id").unwrap().to_owned(),
+            client,
+            sent: 0,
+        };
+        person.say("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>");
+        person.say("<presence/>");
+        person.is_handled();
+        person
+    }
+}
+
+/// A session.
+struct Person {
+    client: Client,
+    resume: String,
+    sent: u32,
+}
+
+impl Person {
+    fn say(&mut self, stanza: &str) {
+        self.sent += 1;
+        self.client.send(stanza).unwrap();
+    }
+
+    /// Waits until the server has handled all that was said.
+    fn is_handled(&mut self) {
+        self.client.send("<r xmlns='urn:xmpp:sm:3'/>").unwrap();
+        while self.client.acks.confirmed < self.sent {
+            self.client.receive_acknowledgement().unwrap();
+        }
+    }
+
+    /// Waits for a message with this body, and acknowledges what came.
+    fn hears(&mut self, body: &str) {
+        let is_it = |message: &cirrus_tests::xml::Node| {
+            message
+                .child("body", "jabber:client")
+                .is_some_and(|node| node.text() == body)
+        };
+        while !is_it(&self.client.element().unwrap()) {}
+        let h = self.client.acks.received;
+        self.client
+            .send(format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"))
+            .unwrap();
+        self.say("<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>");
+        self.is_handled();
+    }
+}
+
+const ROMEO: &str = "romeo@localhost/orchard";
+const JULIET: &str = "juliet@localhost";
+
+#[test]
+fn a_day_costs_what_it_may() {
+    let cloud = Cloud::start().unwrap();
+    let mut node = Node::start(&cloud, "i-0000000000000000a", "domain=localhost").unwrap();
+    for jid in [ROMEO, JULIET] {
+        node.add_account(&Identity::new(jid, "wherefore").unwrap())
+            .unwrap();
+    }
+    let mut day = Day {
+        node,
+        said: Asked::new(),
+        lines: String::new(),
+    };
+    day.said = day.asked();
+
+    let mut romeo = day.login(ROMEO);
+    day.step("login, cold", &budget(4, 0));
+    let mut phone = day.login("romeo@localhost/phone");
+    day.step("login of a second resource", &budget(1, 0));
+
+    befriend(&mut day, &mut romeo);
+    let juliet = chat(&mut day, &mut romeo);
+    leave(&mut day, &mut phone, juliet);
+
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(GOLDEN);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &day.lines).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap_or_default(),
+        day.lines,
+        "{} is not so any more; UPDATE_GOLDEN=1 rewrites it",
+        path.display()
+    );
+}
+
+fn befriend(day: &mut Day, romeo: &mut Person) {
+    romeo.say(
+        "<iq type='set' id='s'><query xmlns='jabber:iq:roster'>\
+         <item jid='nurse@localhost' name='Nurse'/></query></iq>",
+    );
+    romeo.is_handled();
+    day.step("roster item added, with its push", &budget(0, 1));
+    romeo.say("<presence><show>away</show></presence>");
+    romeo.is_handled();
+    day.step("presence", &FREE);
+}
+
+fn chat(day: &mut Day, romeo: &mut Person) -> Person {
+    let message = |body: &str| {
+        format!(
+            "<message to='{JULIET}' type='chat' id='{body}'><body>{body}</body>\
+             <active xmlns='http://jabber.org/protocol/chatstates'/></message>"
+        )
+    };
+    romeo.say(&message("wakes"));
+    romeo.is_handled();
+    day.step(
+        "message to a user who is away and not in memory",
+        &budget(4, 2),
+    );
+    romeo.say(&message("waits"));
+    romeo.is_handled();
+    day.step("message to a user who is away", &budget(0, 2));
+
+    let mut juliet = day.login("juliet@localhost/balcony");
+    juliet.hears("waits");
+    day.late_step(
+        "login that gets two messages, and their cursor",
+        &budget(2, 1),
+    );
+
+    romeo.say(&message("live"));
+    romeo.is_handled();
+    juliet.hears("live");
+    day.step("message to a user who is online", &budget(0, 2));
+    romeo.say(&format!(
+        "<message to='{JULIET}' type='chat'>\
+         <composing xmlns='http://jabber.org/protocol/chatstates'/></message>"
+    ));
+    romeo.is_handled();
+    day.step("chat state", &FREE);
+    juliet
+}
+
+fn leave(day: &mut Day, phone: &mut Person, mut juliet: Person) {
+    phone.client.break_off();
+    let identity = phone.client.identity.clone();
+    let mut client = Client::dial(day.node.address(), identity).unwrap();
+    client.open_stream().unwrap();
+    client.start_tls().unwrap();
+    client.open_stream().unwrap();
+    client.authenticate().unwrap();
+    client.open_stream().unwrap();
+    let (received, id) = (phone.client.acks.received, &phone.resume);
+    client
+        .send(format!(
+            "<resume xmlns='urn:xmpp:sm:3' h='{received}' previd='{id}'/>"
+        ))
+        .unwrap();
+    assert_eq!(client.element().unwrap().name, "resumed");
+    day.step("resumption", &budget(1, 0));
+
+    juliet.client.disconnect().unwrap();
+    day.late_step("end of a session", &budget(0, 1));
+}
