@@ -62,9 +62,9 @@ pub async fn serve<N: Node>(listener: TcpListener, node: Arc<N>, connections: us
         };
         let node = Arc::clone(&node);
         tokio::spawn(async move {
-            match tokio::time::timeout(PATIENCE, converse(stream, node)).await {
-                Ok(Err(error)) => tracing::debug!(%error, "health connection"),
-                Ok(Ok(())) | Err(_) => {}
+            let conversed = tokio::time::timeout(PATIENCE, converse(stream, node)).await;
+            if let Ok(Err(error)) = conversed {
+                tracing::debug!(%error, "health connection");
             }
             drop(place);
         });
@@ -86,7 +86,7 @@ async fn converse<N: Node>(stream: TcpStream, node: Arc<N>) -> Result<(), hyper:
 }
 
 async fn answer<N: Node>(request: &Request<Incoming>, node: &N) -> Response<Full<Bytes>> {
-    let page = match request.uri().path() {
+    match request.uri().path() {
         "/health" | "/metrics" if !matches!(*request.method(), Method::GET | Method::HEAD) => {
             let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n".to_owned());
             let allowed = HeaderValue::from_static("GET, HEAD");
@@ -111,8 +111,7 @@ async fn answer<N: Node>(request: &Request<Incoming>, node: &N) -> Response<Full
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         },
         _ => text(StatusCode::NOT_FOUND, "/health or /metrics\n".to_owned()),
-    };
-    page
+    }
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
