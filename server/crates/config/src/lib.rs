@@ -22,6 +22,7 @@ mod value;
 
 pub use error::{ConfigError, Fault};
 pub use nearest::nearest;
+pub use node::{Content, Key, Node, Place};
 pub use option::OptionDoc;
 pub use reference::reference;
 pub use sections::{
@@ -32,7 +33,6 @@ pub use value::{Backend, Domain, LogFormat, LogLevel, Mechanism, TlsVersion};
 
 use std::collections::BTreeSet;
 
-use node::{Content, Node, Place};
 use option::{Reader, Setting};
 
 /// Bytes of a configuration file. The reference with every option is about 20 KiB.
@@ -149,6 +149,16 @@ impl Given {
         read(text, file_name, assignments::tree)
     }
 
+    /// Reads a configuration from a tree that was made elsewhere, such as a part of another
+    /// program's file. The places in it stand in the errors.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn from_tree(tree: &Node, file_name: &str) -> Result<Self, Vec<ConfigError>> {
+        let known = Config::options().into_iter().map(|o| o.path).collect();
+        read_tree(tree, Reader::new(file_name, known))
+    }
+
     /// Whether the file gave this option.
     pub fn has(&self, path: &str) -> bool {
         self.paths.contains(path)
@@ -177,6 +187,20 @@ pub fn text_of<'b>(bytes: &'b [u8], file_name: &str) -> Result<&'b str, Vec<Conf
     control(text).map_or(Ok(text), |found| Err(binary(found)))
 }
 
+/// Any YAML document as a tree whose keys and values know their places, within the bounds that
+/// a configuration has. Nothing is [`Content::Null`].
+///
+/// # Errors
+/// One error: no text, no YAML, or more than the bounds.
+pub fn parse_yaml(text: &str, file_name: &str) -> Result<Node, Vec<ConfigError>> {
+    let node = screen(text).and_then(|()| Node::parse(text));
+    node.map_err(|(place, fault)| {
+        let mut reader = Reader::new(file_name, Vec::new());
+        reader.report(place, fault);
+        reader.into_errors()
+    })
+}
+
 type Parser = fn(&str, &[OptionDoc]) -> Result<Node, (Place, Fault)>;
 
 fn read(text: &str, file_name: &str, parser: Parser) -> Result<Given, Vec<ConfigError>> {
@@ -184,17 +208,21 @@ fn read(text: &str, file_name: &str, parser: Parser) -> Result<Given, Vec<Config
     let known = options.iter().map(|o| o.path.clone()).collect();
     let mut reader = Reader::new(file_name, known);
     let node = match screen(text).and_then(|()| parser(text, &options)) {
-        Ok(node) if matches!(node.content, Content::Null) => {
-            reader.report(Place::default(), Fault::Empty);
-            return Err(reader.into_errors());
-        }
         Ok(node) => node,
         Err((place, fault)) => {
             reader.report(place, fault);
             return Err(reader.into_errors());
         }
     };
-    let config = Config::read(&node, &mut reader);
+    read_tree(&node, reader)
+}
+
+fn read_tree(node: &Node, mut reader: Reader) -> Result<Given, Vec<ConfigError>> {
+    if matches!(node.content, Content::Null) {
+        reader.report(Place::default(), Fault::Empty);
+        return Err(reader.into_errors());
+    }
+    let config = Config::read(node, &mut reader);
     match config {
         Some(config) if !reader.has_errors() => {
             config.check(&mut reader);

@@ -19,9 +19,11 @@ const MAX_REPLAYED: usize = 4_096;
 
 /// A place in a file; 0:0 is "the file as a whole".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) line: u64,
-    pub(crate) column: u64,
+pub struct Place {
+    /// Counted from 1.
+    pub line: u64,
+    /// In characters, counted from 1.
+    pub column: u64,
 }
 
 impl From<Location> for Place {
@@ -34,28 +36,40 @@ impl From<Location> for Place {
 }
 
 /// A value and its place.
-#[derive(Clone, Debug)]
-pub(crate) struct Node {
-    pub(crate) place: Place,
-    pub(crate) content: Content,
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Where it begins.
+    pub place: Place,
+    /// What it is.
+    pub content: Content,
 }
 
-#[derive(Clone, Debug)]
-pub(crate) enum Content {
+/// What stands at a place of a YAML file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// Nothing.
     Null,
+    /// `true` or `false`, no other words.
     Bool(bool),
+    /// A whole number.
     Int(i128),
+    /// Another number.
     Float(f64),
+    /// A text, quoted or not.
     Text(String),
+    /// A list.
     List(Vec<Node>),
+    /// Keys and values in the order of the file; a key may stand twice.
     Map(Vec<(Key, Node)>),
 }
 
 /// A key and its place.
-#[derive(Clone, Debug)]
-pub(crate) struct Key {
-    pub(crate) place: Place,
-    pub(crate) name: String,
+#[derive(Clone, Debug, PartialEq)]
+pub struct Key {
+    /// Where it begins.
+    pub place: Place,
+    /// Its text.
+    pub name: String,
 }
 
 impl Node {
@@ -82,7 +96,7 @@ impl Node {
     }
 
     /// What stands here, in words for a message.
-    pub(crate) fn found(&self) -> String {
+    pub fn found(&self) -> String {
         match &self.content {
             Content::Null => "nothing".into(),
             Content::Bool(b) => format!("the truth value `{b}`"),

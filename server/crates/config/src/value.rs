@@ -34,6 +34,11 @@ impl Domain {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The domain as certificates name it: Unicode labels as Punycode.
+    pub fn to_ascii(&self) -> String {
+        crate::domain::ascii(&self.0)
+    }
 }
 
 impl fmt::Display for Domain {
