@@ -56,9 +56,9 @@ pub struct BecomeArgs {
 pub struct SourceArgs {
     /// The user-data itself, @FILE to read a file, or - for standard input
     ///
-    /// A domain (`example.com`), key=value lines (`domain=example.com`), or a whole YAML
-    /// configuration (docs/CONFIGURATION.md), each optionally gzipped. Without this option the
-    /// instance metadata is asked.
+    /// A domain (`example.com`), key=value lines (`domain=example.com`), a whole YAML
+    /// configuration (docs/CONFIGURATION.md), or an ejabberd.yml, each optionally gzipped or as a
+    /// part of a MIME multipart. Without this option the instance metadata is asked.
     #[arg(long, value_name = "TEXT|@FILE|-")]
     pub user_data: Option<String>,
 

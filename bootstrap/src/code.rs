@@ -58,6 +58,8 @@ codes! {
         "The user-data is for another program, such as cloud-init.";
     UserDataUnrecognised = "user-data-unrecognised", 18,
         "The user-data has no form that Cirrus knows.";
+    UserDataMime = "user-data-mime", 19,
+        "The user-data is a MIME multipart that is broken, or has several parts for Cirrus.";
     ConfigInvalid = "config-invalid", 20,
         "The configuration has faults; each is named with its place.";
     ConfigImpossible = "config-impossible", 21,

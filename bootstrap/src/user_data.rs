@@ -1,12 +1,20 @@
 //! What the user gave: recognised by its shape, then read.
 //!
-//! In this order: gzip is inflated; multipart is named; other programs' data is named; a first
-//! line `#cirrus` is dropped; `key=value` lines; YAML; a bare domain. Everything else is an error
-//! that says what it could have been. Nothing is ever guessed.
+//! In this order: gzip is inflated; of a multipart the part for Cirrus is taken; of a
+//! #cloud-config what stands under `cirrus:`; other programs' data is named; a first line
+//! `#cirrus` is dropped; `key=value` lines; YAML, of Cirrus or of ejabberd; a bare domain.
+//! Everything else is an error that says what it could have been. Nothing is ever guessed.
 
+pub(crate) mod ejabberd;
 mod gunzip;
+mod mime;
+mod parts;
 
-use cirrus_config::{Config, ConfigError, Domain, Fault, Given, MAX_FILE_BYTES};
+use std::fmt;
+
+use cirrus_config::{
+    Config, ConfigError, Content, Domain, Fault, Given, MAX_FILE_BYTES, parse_yaml,
+};
 
 use crate::code::Code;
 
@@ -25,6 +33,10 @@ pub enum Form {
     Assignments,
     /// A Cirrus configuration.
     Yaml,
+    /// A Cirrus configuration under `cirrus:` in a #cloud-config.
+    CloudConfig,
+    /// An ejabberd.yml.
+    Ejabberd,
 }
 
 impl Form {
@@ -34,6 +46,8 @@ impl Form {
             Self::Domain => "a domain",
             Self::Assignments => "key=value lines",
             Self::Yaml => "a YAML configuration",
+            Self::CloudConfig => "`cirrus:` of a #cloud-config",
+            Self::Ejabberd => "an ejabberd configuration",
         }
     }
 }
@@ -45,8 +59,53 @@ pub struct UserData {
     pub form: Form,
     /// Whether it was compressed.
     pub gzipped: bool,
+    /// The part of a multipart that it was.
+    pub part: Option<String>,
     /// The configuration, and what of it was given.
     pub given: Given,
+    /// What was not taken over, or was mended.
+    pub notes: Vec<Note>,
+    /// Files with certificates that an ejabberd.yml lists.
+    pub(crate) certfiles: Vec<ejabberd::CertFile>,
+}
+
+impl UserData {
+    fn new(form: Form, given: Given) -> Self {
+        Self {
+            form,
+            gzipped: false,
+            part: None,
+            given,
+            notes: Vec::new(),
+            certfiles: Vec::new(),
+        }
+    }
+}
+
+/// What the operator should know about user-data that was understood all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// File and line.
+    pub place: String,
+    /// What about it.
+    pub text: String,
+}
+
+impl Note {
+    /// A note about a line; 0 is the whole file.
+    fn new(file: &str, line: u64, text: String) -> Self {
+        let place = match line {
+            0 => file.to_owned(),
+            line => format!("{file}:{line}"),
+        };
+        Self { place, text }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.text)
+    }
 }
 
 /// Why user-data was not understood.
@@ -99,12 +158,24 @@ pub enum UserDataError {
         form: &'static str,
     },
     /// Written for another program.
-    #[error("{file}:1:1: {form}, which is not for Cirrus; Cirrus reads {READS}")]
+    #[error("{file}:{line}:1: {form}, which is not for Cirrus; Cirrus reads {READS}")]
     Foreign {
         /// Where it came from.
         file: String,
+        /// The line that shows it.
+        line: usize,
         /// Whose it is.
-        form: &'static str,
+        form: String,
+    },
+    /// A multipart that cannot be taken apart, or has several parts for Cirrus.
+    #[error("{file}:{line}:1: MIME: {reason}")]
+    Mime {
+        /// Where it came from.
+        file: String,
+        /// The line that shows it.
+        line: usize,
+        /// What is wrong.
+        reason: String,
     },
     /// No known form.
     #[error("{file}:{line}:1: `{excerpt}` is none of {READS}")]
@@ -123,7 +194,8 @@ pub enum UserDataError {
 
 /// The forms that can be read, for messages.
 const READS: &str = "a domain (`example.com`), `domain=example.com` and further key=value lines, \
-                     or a Cirrus YAML configuration (`domains: [example.com]`), each also gzipped";
+                     a Cirrus YAML configuration (`domains: [example.com]`), or an ejabberd.yml, \
+                     each also gzipped or as a part of a MIME multipart";
 
 impl UserDataError {
     /// The class of the outcome.
@@ -135,9 +207,21 @@ impl UserDataError {
             Self::Empty { .. } => Code::UserDataEmpty,
             Self::Unsupported { .. } => Code::UserDataUnsupported,
             Self::Foreign { .. } => Code::UserDataForeign,
+            Self::Mime { .. } => Code::UserDataMime,
             Self::Unrecognised { .. } => Code::UserDataUnrecognised,
             Self::Config(_) => Code::ConfigInvalid,
         }
+    }
+
+    /// The same further down in the file.
+    fn moved(mut self, lines: usize) -> Self {
+        match &mut self {
+            Self::Unsupported { line, .. }
+            | Self::Foreign { line, .. }
+            | Self::Unrecognised { line, .. } => *line += lines,
+            _ => {}
+        }
+        self
     }
 }
 
@@ -158,28 +242,88 @@ pub fn parse(bytes: &[u8], file: &str) -> Result<UserData, UserDataError> {
     } else {
         bytes
     };
-    let text = cirrus_config::text_of(bytes, file).map_err(UserDataError::Binary)?;
-    let form = recognise(text, file)?;
+    let mut data = if mime::is_mime(bytes) {
+        parts::read_multipart(bytes, file)?
+    } else {
+        let text = cirrus_config::text_of(bytes, file).map_err(UserDataError::Binary)?;
+        read(text, file, 0)?
+    };
+    data.gzipped |= gzipped;
+    Ok(data)
+}
+
+/// Reads a text that has so many lines of the file before it: the lines in errors are the file's.
+fn read(text: &str, file: &str, before: usize) -> Result<UserData, UserDataError> {
+    let form = recognise(text, file).map_err(|error| error.moved(before))?;
+    let moved;
+    let text = if before > 0 {
+        moved = format!("{}{text}", "\n".repeat(before));
+        moved.as_str()
+    } else {
+        text
+    };
     let given = match form {
         Form::Domain => domain(text, file)?,
         Form::Assignments => Given::parse_assignments(text, file).map_err(UserDataError::Config)?,
         Form::Yaml => Given::parse(text, file).map_err(UserDataError::Config)?,
+        Form::CloudConfig => cloud_config(text, file).map_err(UserDataError::Config)?,
+        Form::Ejabberd => {
+            let translated = ejabberd::translate(text, file)?;
+            let mut data = UserData::new(form, translated.given);
+            data.notes = translated.notes;
+            data.certfiles = translated.certfiles;
+            return Ok(data);
+        }
     };
-    Ok(UserData {
-        form,
-        gzipped,
-        given,
-    })
+    Ok(UserData::new(form, given))
+}
+
+/// What stands under `cirrus:` in a #cloud-config.
+fn cloud_config(text: &str, file: &str) -> Result<Given, Vec<ConfigError>> {
+    let root = parse_yaml(text, file)?;
+    let entries = match &root.content {
+        Content::Map(entries) => entries.as_slice(),
+        _ => &[],
+    };
+    let found = entries.iter().find(|(key, _)| key.name == "cirrus");
+    Given::from_tree(found.map_or(&root, |(_, node)| node), file)
+}
+
+/// Whether a part of no particular type is recognisably for Cirrus: it has the marker, a key that
+/// names domains, or is a domain with a dot.
+fn is_for_cirrus(text: &str) -> bool {
+    let starts = |words: &[&str]| {
+        let mut lines = significant(text);
+        lines.any(|(_, line)| words.iter().any(|word| line.starts_with(word)))
+    };
+    match recognise(text, "") {
+        Ok(_) if is_marked(text) => true,
+        Ok(Form::CloudConfig | Form::Ejabberd) => true,
+        Ok(Form::Yaml) => starts(&["domains:", "{domains:"]),
+        Ok(Form::Assignments) => starts(&["domain", "config"]),
+        Ok(Form::Domain) => {
+            let mut lines = significant(text).map(|(_, line)| line);
+            lines.any(|d| (d.contains('.') || d == "localhost") && Domain::parse(d).is_ok())
+        }
+        Err(_) => false,
+    }
+}
+
+fn is_marked(text: &str) -> bool {
+    text.lines().next().is_some_and(|l| l.trim_end() == MARKER)
 }
 
 /// Which form a text has.
 fn recognise(text: &str, file: &str) -> Result<Form, UserDataError> {
     let file = || file.to_owned();
+    if is_cloud_config(text) {
+        return Ok(Form::CloudConfig);
+    }
     foreign(text, &file)?;
     let Some((line, first)) = significant(text).next() else {
         return Err(UserDataError::Empty { file: file() });
     };
-    let marked = text.lines().next().is_some_and(|l| l.trim_end() == MARKER);
+    let marked = is_marked(text);
     if let Some(key) = assigned(first) {
         if key == "config" {
             let form = "a reference to a configuration elsewhere (`config=`)";
@@ -192,15 +336,11 @@ fn recognise(text: &str, file: &str) -> Result<Form, UserDataError> {
         return Ok(Form::Assignments);
     }
     if significant(text).any(|(_, line)| is_yaml_key(line)) || first.starts_with('{') {
-        if let Some((line, _)) = ejabberd(text) {
-            let form = "an ejabberd configuration";
-            return Err(UserDataError::Unsupported {
-                file: file(),
-                line,
-                form,
-            });
-        }
-        return Ok(Form::Yaml);
+        return Ok(if is_ejabberd(text) {
+            Form::Ejabberd
+        } else {
+            Form::Yaml
+        });
     }
     if marked && significant(text).count() > 1 {
         return Ok(Form::Yaml);
@@ -217,35 +357,15 @@ fn recognise(text: &str, file: &str) -> Result<Form, UserDataError> {
     })
 }
 
+/// Whether a text is a #cloud-config with something for Cirrus in it.
+fn is_cloud_config(text: &str) -> bool {
+    text.starts_with("#cloud-config") && text.lines().any(|l| l.starts_with("cirrus:"))
+}
+
 /// Names what is written for other programs.
 fn foreign(text: &str, file: &impl Fn() -> String) -> Result<(), UserDataError> {
-    const MULTIPART: &str = "a MIME multipart";
-    let lower = text
-        .get(..text.len().min(MAX_USER_DATA))
-        .unwrap_or(text)
-        .to_ascii_lowercase();
-    let headers = lower.lines().take_while(|l| !l.trim().is_empty());
-    for (i, header) in headers.enumerate() {
-        if header.starts_with("mime-version:") || header.starts_with("content-type:") {
-            let (line, form) = (i + 1, MULTIPART);
-            return Err(UserDataError::Unsupported {
-                file: file(),
-                line,
-                form,
-            });
-        }
-    }
-    if lower.starts_with("#cloud-config") {
-        let ours = lower.lines().position(|l| l.starts_with("cirrus:"));
-        if let Some(line) = ours {
-            let (line, form) = (line + 1, "`cirrus:` inside of a #cloud-config");
-            return Err(UserDataError::Unsupported {
-                file: file(),
-                line,
-                form,
-            });
-        }
-    }
+    let first = text.lines().next().unwrap_or_default();
+    let lower = first.to_ascii_lowercase();
     let known = [
         ("#cloud-config", "a #cloud-config"),
         ("#cloud-boothook", "a cloud-init boot hook"),
@@ -258,7 +378,12 @@ fn foreign(text: &str, file: &impl Fn() -> String) -> Result<(), UserDataError> 
     ];
     let form = known.iter().find(|(start, _)| lower.starts_with(start));
     form.map_or(Ok(()), |(_, form)| {
-        Err(UserDataError::Foreign { file: file(), form })
+        let (line, form) = (1, (*form).to_owned());
+        Err(UserDataError::Foreign {
+            file: file(),
+            line,
+            form,
+        })
     })
 }
 
@@ -289,22 +414,24 @@ fn is_yaml_key(line: &str) -> bool {
     !key.is_empty() && key.chars().all(word) && ends
 }
 
-/// The line of a top-level key that only ejabberd has, where no key of ours is.
-fn ejabberd(text: &str) -> Option<(usize, &str)> {
-    const THEIRS: [&str; 5] = [
+/// Whether a YAML text has a top-level key that only ejabberd has, and no key of ours.
+fn is_ejabberd(text: &str) -> bool {
+    const THEIRS: [&str; 12] = [
         "hosts:",
         "modules:",
         "loglevel:",
         "certfiles:",
+        "acl:",
         "access_rules:",
+        "shaper_rules:",
+        "auth_method:",
+        "define_macro:",
+        "host_config:",
+        "append_host_config:",
+        "include_config_file:",
     ];
-    if text.lines().any(|l| l.starts_with("domains:")) {
-        return None;
-    }
-    let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line));
-    lines
-        .into_iter()
-        .find(|(_, line)| THEIRS.iter().any(|key| line.starts_with(key)))
+    let has = |key: &&str| text.lines().any(|line| line.starts_with(key));
+    !has(&"domains:") && THEIRS.iter().any(has)
 }
 
 /// A bare domain as a configuration.

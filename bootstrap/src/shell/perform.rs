@@ -1,5 +1,6 @@
 //! The phases after `discover`.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +19,15 @@ use crate::provision::aws::{Progress, Provisioner};
 use crate::ready::stream_opens;
 use crate::server::{self, Server};
 use crate::site::{Site, settle};
-use crate::user_data;
+use crate::user_data::{self, Form};
 
 /// The name of the first account off EC2.
 const FIRST_ACCOUNT: &str = "me";
 /// Between two looks at a server that is not ready.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes read of a file with certificates; a chain has some thousands.
+const MAX_PEM_BYTES: u64 = 1_048_576;
 
 /// What the rendered file begins with.
 const RENDERED: &str = "\
@@ -55,8 +59,19 @@ impl Shell {
             return Err(Failure::new(Code::Internal, "no user-data after discover"));
         };
         let data = user_data::parse(bytes, name);
-        let data = data.map_err(|e| Failure::new(e.code(), e.to_string()))?;
+        let mut data = data.map_err(|e| Failure::new(e.code(), e.to_string()))?;
+        user_data::ejabberd::take_certificates(&mut data, name, read_bounded);
+        if data.form == Form::Ejabberd && self.identity.is_none() {
+            // An instance's balancer needs it; elsewhere no port opens that the file lacks.
+            data.given.config.listen.health = None;
+            data.given.paths.insert("listen.health".to_owned());
+        }
+        for note in &data.notes {
+            say(&format!("parse: {note}"));
+        }
         let gzipped = if data.gzipped { ", gzipped" } else { "" };
+        let part = data.part.as_ref();
+        let part = part.map_or_else(String::new, |part| format!(" in {part}"));
         let domains: Vec<&str> = data
             .given
             .config
@@ -64,7 +79,8 @@ impl Shell {
             .iter()
             .map(cirrus_config::Domain::as_str)
             .collect();
-        let line = format!("{}{gzipped}, for {}", data.form.words(), domains.join(", "));
+        let words = data.form.words();
+        let line = format!("{words}{part}{gzipped}, for {}", domains.join(", "));
         self.user_data = Some(data);
         Ok(line)
     }
@@ -301,6 +317,14 @@ async fn look(site: &Site, pid: Option<u32>) -> Result<Seen, String> {
     let opened = stream_opens(*address, domain).await;
     opened.map_err(|e| Failure::of(Code::ServerSilent, &e).message)?;
     Ok(Seen::Stream(format!("an XMPP stream opens at {address}")))
+}
+
+/// Reads a file that should be small, such as one with a certificate.
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(MAX_PEM_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The folders that a site needs.

@@ -54,6 +54,16 @@ fn forms() {
             "example.com",
         ),
         ("#cirrus\nexample.com\n", Form::Domain, "example.com"),
+        (
+            "#cloud-config\npackages: [vim]\ncirrus:\n  domains: [example.com]\n",
+            Form::CloudConfig,
+            "example.com",
+        ),
+        (
+            "hosts:\n  - example.com\nmodules:\n  mod_ping: {}\n",
+            Form::Ejabberd,
+            "example.com",
+        ),
     ] {
         for bytes in [text.as_bytes().to_vec(), gzip(text.as_bytes())] {
             let data = parse(&bytes, "user-data").unwrap();
@@ -65,7 +75,8 @@ fn forms() {
 }
 
 const READS: &str = "a domain (`example.com`), `domain=example.com` and further key=value lines, \
-                     or a Cirrus YAML configuration (`domains: [example.com]`), each also gzipped";
+                     a Cirrus YAML configuration (`domains: [example.com]`), or an ejabberd.yml, \
+                     each also gzipped or as a part of a MIME multipart";
 
 #[test]
 fn what_is_not_understood_and_what_is_said() {
@@ -91,21 +102,25 @@ fn what_is_not_understood_and_what_is_said() {
             format!("user-data:1:1: a script, which is not for Cirrus; Cirrus reads {READS}"),
         ),
         (
-            "#cloud-config\ncirrus:\n  domains: [example.com]\n",
+            "#cloud-config\ncirrus:\n  domians: [example.com]\n",
+            ConfigInvalid,
+            "user-data:3:3: domians: unknown option; did you mean `domains`?\n\
+             user-data:3:3: domains: missing; it has no default"
+                .into(),
+        ),
+        (
+            "#cloud-config\ncirrus:\n",
+            ConfigInvalid,
+            "user-data: the file is empty; the shortest configuration is `domains: [example.com]`"
+                .into(),
+        ),
+        (
+            "hosts: [example.com]\ninclude_config_file: more.yml\n",
             UserDataUnsupported,
             format!(
-                "user-data:2:1: `cirrus:` inside of a #cloud-config; this version reads {READS}"
+                "user-data:2:1: `include_config_file`: another file does not come with the \
+                 user-data, so put its content here; this version reads {READS}"
             ),
-        ),
-        (
-            "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n--x\n",
-            UserDataUnsupported,
-            format!("user-data:1:1: a MIME multipart; this version reads {READS}"),
-        ),
-        (
-            "hosts:\n  - example.com\nmodules:\n  mod_mam: {}\n",
-            UserDataUnsupported,
-            format!("user-data:1:1: an ejabberd configuration; this version reads {READS}"),
         ),
         (
             "config=s3://bucket/cirrus.yaml\n",
@@ -217,6 +232,181 @@ fn gzip_that_is_none_and_bombs() {
     assert_eq!(said(&bomb), (Code::UserDataGzip, expected));
     // Gzip inside of gzip is not unwrapped.
     assert_eq!(said(&gzip(&gzip(b"example.com"))).0, Code::UserDataBinary);
+}
+
+/// A multipart of these headers and contents.
+fn multipart(parts: &[(&str, &str)]) -> String {
+    let parts: String = parts
+        .iter()
+        .map(|(headers, content)| format!("--b\n{headers}\n\n{content}\n"))
+        .collect();
+    format!("MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n{parts}--b--\n")
+}
+
+const CLOUD: (&str, &str) = (
+    "Content-Type: text/cloud-config",
+    "#cloud-config\npackages: [vim]",
+);
+const SCRIPT: (&str, &str) = ("Content-Type: text/x-shellscript", "#!/bin/sh\ntrue");
+
+#[test]
+fn the_part_for_cirrus() {
+    let zipped = {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(gzip(b"domain=example.com\n"))
+    };
+    let base64 = "Content-Type: text/x-cirrus\nContent-Transfer-Encoding: base64";
+    let inner = multipart(&[("Content-Type: text/x-cirrus", "example.com")]);
+    let (inner_headers, inner_body) = inner.split_once("\n\n").unwrap();
+    let inner_headers = inner_headers.replace("=b", "=c");
+    let inner_body = inner_body.replace("--b", "--c");
+    for (part, form, gzipped) in [
+        (
+            ("Content-Type: application/vnd.cirrus-config", "example.com"),
+            Form::Domain,
+            false,
+        ),
+        (
+            ("Content-Type: text/x-cirrus", "domain=example.com"),
+            Form::Assignments,
+            false,
+        ),
+        (
+            ("Content-Type: text/plain", "domain=example.com"),
+            Form::Assignments,
+            false,
+        ),
+        (
+            ("Content-Type: text/plain", "domains: [example.com]"),
+            Form::Yaml,
+            false,
+        ),
+        (
+            ("Content-Type: text/x-not-multipart", "example.com"),
+            Form::Domain,
+            false,
+        ),
+        (
+            ("X-Odd: header", "#cirrus\ndomain=example.com"),
+            Form::Assignments,
+            false,
+        ),
+        (
+            ("Content-Type: text/plain", "hosts: [example.com]"),
+            Form::Ejabberd,
+            false,
+        ),
+        (
+            (
+                "Content-Type: text/cloud-config",
+                "#cloud-config\ncirrus: {domains: [example.com]}",
+            ),
+            Form::CloudConfig,
+            false,
+        ),
+        ((base64, &zipped), Form::Assignments, true),
+        (
+            (inner_headers.as_str(), inner_body.as_str()),
+            Form::Domain,
+            false,
+        ),
+    ] {
+        for parts in [vec![CLOUD, part, SCRIPT], vec![part]] {
+            let text = multipart(&parts);
+            for text in [text.clone(), text.replace('\n', "\r\n")] {
+                let data =
+                    parse(text.as_bytes(), "user-data").unwrap_or_else(|e| panic!("{e}\n{text}"));
+                assert_eq!(
+                    data.given.config.domains[0].as_str(),
+                    "example.com",
+                    "{text}"
+                );
+                assert_eq!((data.form, data.gzipped), (form, gzipped), "{text}");
+                assert_eq!(
+                    data.notes
+                        .iter()
+                        .filter(|n| n.text.contains("boundary"))
+                        .count(),
+                    0
+                );
+            }
+        }
+    }
+    // A whole message may be one part.
+    let alone = "MIME-Version: 1.0\nContent-Type: text/x-cirrus\n\nexample.com\n";
+    assert!(parse(alone.as_bytes(), "user-data").unwrap().part.is_some());
+    assert!(parse(&gzip(alone.as_bytes()), "user-data").unwrap().gzipped);
+}
+
+#[test]
+fn multiparts_that_are_not_understood() {
+    let ours = ("Content-Type: text/x-cirrus", "domain=example.com");
+    let wrong = (
+        "Content-Type: text/x-cirrus",
+        "domain=example.com\nlimits.depth=5",
+    );
+    let encoded = (
+        "Content-Type: text/x-cirrus; name=c.txt\nContent-Transfer-Encoding: quoted-printable",
+        "domain=3Dexample.com\nlimits.depth=3D5",
+    );
+    let broken = (
+        "Content-Type: text/x-cirrus\nContent-Transfer-Encoding: base64",
+        "%%%",
+    );
+    for (parts, code, expected) in [
+        (
+            vec![CLOUD, SCRIPT],
+            Code::UserDataForeign,
+            "user-data:1:1: a MIME multipart with no part for Cirrus (part 1: text/cloud-config; \
+             part 2: text/x-shellscript), which is not for Cirrus; Cirrus reads",
+        ),
+        (
+            vec![ours, CLOUD, ours],
+            Code::UserDataMime,
+            "user-data:15:1: MIME: several parts are for Cirrus (part 1: text/x-cirrus and part \
+             3: text/x-cirrus); leave one",
+        ),
+        (
+            vec![CLOUD, wrong],
+            Code::ConfigInvalid,
+            "user-data:13:14: limits.depth: 5 is out of range; allowed are 8 to 512",
+        ),
+        (
+            vec![encoded],
+            Code::ConfigInvalid,
+            "user-data (part 1, c.txt):2:14: limits.depth: 5 is out of range",
+        ),
+        (
+            vec![broken],
+            Code::UserDataMime,
+            "user-data:7:1: MIME: part 1: not base64",
+        ),
+        (
+            vec![CLOUD, ("Content-Type: text/x-cirrus", "#!/bin/sh")],
+            Code::UserDataForeign,
+            "user-data:12:1: a script, which is not for Cirrus",
+        ),
+        (
+            vec![("Content-Type: text/plain", "please read this")],
+            Code::UserDataForeign,
+            "user-data:1:1: a MIME multipart with no part for Cirrus (part 1: text/plain)",
+        ),
+    ] {
+        let text = multipart(&parts);
+        let (found, said) = said(text.as_bytes());
+        assert_eq!(found, code, "{said}");
+        assert!(said.starts_with(expected), "{said}\n{text}");
+    }
+}
+
+#[test]
+fn what_is_mended_is_noted() {
+    let text = multipart(&[("Content-Type: text/x-cirrus", "domain=example.com")]);
+    let cut = text.replace("--b--\n", "");
+    let data = parse(cut.as_bytes(), "user-data").unwrap();
+    let notes: Vec<String> = data.notes.iter().map(ToString::to_string).collect();
+    let expected = "user-data:7: the last boundary (`--b--`) is missing; read to the end";
+    assert_eq!(notes, [expected]);
 }
 
 proptest! {

@@ -53,7 +53,7 @@ impl Site {
 }
 
 /// The program, with nothing of this machine's environment that it would heed.
-fn bootstrap() -> Command {
+pub(crate) fn bootstrap() -> Command {
     let mut command = Command::new(binary("cirrus-bootstrap").unwrap());
     let names = std::env::vars_os().map(|(name, _)| name);
     for name in names.filter(|name| name.to_string_lossy().starts_with("AWS_")) {
@@ -67,7 +67,7 @@ fn stderr(output: &Output) -> String {
 }
 
 /// The one status line.
-fn status(text: &str) -> &str {
+pub(crate) fn status(text: &str) -> &str {
     let mut lines = text.lines().filter(|line| line.starts_with("CIRRUS-BOOT "));
     let status = lines
         .next()
@@ -76,7 +76,7 @@ fn status(text: &str) -> &str {
     status
 }
 
-fn word_after(process: &Process, key: &str) -> String {
+pub(crate) fn word_after(process: &Process, key: &str) -> String {
     let word = |line: &str| {
         let mut words = line.split_whitespace();
         (words.next() == Some(key)).then(|| words.next().map(str::to_owned))?
@@ -84,7 +84,7 @@ fn word_after(process: &Process, key: &str) -> String {
     process.wait_for(key, word).unwrap()
 }
 
-fn stopped(mut process: Process) -> String {
+pub(crate) fn stopped(mut process: Process) -> String {
     process.signal("TERM").unwrap();
     assert_eq!(process.wait().unwrap().code(), Some(0), "{}", process.log());
     process.log()
@@ -182,7 +182,7 @@ fn bad_user_data_changes_nothing() {
         ),
         ("domains: [localhost\n", 20, "not YAML"),
         ("#!/bin/sh\ntrue", 17, "code=user-data-foreign"),
-        ("MIME-Version: 1.0\n\nx", 16, "code=user-data-unsupported"),
+        ("MIME-Version: 1.0\n\nx y", 17, "code=user-data-foreign"),
         ("two words", 18, "code=user-data-unrecognised"),
         ("@/nonexistent", 11, "/nonexistent cannot be read"),
         (

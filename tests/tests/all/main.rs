@@ -15,5 +15,6 @@ mod clients;
 mod commands;
 mod contract_aws;
 mod dialogues;
+mod ejabberd;
 mod health;
 mod server_commands;
