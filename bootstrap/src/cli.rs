@@ -84,6 +84,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH")]
     pub server: Option<PathBuf>,
 
+    /// Start the server as this unit of systemd, and end when an XMPP stream opens
+    ///
+    /// The unit runs `cirrus-server run` on the configuration written here; systemd keeps it. It is
+    /// restarted if the configuration has changed. No account is made.
+    #[arg(long, value_name = "UNIT", conflicts_with_all = ["server", "account"])]
+    pub unit: Option<String>,
+
     /// The first account's name [default: me; on EC2, none is made]
     #[arg(long, value_name = "NAME")]
     pub account: Option<String>,
@@ -106,6 +113,7 @@ impl CliCommand {
     /// What to become, if that is what was asked for.
     pub fn boot(self) -> Result<(Command, RunArgs), BecomeArgs> {
         let (command, source) = match self {
+            Self::Run(args) if args.unit.is_some() => return Ok((Command::Launch, args)),
             Self::Run(args) => return Ok((Command::Run, args)),
             Self::Become(args) => return Err(args),
             Self::Check(source) => (Command::Check, source),
@@ -115,6 +123,7 @@ impl CliCommand {
         let args = RunArgs {
             source,
             server: None,
+            unit: None,
             account: None,
             no_account: true,
             ready_seconds: 60,
@@ -175,6 +184,9 @@ mod tests {
         assert_eq!(args.source.user_data.as_deref(), Some("domain=localhost"));
         assert!(parse("cirrus-bootstrap check --user-data -").is_ok());
         assert!(parse("cirrus-bootstrap run --no-metadata").is_err());
+        let launch = parse("cirrus-bootstrap run --unit cirrus-server.service").unwrap();
+        assert_eq!(launch.command.boot().unwrap().0, Command::Launch);
+        assert!(parse("cirrus-bootstrap run --unit a.service --account me").is_err());
         assert!(parse("cirrus-bootstrap run --ready-seconds 0").is_err());
         assert!(parse("cirrus-bootstrap").is_err());
     }

@@ -24,4 +24,5 @@ pub mod ready;
 pub mod server;
 pub mod shell;
 pub mod site;
+pub mod unit;
 pub mod user_data;

@@ -50,6 +50,8 @@ impl Phase {
 pub enum Command {
     /// Everything, then stay until the server ends.
     Run,
+    /// Everything, then end: the server is a unit of systemd.
+    Launch,
     /// Read and check only.
     Check,
     /// Say what `run` would make.
@@ -63,7 +65,7 @@ impl Command {
     pub const fn phases(self) -> &'static [Phase] {
         use Phase::{Discover, Parse, Provision, Ready, Render, Secrets, Start, Validate};
         match self {
-            Self::Run => &[
+            Self::Run | Self::Launch => &[
                 Discover, Parse, Validate, Provision, Secrets, Render, Start, Ready,
             ],
             Self::Check => &[Discover, Parse, Validate],
@@ -80,7 +82,8 @@ pub enum Event {
     Done(String),
     /// The phase failed.
     Failed(Code, String),
-    /// The server said that another node serves. The boot waits on, without a deadline.
+    /// The server said that another node serves. `run` waits on, without a deadline, unless the
+    /// server is systemd's.
     Standby(String),
     /// The operator or the system wants it to end.
     Interrupted,
@@ -240,7 +243,12 @@ impl Boot {
         let millis = now_ms.saturating_sub(self.entered_ms);
         let mut out = vec![Effect::Log(phase, millis, line.clone())];
         out.extend(self.tell(Code::Standby, line, now_ms));
-        out.push(Effect::Enter(phase));
+        if self.command == Command::Launch {
+            self.state = State::Over;
+            out.push(Effect::Exit(Code::Standby.exit()));
+        } else {
+            out.push(Effect::Enter(phase));
+        }
         out
     }
 

@@ -1,6 +1,7 @@
 //! The shell around the boot: performs the phases, passes signals on, prints.
 
 mod discover;
+mod launch;
 mod perform;
 
 use std::collections::VecDeque;
@@ -62,6 +63,8 @@ struct Shell {
     password: Option<String>,
     account: FirstAccount,
     server: Option<Server>,
+    /// The configuration was not there before, or was another.
+    rendered: bool,
     /// The node waits in reserve; that has been told.
     standby: bool,
 }
@@ -79,6 +82,7 @@ pub async fn run(command: Command, args: RunArgs) -> u8 {
         password: None,
         account: FirstAccount::None,
         server: None,
+        rendered: false,
         standby: false,
     };
     match Signals::new() {
@@ -163,6 +167,12 @@ impl Shell {
     }
 
     async fn stop_server(&mut self) {
+        if let Some(unit) = self.unit() {
+            if let Err(error) = unit.stop().await {
+                say(&Failure::of(Code::Internal, &error).message);
+            }
+            return;
+        }
         let patience = self
             .site
             .as_ref()

@@ -7,6 +7,7 @@ mod control;
 mod load;
 mod logging;
 mod metrics;
+mod notify;
 mod parts;
 mod password;
 mod run;

@@ -8,6 +8,9 @@ use cirrus_config::{Backend, Config};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
+use crate::control::Call;
+use crate::control::server::Service as _;
+use crate::notify::Manager;
 use crate::parts::{self, Parts, PartsError};
 use crate::service::Desk;
 use crate::shared_keys;
@@ -15,6 +18,11 @@ use crate::standing::Claim;
 
 /// How often certificate files are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(60);
+
+/// What the process may still do after the drain's deadline.
+const LINGER: Duration = Duration::from_secs(5);
+/// How often the service manager is told where the server stands, if it has no watchdog.
+const REPORT: Duration = Duration::from_secs(10);
 
 /// Why a server doesn't run.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +56,7 @@ pub(crate) fn run(config: &Config) -> Result<(), RunError> {
 
 async fn live(config: &Config) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
+    let manager = Arc::new(Manager::from_environment());
     let base = parts::open(config).await?;
     let claim = match config.store.backend {
         Backend::Aws => Claim::join(config, Arc::clone(&base.table)),
@@ -62,6 +71,8 @@ async fn live(config: &Config) -> Result<(), RunError> {
         let connections = config.limits.health_connections;
         tasks.spawn(cirrus_web::serve(listener, Arc::clone(&desk), connections));
     }
+    tasks.spawn(report(Arc::clone(&manager), Arc::clone(&desk)));
+    manager.ready();
     let turn = tokio::select! {
         turn = claim.turn() => turn.map_err(RunError::Stopped),
         _ = signals.next() => {
@@ -78,7 +89,7 @@ async fn live(config: &Config) -> Result<(), RunError> {
         let (table, tls) = (Arc::clone(&parts.table), Arc::clone(&parts.tls));
         tasks.spawn(shared_keys::keep_tickets_fresh(table, tls));
     }
-    let ended = serve(config, parts, &desk, &claim, &mut signals).await;
+    let ended = serve(config, parts, &desk, &claim, &mut signals, &manager).await;
     // Dropping the tasks takes the control socket's file away.
     tasks.shutdown().await;
     ended
@@ -91,6 +102,7 @@ async fn serve(
     desk: &Desk,
     claim: &Claim,
     signals: &mut Signals,
+    manager: &Manager,
 ) -> Result<(), RunError> {
     let (tls, home, shell) = (parts.tls, parts.home, parts.shell);
     let mut serving = JoinSet::new();
@@ -115,6 +127,7 @@ async fn serve(
     tracing::info!("stopping");
     desk.drain();
     let deadline = Duration::from_secs(config.drain.deadline_seconds);
+    manager.stopping(deadline + LINGER);
     let drain = async {
         shell.stop();
         while serving.join_next().await.is_some() {}
@@ -129,6 +142,25 @@ async fn serve(
         () = signals.stop_again() => return Err(RunError::Impatient),
     }
     Ok(())
+}
+
+/// Tells the service manager, as long as the server answers, that it lives and where it stands.
+/// The answer comes from the home: a sign of life is one of all that clients need.
+async fn report(manager: Arc<Manager>, desk: Arc<Desk>) {
+    let mut beats = tokio::time::interval(manager.beat().unwrap_or(REPORT));
+    let mut told = String::new();
+    loop {
+        beats.tick().await;
+        let Ok(answer) = desk.call(Call::ServerStatus {}).await else {
+            continue;
+        };
+        manager.alive();
+        let words = answer.get("message").and_then(|words| words.as_str());
+        if let Some(words) = words.filter(|words| *words != told) {
+            manager.status(words);
+            told = words.to_owned();
+        }
+    }
 }
 
 fn domains(config: &Config) -> String {

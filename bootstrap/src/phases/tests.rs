@@ -50,8 +50,22 @@ fn a_boot_that_works() {
 }
 
 #[test]
+fn a_server_that_is_systemds_is_left_when_it_is_ready_or_stands_by() {
+    let waits = Event::Standby("i-2 serves".into());
+    let effects = run(Command::Launch, &[vec![done(); 7], vec![waits]].concat());
+    let expected = "CIRRUS-BOOT ok phase=ready code=standby seconds=8.000 message=\"i-2 serves\"";
+    assert_eq!(statuses(&effects), [expected]);
+    assert_eq!(effects.last(), Some(&Effect::Exit(0)));
+    let late = Event::Failed(Code::ServerSilent, "nothing opened".into());
+    let effects = run(Command::Launch, &[vec![done(); 7], vec![late]].concat());
+    assert!(effects.contains(&Effect::StopServer));
+    assert_eq!(effects.last(), Some(&Effect::Exit(62)));
+}
+
+#[test]
 fn the_other_commands_end_by_themselves() {
     for (command, phases, last) in [
+        (Command::Launch, 8, "ready"),
         (Command::Check, 3, "validate"),
         (Command::Plan, 4, "provision"),
         (Command::Render, 4, "render"),

@@ -24,7 +24,7 @@ use crate::user_data::{self, Form};
 /// The name of the first account off EC2.
 const FIRST_ACCOUNT: &str = "me";
 /// Between two looks at a server that is not ready.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes read of a file with certificates; a chain has some thousands.
 const MAX_PEM_BYTES: u64 = 1_048_576;
@@ -45,7 +45,9 @@ impl Shell {
             Phase::Provision => self.provision().await,
             Phase::Secrets => self.secrets(),
             Phase::Render => self.render(),
+            Phase::Start if self.command == Command::Launch => self.launch().await,
             Phase::Start => self.start(),
+            Phase::Ready if self.command == Command::Launch => return self.launched().await,
             Phase::Ready => return self.ready().await,
         };
         match done {
@@ -129,7 +131,7 @@ impl Shell {
         .map_err(|e| Failure::of(Code::ServerMissing, &e))
     }
 
-    fn site(&self) -> Result<&Site, Failure> {
+    pub(super) fn site(&self) -> Result<&Site, Failure> {
         self.site
             .as_ref()
             .ok_or_else(|| Failure::new(Code::Internal, "nothing was validated"))
@@ -178,14 +180,14 @@ impl Shell {
 
     /// The first account's name, if one is to be made.
     fn account_name(&self) -> Result<Option<&str>, Failure> {
-        if self.args.no_account {
+        if self.args.no_account || self.command == Command::Launch {
             return Ok(None);
         }
         let default = (!self.site()?.on_ec2).then_some(FIRST_ACCOUNT);
         Ok(self.args.account.as_deref().or(default))
     }
 
-    fn render(&self) -> Result<String, Failure> {
+    fn render(&mut self) -> Result<String, Failure> {
         let site = self.site()?;
         let text = format!("{RENDERED}{}", site.config.render());
         if self.command == Command::Render {
@@ -195,14 +197,14 @@ impl Shell {
         let file = site.config_file.display();
         let written = write_file(&site.config_file, &text);
         let written = written.map_err(|e| Failure::of(Code::RenderFailed, &e))?;
-        Ok(format!(
-            "{file} {}",
-            if written {
-                "written"
-            } else {
-                "is as it should be"
-            }
-        ))
+        let what = if written {
+            "written"
+        } else {
+            "is as it should be"
+        };
+        let line = format!("{file} {what}");
+        self.rendered = written;
+        Ok(line)
     }
 
     fn start(&mut self) -> Result<String, Failure> {
@@ -280,7 +282,7 @@ enum Outcome {
 }
 
 /// What a started server was seen to do.
-enum Seen {
+pub(super) enum Seen {
     Stream(String),
     Standby(String),
 }
@@ -289,7 +291,7 @@ enum Seen {
 ///
 /// The control socket is asked first: it tells whether it is *our* server that answers, which a
 /// stream does not (another server may have the port, and ours is about to fail for it).
-async fn watch(site: &Site, pid: Option<u32>, standby: bool, last: &mut String) -> Seen {
+pub(super) async fn watch(site: &Site, pid: Option<u32>, standby: bool, last: &mut String) -> Seen {
     loop {
         match look(site, pid).await {
             Ok(Seen::Standby(_)) if standby => {}

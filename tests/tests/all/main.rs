@@ -17,4 +17,6 @@ mod contract_aws;
 mod dialogues;
 mod ejabberd;
 mod health;
+mod image;
 mod server_commands;
+mod units;
