@@ -12,6 +12,7 @@ pub mod agent;
 pub mod client;
 pub mod dialogue;
 pub mod emulated;
+pub mod machine;
 pub mod process;
 pub mod server;
 pub mod snapshot;
@@ -25,12 +26,18 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// When [`PATIENCE`] will have ended.
 #[must_use]
+pub fn deadline() -> Instant {
+    deadline_in(PATIENCE)
+}
+
+/// When this time will have passed.
+#[must_use]
 #[expect(
     clippy::disallowed_methods,
     reason = "the deadline of a wait on a real process"
 )]
-pub fn deadline() -> Instant {
-    Instant::now() + PATIENCE
+pub fn deadline_in(patience: Duration) -> Instant {
+    Instant::now() + patience
 }
 
 /// What is left until then; zero when it has passed.

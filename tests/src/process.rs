@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
-use crate::{deadline, left};
+use crate::{PATIENCE, deadline_in, left};
 
 /// Lines of output kept for a failing test.
 const KEPT_LINES: usize = 400;
@@ -21,6 +22,7 @@ pub struct Process {
     name: String,
     child: Child,
     output: Arc<Output>,
+    patience: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +61,15 @@ impl Process {
             name: name.to_owned(),
             child,
             output,
+            patience: PATIENCE,
         })
+    }
+
+    /// The same process, waited for longer or shorter than others.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Process {
+        self.patience = patience;
+        self
     }
 
     /// The id of the process.
@@ -102,7 +112,7 @@ impl Process {
         what: &str,
         found: impl Fn(&str) -> Option<T>,
     ) -> Result<(usize, T)> {
-        let until = deadline();
+        let until = deadline_in(self.patience);
         let mut state = self.output.lock();
         let mut next = from;
         loop {
@@ -168,7 +178,7 @@ impl Process {
     /// # Errors
     /// When it does not end in time.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        let until = deadline();
+        let until = deadline_in(self.patience);
         let mut state = self.output.lock();
         // Its output ends with it: that is what can be waited for with a deadline.
         while state.open > 0 {

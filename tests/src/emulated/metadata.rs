@@ -89,7 +89,21 @@ impl Metadata {
     /// # Errors
     /// When no port can be had.
     pub fn start(instance: &Instance, user_data: Option<&[u8]>) -> Result<Metadata> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("the metadata")?;
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Metadata::start_at(free, instance, user_data)
+    }
+
+    /// As [`Metadata::start`], at this address.
+    ///
+    /// # Errors
+    /// When the address can't be had.
+    pub fn start_at(
+        address: SocketAddr,
+        instance: &Instance,
+        user_data: Option<&[u8]>,
+    ) -> Result<Metadata> {
+        let listener = TcpListener::bind(address);
+        let listener = listener.with_context(|| format!("the metadata at {address}"))?;
         let address = listener.local_addr()?;
         let state = Arc::new(Mutex::new(State::default()));
         let metadata = Metadata { address, state };

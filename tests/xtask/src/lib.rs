@@ -5,6 +5,7 @@
 //! starts cargo and reads the tree. Limits: std and a JSON reader only, so that it builds in
 //! seconds before anything else does.
 
+pub mod machine;
 pub mod run;
 pub mod tidy;
 pub mod tools;
@@ -31,6 +32,14 @@ pub const VERBS: &[(&str, &str)] = &[
         "lint, then test: what the continuous integration runs",
     ),
     ("tools", "only install what the tests need"),
+    (
+        "boot",
+        "boot the image with fresh programs in an emulated machine, twice; needs root",
+    ),
+    (
+        "nightly",
+        "build the local image with Packer and boot that; needs root",
+    ),
 ];
 
 /// The workspace's root folder: two above this package's.

@@ -9,7 +9,7 @@
 use std::process::ExitCode;
 
 use xtask::run::Run;
-use xtask::{VERBS, root, tidy, tools};
+use xtask::{VERBS, machine, root, tidy, tools};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,6 +25,8 @@ fn main() -> ExitCode {
         }
         "tidy" => run.part("tidy", tidy_tree),
         "tools" => run.part("tools", tools::install),
+        "boot" => machine::boot(&mut run),
+        "nightly" => machine::nightly(&mut run),
         "help" | "--help" | "-h" => {
             println!("usage: cargo xtask <verb>\n");
             for (name, help) in VERBS {

@@ -14,6 +14,29 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("python3-venv", &["python3", "-c", "import venv, ensurepip"]),
 ];
 
+/// Those of an emulated machine: to make its disk and to run it.
+const MACHINE_PACKAGES: &[(&str, &[&str])] = &[
+    ("binutils", &["strip", "--version"]),
+    ("e2fsprogs", &["mke2fs", "-V"]),
+    ("fdisk", &["sfdisk", "--version"]),
+    (
+        "grub-pc-bin",
+        &["test", "-e", "/usr/lib/grub/i386-pc/boot.img"],
+    ),
+    ("iproute2", &["ip", "-V"]),
+    ("mmdebstrap", &["mmdebstrap", "--version"]),
+    ("openssh-client", &["ssh", "-V"]),
+    ("qemu-system-x86", &["qemu-system-x86_64", "--version"]),
+    ("qemu-utils", &["qemu-img", "--version"]),
+    (
+        "seabios",
+        &["test", "-e", "/usr/share/seabios/bios-256k.bin"],
+    ),
+];
+
+/// What builds images.
+const PACKER: (&str, &[&str]) = ("packer", &["packer", "version"]);
+
 /// The Python environment of the tests, below the workspace's root.
 pub const VENV: &str = "tests/.venv";
 /// The pinned packages of that environment.
@@ -24,8 +47,31 @@ pub const REQUIREMENTS: &str = "tests/requirements.txt";
 /// # Errors
 /// Says what is missing and how to install it by hand.
 pub fn install(run: &Run) -> Result<String, String> {
-    debian_packages()?;
+    debian_packages(PACKAGES)?;
     python_environment(run.root())?;
+    // One test of many needs it, and says so when it is skipped.
+    Ok(match debian_packages(&[PACKER]) {
+        Ok(()) => String::new(),
+        Err(error) => format!("packer/ will not be validated: {error}"),
+    })
+}
+
+/// Installs what an emulated machine needs in addition.
+///
+/// # Errors
+/// Says what is missing and how to install it by hand.
+pub fn install_machine(run: &Run) -> Result<String, String> {
+    install(run)?;
+    debian_packages(MACHINE_PACKAGES)?;
+    Ok(String::new())
+}
+
+/// Installs Packer.
+///
+/// # Errors
+/// Says how to install it by hand.
+pub fn install_packer(_: &Run) -> Result<String, String> {
+    debian_packages(&[PACKER])?;
     Ok(String::new())
 }
 
@@ -44,8 +90,8 @@ pub fn has(command: &[&str]) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-fn debian_packages() -> Result<(), String> {
-    let missing: Vec<&str> = PACKAGES
+fn debian_packages(wanted: &[(&'static str, &[&str])]) -> Result<(), String> {
+    let missing: Vec<&str> = wanted
         .iter()
         .filter(|(_, probe)| !has(probe))
         .map(|(package, _)| *package)
@@ -73,9 +119,41 @@ fn debian_packages() -> Result<(), String> {
         checked(&line).map_err(|error| format!("{error}; {by_hand}"))
     };
     apt(&["update"])?;
-    let mut install = vec!["install", "-y", "--no-install-recommends"];
-    install.extend(&missing);
+    let named = versions(&missing)?;
+    let mut install = vec![
+        "install",
+        "-y",
+        "--no-install-recommends",
+        "--allow-downgrades",
+    ];
+    install.extend(named.iter().map(String::as_str));
     apt(&install)
+}
+
+/// The packages of QEMU with the version that they must have in common: tools of a newer one that
+/// are installed already would keep the machine itself out.
+fn versions(packages: &[&str]) -> Result<Vec<String>, String> {
+    const MACHINE: &str = "qemu-system-x86";
+    const TOOLS: &str = "qemu-utils";
+    if !packages.contains(&MACHINE) {
+        return Ok(packages
+            .iter()
+            .map(|package| (*package).to_owned())
+            .collect());
+    }
+    let output = Command::new("apt-cache").args(["policy", MACHINE]).output();
+    let output = output.map_err(|error| format!("apt-cache could not be started: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Candidate: "));
+    let version = version.ok_or_else(|| format!("apt-cache knows no {MACHINE}"))?;
+    let others = packages
+        .iter()
+        .filter(|package| ![MACHINE, TOOLS].contains(package));
+    let mut named: Vec<String> = others.map(|package| (*package).to_owned()).collect();
+    named.extend([MACHINE, TOOLS].map(|package| format!("{package}={version}")));
+    Ok(named)
 }
 
 /// Makes the environment anew whenever the list of packages is not the one it was made from.

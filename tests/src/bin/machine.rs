@@ -1,0 +1,177 @@
+//! Boots the image in an emulated machine: `cargo xtask boot` runs this.
+//!
+//! `machine boot BINARIES CACHE` installs the programs of the folder BINARIES into a base from the
+//! folder CACHE (made if it is not there), boots the result twice, and logs in from outside.
+//! `machine image FILE` does the same with a raw disk that Packer has made.
+//! `machine base CACHE` makes what Packer begins with.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line prints"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, ensure};
+use cirrus_tests::agent::{Agent, Library};
+use cirrus_tests::machine::disk::Disk;
+use cirrus_tests::machine::guest::{C2S, Guest};
+use cirrus_tests::machine::scene::{self, Scene};
+use cirrus_tests::machine::{base, checked};
+use tempfile::TempDir;
+
+/// Size of the machine's disk.
+const MEBIBYTES: u64 = 3_072;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["boot", binaries, cache] => install(binaries.as_ref(), cache.as_ref()),
+        ["image", disk] => scene::enter_namespace(&["inside", disk]),
+        ["inside", disk] => boot(&Disk::open(disk.as_ref())),
+        ["base", cache] => packer_base(cache.as_ref()),
+        _ => Err(anyhow::anyhow!(
+            "usage: machine boot BINARIES CACHE | image FILE | base CACHE"
+        )),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("machine: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository.
+fn workspace() -> PathBuf {
+    let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    path.pop();
+    path
+}
+
+fn install(binaries: &Path, cache: &Path) -> Result<()> {
+    let archive = base::archive(&workspace(), cache).context("the base")?;
+    let folder = TempDir::with_prefix_in("boot-", cache)?;
+    let root = folder.path().join("root");
+    base::unpack(&archive, &root)?;
+    base::install(&workspace(), binaries, &root, &folder.path().join("files"))?;
+    let disk = cache.join("disk.raw");
+    Disk::make(&root, &disk, MEBIBYTES)?;
+    drop(folder);
+    scene::enter_namespace(&["inside", &disk.display().to_string()])
+}
+
+/// Boots a disk with nothing but a domain as its user-data, logs in, and boots it again.
+fn boot(disk: &Disk) -> Result<()> {
+    let scene = Scene::start(&format!("domain={}", scene::DOMAIN))?;
+    scene.prepare(disk)?;
+    for (name, made) in [
+        ("first boot", "made "),
+        (
+            "second boot",
+            "10 tables and buckets exist, nothing changed",
+        ),
+    ] {
+        let guest = Guest::start(disk)?;
+        if let Err(error) = watch(&guest, name, made) {
+            for line in guest.console() {
+                eprintln!("{line}");
+            }
+            return Err(error.context(format!("the {name}")));
+        }
+        guest.power_off()?;
+    }
+    Ok(())
+}
+
+fn watch(guest: &Guest, name: &str, made: &str) -> Result<()> {
+    println!("{name}, seconds since power-on:");
+    let step = |words: &str| -> Result<String> {
+        let (seconds, line) = guest.wait_for(words)?;
+        println!("  {seconds:>6.1}  {line}");
+        Ok(line)
+    };
+    for phase in [
+        "discover",
+        "parse",
+        "validate",
+        "provision",
+        "secrets",
+        "render",
+        "start",
+    ] {
+        let line = step(&format!("cirrus-bootstrap: {phase}: "))?;
+        if phase == "provision" && !line.contains("nothing changed") {
+            // It tells each table before the sum.
+            step(made)?;
+        }
+    }
+    let status = step("CIRRUS-BOOT ")?;
+    ensure!(
+        status.contains("CIRRUS-BOOT ok phase=ready code=ok"),
+        "it did not serve: {status}"
+    );
+    step(scene::ACCOUNT_MADE)?;
+    let folder = TempDir::with_prefix("client-")?;
+    let mut client = Agent::start(
+        Library::Slixmpp,
+        scene::ACCOUNT,
+        scene::PASSWORD,
+        folder.path(),
+    )?;
+    let session = client.connect(C2S)?;
+    println!(
+        "  {:>6.1}  a client has logged in: {session}",
+        guest.seconds()
+    );
+    let report = step(scene::REPORT)?;
+    for line in guest.console() {
+        if line.contains("MACHINE ") && !line.contains(scene::REPORT) {
+            println!("          {}", line.trim());
+        }
+    }
+    println!(
+        "          {} MiB of this machine's memory",
+        guest.resident()?
+    );
+    ensure!(
+        report.contains("failed=[] cloud-init-warnings=0"),
+        "something did not go well: {report}"
+    );
+    Ok(())
+}
+
+/// What Packer's local build begins with: a disk without Cirrus, a key, and a seed that lets the
+/// user `admin` in with it.
+fn packer_base(cache: &Path) -> Result<()> {
+    let archive = base::archive(&workspace(), cache).context("the base")?;
+    let folder = TempDir::with_prefix_in("base-", cache)?;
+    let root = folder.path().join("root");
+    base::unpack(&archive, &root)?;
+    Disk::make(&root, &cache.join("base.raw"), MEBIBYTES)?;
+    let key = cache.join("base_key");
+    if !key.exists() {
+        let mut keygen = Command::new("ssh-keygen");
+        keygen
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "packer", "-f"])
+            .arg(&key);
+        checked(&mut keygen)?;
+    }
+    let public = fs::read_to_string(cache.join("base_key.pub"))?;
+    let seed = cache.join("seed");
+    fs::create_dir_all(&seed)?;
+    fs::write(seed.join("meta-data"), "instance-id: packer\n")?;
+    let user_data = format!(
+        "#cloud-config\nsystem_info:\n  default_user:\n    name: admin\n    lock_passwd: true\n    \
+         sudo: [\"ALL=(ALL) NOPASSWD:ALL\"]\n    shell: /bin/bash\nssh_authorized_keys:\n  - {}\n",
+        public.trim()
+    );
+    fs::write(seed.join("user-data"), user_data)?;
+    ensure!(!public.is_empty(), "ssh-keygen made no key");
+    Ok(())
+}

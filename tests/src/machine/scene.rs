@@ -1,0 +1,157 @@
+//! What a machine finds around itself, in a network namespace of its own: its metadata at the
+//! link-local address, DynamoDB and S3; and what the tests put on its disk to look inside.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use super::disk::Disk;
+use super::guest::MAC;
+use crate::emulated::cloud::Cloud;
+use crate::emulated::metadata::{Instance, Metadata};
+
+/// The address of the instance metadata.
+const METADATA: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
+/// As which address a machine sees the loopback of its namespace.
+const HOST: &str = "10.0.2.2";
+/// The domain of the machine.
+pub const DOMAIN: &str = "example.com";
+/// An account that is made as an operator makes one.
+pub const ACCOUNT: &str = "romeo@example.com";
+/// Its password.
+pub const PASSWORD: &str = "wherefore-art-thou";
+/// What the console shows when the account is there.
+pub const ACCOUNT_MADE: &str = "MACHINE account made";
+/// What the console shows when everything has started, with what did not go well.
+pub const REPORT: &str = "MACHINE report:";
+
+/// Makes the account: on an instance, bootstrap makes none.
+const ACCOUNT_UNIT: &str = "\
+[Unit]
+DefaultDependencies=no
+Requires=cirrus-bootstrap.service
+After=cirrus-bootstrap.service
+[Service]
+Type=oneshot
+StandardInput=file:/etc/cirrus-test/password
+StandardOutput=journal+console
+StandardError=journal+console
+ExecStart=-/usr/local/bin/cirrus-server user add romeo@example.com
+ExecStart=/bin/echo MACHINE account made
+";
+
+/// Reports when cloud-init, the last of all, has ended.
+const REPORT_UNIT: &str = "\
+[Unit]
+DefaultDependencies=no
+After=cloud-final.service multi-user.target
+[Service]
+Type=oneshot
+StandardOutput=journal+console
+StandardError=journal+console
+ExecStart=/bin/sh /etc/cirrus-test/report.sh
+";
+
+const REPORT_SCRIPT: &str = r#"
+failed=$(systemctl list-units --state=failed --plain --no-legend | cut -d' ' -f1 | tr '\n' ' ')
+warnings=$(grep -E ' - [^ ]+\[(WARNING|ERROR|CRITICAL)\]' /var/log/cloud-init.log)
+refused=$(journalctl --boot --grep 'type=1326|not permitted|denied' --output cat | head -3)
+echo "MACHINE server: $(systemctl show cirrus-server --property=StatusText,MemoryCurrent,NRestarts \
+  | tr '\n' ' ')"
+[ -z "$warnings" ] || echo "MACHINE cloud-init: $warnings"
+[ -z "$refused" ] || echo "MACHINE refused: $refused"
+echo "MACHINE report: failed=[$failed] cloud-init-warnings=$(printf '%s' "$warnings" | grep -c .)"
+"#;
+
+/// The emulated AWS around a machine.
+pub struct Scene {
+    cloud: Cloud,
+    /// The machine's metadata.
+    pub metadata: Metadata,
+}
+
+impl Scene {
+    /// Starts everything; user-data is what the machine's owner gave.
+    ///
+    /// # Errors
+    /// When something does not start: for one, outside of [`enter_namespace`].
+    pub fn start(user_data: &str) -> Result<Scene> {
+        let instance = Instance::default();
+        let metadata = Metadata::start_at(METADATA, &instance, Some(user_data.as_bytes()))?;
+        let interface = format!("meta-data/network/interfaces/macs/{MAC}");
+        for (path, value) in [
+            ("meta-data/ami-id".to_owned(), "ami-0abcdef1234567890"),
+            ("meta-data/instance-type".to_owned(), "t3.small"),
+            ("meta-data/hostname".to_owned(), "ip-10-0-2-15.ec2.internal"),
+            (
+                "meta-data/local-hostname".to_owned(),
+                "ip-10-0-2-15.ec2.internal",
+            ),
+            ("meta-data/mac".to_owned(), MAC),
+            (format!("{interface}/mac"), MAC),
+            (format!("{interface}/device-number"), "0"),
+            (format!("{interface}/local-ipv4s"), "10.0.2.15"),
+            (format!("{interface}/subnet-ipv4-cidr-block"), "10.0.2.0/24"),
+        ] {
+            metadata.set(&path, Some(value.as_bytes()));
+        }
+        Ok(Scene {
+            cloud: Cloud::start()?,
+            metadata,
+        })
+    }
+
+    /// Puts onto a disk what a machine needs to find this AWS instead of the real one, an account,
+    /// and the report.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn prepare(&self, disk: &Disk) -> Result<()> {
+        let seen = |endpoint: String| endpoint.replace("127.0.0.1", HOST);
+        let environment = format!(
+            "AWS_ENDPOINT_URL_DYNAMODB={}\nAWS_ENDPOINT_URL_S3={}\n",
+            seen(self.cloud.dynamodb()),
+            seen(self.cloud.s3())
+        );
+        let text = str::to_owned;
+        disk.add(&[
+            ("/etc/cirrus/environment", 0o644, environment),
+            ("/etc/cirrus-test/password", 0o600, format!("{PASSWORD}\n")),
+            ("/etc/cirrus-test/report.sh", 0o644, text(REPORT_SCRIPT)),
+            (
+                "/etc/systemd/system/cirrus-test-account.service",
+                0o644,
+                text(ACCOUNT_UNIT),
+            ),
+            (
+                "/etc/systemd/system/cirrus-test-report.service",
+                0o644,
+                text(REPORT_UNIT),
+            ),
+        ])?;
+        for unit in ["account", "report"] {
+            let unit = format!("cirrus-test-{unit}.service");
+            let wants = format!("/etc/systemd/system/multi-user.target.wants/{unit}");
+            disk.link(&wants, &format!("/etc/systemd/system/{unit}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs this program again with these arguments, in a network namespace of its own whose loopback
+/// has the metadata's address too. Comes back only with a failure.
+///
+/// # Errors
+/// Why it can't.
+pub fn enter_namespace(arguments: &[&str]) -> Result<()> {
+    let script =
+        "ip link set lo up && ip address add 169.254.169.254/32 dev lo && exec \"$0\" \"$@\"";
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--net", "--", "sh", "-c", script]);
+    unshare.arg(std::env::current_exe()?).args(arguments);
+    let error = unshare.exec();
+    bail!("no network namespace of its own: {error}; this needs root")
+}
