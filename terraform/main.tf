@@ -27,53 +27,63 @@ module "network" {
   count  = var.vpc_id == null ? 1 : 0
 
   name  = local.name
+  cidr  = var.cidr
   zones = var.zones
   tags  = local.tags
 }
 
 module "data" {
   source = "./modules/data"
-  count  = var.storage == "terraform" ? 1 : 0
 
-  prefix              = local.prefix
-  kms_key_arn         = var.kms_key_arn
-  deletion_protection = var.deletion_protection
-  tags                = local.tags
+  prefix                 = local.prefix
+  create                 = var.storage == "terraform"
+  kms_key_arn            = var.kms_key_arn
+  point_in_time_recovery = var.point_in_time_recovery
+  upload_days            = var.upload_days
+  destroy_data           = var.destroy_data
+  tags                   = local.tags
 }
 
 module "cluster" {
   source = "./modules/cluster"
 
-  name              = local.name
-  domains           = local.domains
-  prefix            = local.prefix
-  vpc_id            = coalesce(var.vpc_id, one(module.network[*].vpc_id))
-  subnet_ids        = var.vpc_id == null ? one(module.network[*].subnet_ids) : var.subnet_ids
-  table_arns        = flatten([for data in module.data : values(data.table_arns)])
-  bucket_arns       = flatten([for data in module.data : values(data.bucket_arns)])
-  create_storage    = var.storage == "nodes"
-  kms_key_arn       = var.kms_key_arn
-  image_id          = local.image
-  instance_types    = var.instance_types
-  size              = var.size
-  spot_percentage   = var.spot_percentage
-  balancer          = var.balancer
-  proxy_protocol    = var.proxy_protocol
-  plain_http        = var.plain_http
-  sessions_per_node = var.sessions_per_node
-  cpu_percent       = var.cpu_percent
-  options           = var.options
-  key_name          = var.key_name
-  alarm_topic_arns  = var.alarm_topic_arns
-  tags              = local.tags
+  name               = local.name
+  domains            = local.domains
+  prefix             = local.prefix
+  vpc_id             = coalesce(var.vpc_id, one(module.network[*].vpc_id))
+  subnet_ids         = var.vpc_id == null ? one(module.network[*].subnet_ids) : var.subnet_ids
+  table_arns         = values(module.data.table_arns)
+  bucket_arns        = values(module.data.bucket_arns)
+  create_storage     = var.storage == "nodes"
+  kms_key_arn        = var.kms_key_arn
+  secret_arns        = var.secret_arns
+  parameter_arns     = var.parameter_arns
+  object_arns        = var.object_arns
+  challenge_zone_ids = var.acme_dns ? values(var.zone_ids) : []
+  image_id           = local.image
+  instance_types     = var.instance_types
+  size               = var.size
+  spot_percentage    = var.spot_percentage
+  balancer           = var.balancer
+  proxy_protocol     = var.proxy_protocol
+  replace_unhealthy  = var.replace_unhealthy
+  plain_http         = var.plain_http
+  sessions_per_node  = var.sessions_per_node
+  cpu_percent        = var.cpu_percent
+  scale_in_minutes   = var.scale_in_minutes
+  options            = var.options
+  key_name           = var.key_name
+  alarm_topic_arns   = var.alarm_topic_arns
+  tags               = local.tags
 }
 
 module "dns" {
   source = "./modules/dns"
 
-  domains  = local.domains
-  zone_ids = var.zone_ids
-  target   = module.cluster.balancer
+  domains   = local.domains
+  zone_ids  = var.zone_ids
+  target    = module.cluster.balancer
+  addresses = var.addresses
 }
 
 module "observability" {
@@ -82,7 +92,8 @@ module "observability" {
   name                   = local.name
   domain                 = var.domain
   autoscaling_group_name = module.cluster.autoscaling_group_name
-  table_names            = flatten([for data in module.data : [for name in keys(data.table_arns) : "${local.prefix}-${name}"]])
+  size                   = var.size
+  table_names            = [for name in keys(module.data.table_arns) : "${local.prefix}-${name}"]
   topic_arns             = var.alarm_topic_arns
   tags                   = local.tags
 }
@@ -91,5 +102,12 @@ check "subnets" {
   assert {
     condition     = var.vpc_id == null || length(var.subnet_ids) >= 2
     error_message = "Name two or more subnets of the VPC, in different availability zones: one zone alone is a single point of failure."
+  }
+}
+
+check "key_of_storage" {
+  assert {
+    condition     = var.kms_key_arn == null || var.storage == "terraform"
+    error_message = "Tables and buckets that nodes make are encrypted with AWS's own keys: only storage = \"terraform\" uses the customer key for them."
   }
 }

@@ -1,5 +1,5 @@
 output "dns_records" {
-  description = "Every DNS record that the domains need; those of `zone_ids` are made already."
+  description = "Every DNS record that the domains need, as lines of a zone file; those in the zones of `zone_ids` are made already."
   value       = module.dns.records
 }
 
@@ -23,9 +23,19 @@ output "instance_profile_name" {
   value       = module.cluster.instance_profile_name
 }
 
+output "role_arn" {
+  description = "The nodes' role, for policies of keys and secrets."
+  value       = module.cluster.role_arn
+}
+
+output "table_arns" {
+  description = "ARN of every table, by its name without the prefix."
+  value       = module.data.table_arns
+}
+
 output "bucket_names" {
-  description = "The buckets, by purpose; empty when the nodes make them."
-  value       = one(module.data[*].bucket_names)
+  description = "The buckets, by purpose."
+  value       = module.data.bucket_names
 }
 
 output "user_data" {

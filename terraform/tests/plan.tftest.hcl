@@ -1,45 +1,8 @@
-# Every variable that changes the plan, with a provider that asks nobody.
+# Every variable that changes the plan, with a provider that asks nobody. What a variable does
+# inside of a module is tested there.
 
 mock_provider "aws" {
-  mock_data "aws_region" {
-    defaults = { name = "eu-west-1" }
-  }
-  mock_data "aws_caller_identity" {
-    defaults = { account_id = "123456789012" }
-  }
-  mock_data "aws_partition" {
-    defaults = { partition = "aws" }
-  }
-  mock_data "aws_availability_zones" {
-    defaults = { names = ["eu-west-1a", "eu-west-1b", "eu-west-1c"] }
-  }
-  mock_data "aws_ami" {
-    defaults = { id = "ami-0123456789abcdef0" }
-  }
-  mock_data "aws_subnet" {
-    defaults = { cidr_block = "10.64.0.0/20" }
-  }
-  mock_data "aws_iam_policy_document" {
-    defaults = { json = "{}" }
-  }
-  mock_resource "aws_lb" {
-    defaults = { arn = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/net/x/0123456789abcdef" }
-  }
-  mock_resource "aws_lb_target_group" {
-    defaults = { arn = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/x/0123456789abcdef" }
-  }
-  mock_resource "aws_launch_template" {
-    defaults = { id = "lt-0123456789abcdef0", latest_version = 1 }
-  }
-  mock_resource "aws_iam_instance_profile" {
-    defaults = { arn = "arn:aws:iam::123456789012:instance-profile/x" }
-  }
-  mock_resource "aws_dynamodb_table" {
-    defaults = { arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/x" }
-  }
-  mock_resource "aws_s3_bucket" {
-    defaults = { arn = "arn:aws:s3:::x" }
-  }
+  source = "./tests/mocks"
 }
 
 variables {
@@ -50,51 +13,76 @@ run "one_domain" {
   command = apply
 
   assert {
-    condition     = output.user_data == "domain=example.com\nprefix=example.com\n"
-    error_message = "The user-data of one domain is two lines."
+    condition     = output.user_data == file("./tests/user-data/one-domain.txt")
+    error_message = "The user-data of one domain is what tests/user-data says, which the programs' tests read as well."
   }
   assert {
-    condition     = length(output.bucket_names) == 3
-    error_message = "There are three buckets."
+    condition     = length(output.bucket_names) == 3 && length(output.table_arns) == 7
+    error_message = "There are three buckets and seven tables."
   }
   assert {
-    condition     = length(output.dns_records) == 5
-    error_message = "A domain needs four SRV records and the name they point to."
+    condition = toset(output.dns_records) == toset([
+      "_xmpp-client._tcp.example.com. 300 IN SRV 5 1 5222 example-com-0123456789abcdef.elb.eu-west-1.amazonaws.com.",
+      "_xmpp-server._tcp.example.com. 300 IN SRV 5 1 5269 example-com-0123456789abcdef.elb.eu-west-1.amazonaws.com.",
+      "_xmpps-client._tcp.example.com. 300 IN SRV 5 1 5223 example-com-0123456789abcdef.elb.eu-west-1.amazonaws.com.",
+      "_xmpps-server._tcp.example.com. 300 IN SRV 5 1 5270 example-com-0123456789abcdef.elb.eu-west-1.amazonaws.com.",
+    ])
+    error_message = "A domain needs four SRV records, direct TLS included (XEP-0368)."
   }
   assert {
-    condition     = contains(output.dns_records, "_xmpps-client._tcp.example.com. 300 IN SRV 5 1 5223 xmpp.example.com.")
-    error_message = "Direct TLS has its SRV record (XEP-0368)."
+    condition     = output.connect_host == "example-com-0123456789abcdef.elb.eu-west-1.amazonaws.com"
+    error_message = "Clients can connect to the balancer before there are records."
   }
 }
 
-run "more_domains" {
+run "more_domains_and_options" {
   command = apply
 
   variables {
     more_domains = ["example.org"]
-    options      = { registration = "off" }
+    options      = { "registration.enabled" = "true", "limits.depth" = "32" }
   }
 
   assert {
-    condition     = output.user_data == "domain=example.com\ndomains=example.com,example.org\nprefix=example.com\nregistration=off\n"
+    condition     = output.user_data == file("./tests/user-data/domains-and-options.txt")
     error_message = "All domains and options are in the user-data."
   }
   assert {
-    condition     = length(output.dns_records) == 10
+    condition     = length(output.dns_records) == 8
     error_message = "Every domain has its records."
   }
 }
 
-run "without_balancer" {
+run "prefix_without_balancer" {
   command = apply
 
   variables {
-    balancer = false
+    prefix    = "chat"
+    balancer  = false
+    addresses = ["192.0.2.1"]
   }
 
   assert {
-    condition     = output.connect_host == null && length(output.dns_records) == 4
-    error_message = "Without a balancer the nodes publish their own addresses."
+    condition     = output.user_data == file("./tests/user-data/prefix-without-balancer.txt")
+    error_message = "The prefix is in the user-data, and the health port stays on the node."
+  }
+  assert {
+    condition     = output.connect_host == null && contains(output.dns_records, "xmpp.example.com. 300 IN A 192.0.2.1")
+    error_message = "Without a balancer the records name the nodes."
+  }
+}
+
+run "hosted_zone" {
+  command = apply
+
+  variables {
+    zone_ids = { "example.com" = "Z0123456789ABCDEFGHIJ" }
+    acme_dns = true
+  }
+
+  assert {
+    condition     = contains(output.dns_records, "_xmpps-client._tcp.example.com. 300 IN SRV 5 1 5223 xmpp.example.com.") && length(output.dns_records) == 5
+    error_message = "In a hosted zone the records lead to xmpp.example.com, an alias of the balancer."
   }
 }
 
@@ -123,6 +111,20 @@ run "one_subnet_is_warned_about" {
   expect_failures = [check.subnets]
 }
 
+run "network_of_two_zones" {
+  command = apply
+
+  variables {
+    zones = 2
+    cidr  = "172.20.0.0/16"
+  }
+
+  assert {
+    condition     = length(module.network[0].subnet_ids) == 2
+    error_message = "There is a subnet in each of the two zones."
+  }
+}
+
 run "storage_by_the_nodes" {
   command = plan
 
@@ -131,27 +133,114 @@ run "storage_by_the_nodes" {
   }
 
   assert {
-    condition     = length(module.data) == 0 && output.bucket_names == null
-    error_message = "Terraform makes no storage."
+    condition     = output.bucket_names["data"] == "example-com-25rm7fz5-data" && output.table_arns["archive"] == "arn:aws:dynamodb:eu-west-1:123456789012:table/example.com-archive"
+    error_message = "Names and permissions are those of what the nodes will make."
   }
 }
 
-run "an_upper_case_domain_is_refused" {
+run "a_key_for_storage_by_the_nodes_is_warned_about" {
   command = plan
 
   variables {
-    domain = "Example.com"
+    storage     = "nodes"
+    kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef"
   }
 
-  expect_failures = [var.domain]
+  expect_failures = [check.key_of_storage]
 }
 
-run "an_unknown_maker_of_storage_is_refused" {
+run "everything_else_that_reaches_a_module" {
   command = plan
 
   variables {
-    storage = "somebody"
+    name                   = "chat"
+    image_id               = "ami-0123456789abcdef1"
+    instance_types         = ["m7i.large", "m6i.large"]
+    size                   = { min = 1, max = 3 }
+    spot_percentage        = 50
+    proxy_protocol         = true
+    replace_unhealthy      = true
+    plain_http             = true
+    kms_key_arn            = "arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef"
+    point_in_time_recovery = false
+    upload_days            = 7
+    destroy_data           = "destroy all data of example.com"
+    secret_arns            = ["arn:aws:secretsmanager:eu-west-1:123456789012:secret:tls-AbCdEf"]
+    parameter_arns         = ["arn:aws:ssm:eu-west-1:123456789012:parameter/chat/motd"]
+    object_arns            = ["arn:aws:s3:::settings/cirrus.yaml"]
+    sessions_per_node      = 5000
+    cpu_percent            = 40
+    scale_in_minutes       = 60
+    key_name               = "operator"
+    alarm_topic_arns       = ["arn:aws:sns:eu-west-1:123456789012:alarms"]
+    tags                   = { team = "chat" }
   }
 
-  expect_failures = [var.storage]
+  assert {
+    condition     = output.dashboard_name == "chat"
+    error_message = "The cluster has the name that was given."
+  }
+}
+
+run "refusals" {
+  command = plan
+
+  variables {
+    domain           = "Example.com"
+    name             = "Example_"
+    image_id         = "image"
+    image_owner      = "somebody"
+    cidr             = "10.0.0.0/24"
+    zones            = 1
+    instance_types   = ["t4g.small", "m7i.large"]
+    size             = { min = 3, max = 2 }
+    spot_percentage  = 101
+    storage          = "somebody"
+    prefix           = "-x"
+    kms_key_arn      = "alias/chat"
+    upload_days      = 0
+    secret_arns      = ["arn:aws:secretsmanager:eu-west-1:123456789012:secret:*"]
+    parameter_arns   = ["chat"]
+    object_arns      = ["arn:aws:s3:::settings/*"]
+    cpu_percent      = 0
+    scale_in_minutes = 7
+    options          = { domain = "example.org" }
+    alarm_topic_arns = ["alarms"]
+  }
+
+  expect_failures = [
+    var.domain, var.name, var.image_id, var.image_owner, var.cidr, var.zones, var.instance_types, var.size,
+    var.spot_percentage, var.storage, var.prefix, var.kms_key_arn, var.upload_days, var.secret_arns,
+    var.parameter_arns, var.object_arns, var.cpu_percent, var.scale_in_minutes, var.options, var.alarm_topic_arns,
+  ]
+}
+
+run "what_does_not_go_together_is_refused" {
+  command = plan
+
+  variables {
+    subnet_ids        = ["subnet-0123456789abcdef0"]
+    balancer          = false
+    replace_unhealthy = true
+    acme_dns          = true
+  }
+
+  expect_failures = [var.subnet_ids, var.replace_unhealthy, var.acme_dns]
+}
+
+run "what_leads_nowhere_is_refused" {
+  command = plan
+
+  variables {
+    vpc_id            = "vpc-0123456789abcdef0"
+    addresses         = ["192.0.2.1"]
+    more_domains      = ["example.com"]
+    zone_ids          = { "example.net" = "Z0123456789ABCDEFGHIJ" }
+    sessions_per_node = 0
+    destroy_data      = "yes"
+  }
+
+  expect_failures = [
+    var.subnet_ids, var.addresses, var.more_domains, var.zone_ids, var.sessions_per_node, var.destroy_data,
+  ]
 }

@@ -10,5 +10,6 @@ module "cirrus" {
 }
 
 output "dns_records" {
-  value = module.cirrus.dns_records
+  description = "Every DNS record that is needed."
+  value       = module.cirrus.dns_records
 }

@@ -1,135 +1,152 @@
-# What a node may do, and nothing else. EC2's Describe calls know no resources; everything else is
-# bound to this cluster's own.
-
-data "aws_iam_policy_document" "assume" {
-  statement {
-    actions = ["sts:AssumeRole"]
-
-    principals {
-      type        = "Service"
-      identifiers = ["ec2.amazonaws.com"]
-    }
-  }
-}
+# What a node may do, and nothing else: every statement names this cluster's own things. The only
+# exceptions are calls for which AWS knows no resources; each is bound by a condition instead.
 
 locals {
-  tables = length(var.table_arns) > 0 ? var.table_arns : [
-    "arn:${local.partition}:dynamodb:${local.place}:table/${var.prefix}-*",
+  group_arn    = "arn:${local.partition}:autoscaling:${local.place}:autoScalingGroup:*:autoScalingGroupName/${var.name}-*"
+  instance_arn = "arn:${local.partition}:ec2:${local.place}:instance/*"
+  zone_arns    = [for id in var.challenge_zone_ids : "arn:${local.partition}:route53:::hostedzone/${id}"]
+  in_region    = { StringEquals = { "aws:RequestedRegion" = data.aws_region.this.name } }
+
+  storage_statements = [
+    {
+      Sid      = "Items"
+      Action   = ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"]
+      Resource = var.table_arns
+    },
+    {
+      Sid      = "Objects"
+      Action   = ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
+      Resource = [for arn in var.bucket_arns : "${arn}/*"]
+    },
+    {
+      Sid      = "LookAtTables"
+      Action   = ["dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive"]
+      Resource = var.table_arns
+    },
+    {
+      Sid = "LookAtBuckets"
+      Action = [
+        "s3:GetBucketLocation", "s3:GetBucketOwnershipControls", "s3:GetBucketPolicy", "s3:GetBucketPublicAccessBlock",
+        "s3:GetBucketVersioning", "s3:GetEncryptionConfiguration", "s3:GetLifecycleConfiguration", "s3:ListBucket",
+      ]
+      Resource = var.bucket_arns
+    },
   ]
-  bucket_prefix = substr(replace(replace(lower(var.prefix), ".", "-"), "_", "-"), 0, 40)
-  buckets = length(var.bucket_arns) > 0 ? var.bucket_arns : [
-    "arn:${local.partition}:s3:::${local.bucket_prefix}-*",
-  ]
-}
 
-data "aws_iam_policy_document" "node" {
-  statement {
-    sid       = "Items"
-    actions   = ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"]
-    resources = local.tables
-  }
-
-  statement {
-    sid       = "Objects"
-    actions   = ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
-    resources = [for arn in local.buckets : "${arn}/*"]
-  }
-
-  statement {
-    sid       = "LookAtStorage"
-    actions   = ["dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive"]
-    resources = local.tables
-  }
-
-  statement {
-    sid = "LookAtBuckets"
-    actions = [
-      "s3:GetBucketLocation", "s3:GetBucketOwnershipControls", "s3:GetBucketPolicy", "s3:GetBucketPublicAccessBlock",
-      "s3:GetBucketVersioning", "s3:GetEncryptionConfiguration", "s3:GetLifecycleConfiguration", "s3:ListBucket",
-    ]
-    resources = local.buckets
-  }
-
-  dynamic "statement" {
-    for_each = var.create_storage ? [1] : []
-
-    content {
-      sid = "CreateTables"
-      actions = [
+  creation_statements = [
+    {
+      Sid = "CreateTables"
+      Action = [
         "dynamodb:CreateTable", "dynamodb:TagResource", "dynamodb:UpdateContinuousBackups", "dynamodb:UpdateTable",
         "dynamodb:UpdateTimeToLive",
       ]
-      resources = local.tables
-    }
-  }
-
-  dynamic "statement" {
-    for_each = var.create_storage ? [1] : []
-
-    content {
-      sid = "CreateBuckets"
-      actions = [
+      Resource = var.table_arns
+    },
+    {
+      Sid = "CreateBuckets"
+      Action = [
         "s3:CreateBucket", "s3:PutBucketOwnershipControls", "s3:PutBucketPolicy", "s3:PutBucketPublicAccessBlock",
         "s3:PutBucketTagging", "s3:PutEncryptionConfiguration", "s3:PutLifecycleConfiguration",
       ]
-      resources = local.buckets
-    }
-  }
+      Resource = var.bucket_arns
+    },
+  ]
 
-  statement {
-    sid       = "FindNodes"
-    actions   = ["ec2:DescribeInstances"]
-    resources = ["*"]
+  instance_statements = [
+    {
+      Sid      = "Hooks"
+      Action   = ["autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat", "autoscaling:SetInstanceHealth"]
+      Resource = [local.group_arn]
+    },
+    # Calls of the Describe kind know no resources.
+    {
+      Sid       = "LookAtHooks"
+      Action    = ["autoscaling:DescribeAutoScalingInstances", "autoscaling:DescribeLifecycleHooks"]
+      Resource  = ["*"]
+      Condition = local.in_region
+    },
+    # The outcome of the boot, on nodes of this cluster only. What says whose they are cannot be
+    # written: it is no tag of this name.
+    {
+      Sid      = "Outcome"
+      Action   = ["ec2:CreateTags"]
+      Resource = [local.instance_arn]
+      Condition = {
+        StringEquals                = { "aws:ResourceTag/cirrus:domain" = var.domains[0] }
+        "ForAllValues:StringEquals" = { "aws:TagKeys" = var.outcome_tags }
+        Null                        = { "aws:TagKeys" = "false" }
+      }
+    },
+    {
+      Sid       = "Metrics"
+      Action    = ["cloudwatch:PutMetricData"]
+      Resource  = ["*"]
+      Condition = { StringEquals = { "cloudwatch:namespace" = "Cirrus" } }
+    },
+  ]
 
-    condition {
-      test     = "StringEquals"
-      variable = "aws:RequestedRegion"
-      values   = [data.aws_region.this.name]
-    }
-  }
+  reference_statements = [
+    { Sid = "Secrets", Action = ["secretsmanager:GetSecretValue"], Resource = var.secret_arns },
+    { Sid = "Parameters", Action = ["ssm:GetParameter"], Resource = var.parameter_arns },
+    { Sid = "Configuration", Action = ["s3:GetObject", "s3:GetObjectVersion"], Resource = var.object_arns },
+    {
+      Sid      = "Key"
+      Action   = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey"]
+      Resource = var.kms_key_arn == null ? [] : [var.kms_key_arn]
+    },
+  ]
 
-  statement {
-    sid     = "Hooks"
-    actions = ["autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat", "autoscaling:SetInstanceHealth"]
-    resources = [
-      "arn:${local.partition}:autoscaling:${local.place}:autoScalingGroup:*:autoScalingGroupName/${var.name}-*",
-    ]
-  }
+  challenge_statements = [
+    {
+      Sid      = "Challenges"
+      Action   = ["route53:ChangeResourceRecordSets"]
+      Resource = local.zone_arns
+      Condition = {
+        "ForAllValues:StringEquals" = { "route53:ChangeResourceRecordSetsRecordTypes" = ["TXT"] }
+        "ForAllValues:StringLike"   = { "route53:ChangeResourceRecordSetsNormalizedRecordNames" = ["_acme-challenge.*"] }
+      }
+    },
+    {
+      Sid      = "ChallengeIsThere"
+      Action   = ["route53:GetChange"]
+      Resource = ["arn:${local.partition}:route53:::change/*"]
+    },
+    # It knows no resources; it tells names of zones, not what is in them.
+    {
+      Sid      = "ChallengeZones"
+      Action   = ["route53:ListHostedZonesByName"]
+      Resource = ["*"]
+    },
+  ]
 
-  statement {
-    sid       = "Metrics"
-    actions   = ["cloudwatch:PutMetricData"]
-    resources = ["*"]
-
-    condition {
-      test     = "StringEquals"
-      variable = "cloudwatch:namespace"
-      values   = ["Cirrus"]
-    }
-  }
-
-  dynamic "statement" {
-    for_each = var.kms_key_arn == null ? [] : [var.kms_key_arn]
-
-    content {
-      sid       = "Key"
-      actions   = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey"]
-      resources = [statement.value]
-    }
-  }
+  statements = concat(
+    local.storage_statements,
+    [for statement in local.creation_statements : statement if var.create_storage],
+    local.instance_statements,
+    [for statement in local.reference_statements : statement if length(statement.Resource) > 0],
+    [for statement in local.challenge_statements : statement if length(local.zone_arns) > 0],
+  )
 }
 
 resource "aws_iam_role" "node" {
-  name_prefix        = "${var.name}-node-"
-  description        = "Nodes of the XMPP cluster ${var.name}"
-  assume_role_policy = data.aws_iam_policy_document.assume.json
-  tags               = var.tags
+  name_prefix = "${var.name}-node-"
+  description = "Nodes of the XMPP cluster ${var.name}"
+  tags        = var.tags
+
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = "sts:AssumeRole"
+      Principal = { Service = "ec2.amazonaws.com" }
+    }]
+  })
 }
 
 resource "aws_iam_role_policy" "node" {
   name   = "node"
   role   = aws_iam_role.node.id
-  policy = data.aws_iam_policy_document.node.json
+  policy = jsonencode({ Version = "2012-10-17", Statement = [for statement in local.statements : merge({ Effect = "Allow" }, statement)] })
 }
 
 resource "aws_iam_instance_profile" "node" {

@@ -15,10 +15,12 @@ locals {
   partition = data.aws_partition.this.partition
   place     = "${data.aws_region.this.name}:${data.aws_caller_identity.this.account_id}"
 
+  # The prefix is the first domain unless another one is given, and the health port is for this
+  # machine alone unless a balancer asks for it.
   user_data = join("\n", concat(
-    ["domain=${var.domains[0]}"],
-    length(var.domains) > 1 ? ["domains=${join(",", var.domains)}"] : [],
-    ["prefix=${var.prefix}"],
+    ["domain=${join(",", var.domains)}"],
+    var.prefix == var.domains[0] ? [] : ["store.prefix=${var.prefix}"],
+    var.balancer && !contains(keys(var.options), "listen.health") ? ["listen.health=:${local.health}"] : [],
     [for key in sort(keys(var.options)) : "${key}=${var.options[key]}"],
     [""],
   ))
@@ -146,19 +148,20 @@ resource "aws_launch_template" "node" {
     create_before_destroy = true
 
     precondition {
-      condition     = length(base64encode(local.user_data)) <= 1024
-      error_message = "User-data would be larger than 1 KB; put the options into a file and refer to it."
+      condition     = length(base64encode(local.user_data)) / 4 * 3 < 1024
+      error_message = "User-data would have 1 KB or more: give fewer `options`, or put them into a file and refer to it."
     }
   }
 }
 
 resource "aws_autoscaling_group" "node" {
-  name_prefix               = "${var.name}-"
-  min_size                  = var.size.min
-  max_size                  = var.size.max
-  vpc_zone_identifier       = var.subnet_ids
-  target_group_arns         = [for group in aws_lb_target_group.this : group.arn]
-  health_check_type         = var.balancer ? "ELB" : "EC2"
+  name_prefix         = "${var.name}-"
+  min_size            = var.size.min
+  max_size            = var.size.max
+  vpc_zone_identifier = var.subnet_ids
+  target_group_arns   = [for group in aws_lb_target_group.this : group.arn]
+  # Replacing a node cuts its connections, and the balancer sends no new ones to an unhealthy one.
+  health_check_type         = var.replace_unhealthy ? "ELB" : "EC2"
   health_check_grace_period = 180
   default_instance_warmup   = 90
   capacity_rebalance        = var.spot_percentage > 0
@@ -228,45 +231,13 @@ resource "aws_autoscaling_group" "node" {
   lifecycle {
     ignore_changes = [desired_capacity]
   }
-}
 
-resource "aws_autoscaling_policy" "sessions" {
-  name                   = "${var.name}-sessions"
-  autoscaling_group_name = aws_autoscaling_group.node.name
-  policy_type            = "TargetTrackingScaling"
-
-  target_tracking_configuration {
-    target_value = var.sessions_per_node
-
-    customized_metric_specification {
-      namespace   = "Cirrus"
-      metric_name = "Sessions"
-      statistic   = "Average"
-
-      metric_dimension {
-        name  = "Domain"
-        value = var.domains[0]
-      }
-    }
-  }
-}
-
-resource "aws_autoscaling_policy" "cpu" {
-  name                   = "${var.name}-cpu"
-  autoscaling_group_name = aws_autoscaling_group.node.name
-  policy_type            = "TargetTrackingScaling"
-
-  target_tracking_configuration {
-    target_value = var.cpu_percent
-
-    predefined_metric_specification {
-      predefined_metric_type = "ASGAverageCPUUtilization"
-    }
-  }
+  # A node that starts before its role has a policy would fail.
+  depends_on = [aws_iam_role_policy.node]
 }
 
 resource "aws_autoscaling_notification" "this" {
-  count = length(var.alarm_topic_arns) > 0 ? length(var.alarm_topic_arns) : 0
+  count = length(var.alarm_topic_arns)
 
   group_names   = [aws_autoscaling_group.node.name]
   topic_arn     = var.alarm_topic_arns[count.index]

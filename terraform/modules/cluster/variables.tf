@@ -41,11 +41,21 @@ variable "subnet_ids" {
 variable "table_arns" {
   type        = list(string)
   description = "ARNs of the tables that nodes may use."
+
+  validation {
+    condition     = length(var.table_arns) > 0 && alltrue([for arn in var.table_arns : !strcontains(arn, "*")])
+    error_message = "Name the tables, without wildcards."
+  }
 }
 
 variable "bucket_arns" {
   type        = list(string)
   description = "ARNs of the buckets that nodes may use."
+
+  validation {
+    condition     = length(var.bucket_arns) > 0 && alltrue([for arn in var.bucket_arns : !strcontains(arn, "*")])
+    error_message = "Name the buckets, without wildcards."
+  }
 }
 
 variable "create_storage" {
@@ -57,7 +67,62 @@ variable "create_storage" {
 variable "kms_key_arn" {
   type        = string
   default     = null
-  description = "Customer KMS key of tables, buckets, volumes and of the cluster key."
+  description = "Customer KMS key of tables, buckets and volumes; null = AWS's own keys."
+}
+
+variable "secret_arns" {
+  type        = list(string)
+  default     = []
+  description = "Secrets Manager secrets that the configuration refers to."
+
+  validation {
+    condition     = alltrue([for arn in var.secret_arns : can(regex("^arn:[a-z-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[^*]+$", arn))])
+    error_message = "Give ARNs of secrets without wildcards: arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME."
+  }
+}
+
+variable "parameter_arns" {
+  type        = list(string)
+  default     = []
+  description = "Parameters of the Parameter Store that the configuration refers to."
+
+  validation {
+    condition     = alltrue([for arn in var.parameter_arns : can(regex("^arn:[a-z-]+:ssm:[a-z0-9-]+:[0-9]{12}:parameter/[^*]+$", arn))])
+    error_message = "Give ARNs of parameters without wildcards: arn:aws:ssm:REGION:ACCOUNT:parameter/NAME."
+  }
+}
+
+variable "object_arns" {
+  type        = list(string)
+  default     = []
+  description = "S3 objects that user-data refers to, such as a configuration file."
+
+  validation {
+    condition     = alltrue([for arn in var.object_arns : can(regex("^arn:[a-z-]+:s3:::[^*/]+/[^*]+$", arn))])
+    error_message = "Give ARNs of objects without wildcards: arn:aws:s3:::BUCKET/KEY."
+  }
+}
+
+variable "challenge_zone_ids" {
+  type        = list(string)
+  default     = []
+  description = "Route 53 hosted zones in which nodes may answer ACME's DNS-01 challenge."
+
+  validation {
+    condition     = alltrue([for id in var.challenge_zone_ids : can(regex("^[A-Z0-9]+$", id))])
+    error_message = "A hosted zone id looks like Z0123456789ABCDEFGHIJ."
+  }
+}
+
+variable "outcome_tags" {
+  type        = list(string)
+  default     = ["cirrus:boot"]
+  description = "Tags that a node may write on nodes of this cluster: the outcome of its boot."
+
+  validation {
+    condition     = length(var.outcome_tags) > 0 && !contains(var.outcome_tags, "cirrus:domain") && !anytrue([for key in var.outcome_tags : strcontains(key, "*")])
+    error_message = "Name one or more tags, without wildcards; cirrus:domain says whose a node is and cannot be written."
+  }
 }
 
 variable "image_id" {
@@ -78,6 +143,11 @@ variable "instance_types" {
   validation {
     condition     = length(var.instance_types) >= 1 && length(var.instance_types) <= 40
     error_message = "Name 1 to 40 instance types."
+  }
+
+  validation {
+    condition     = length(distinct([for type in var.instance_types : can(regex("^[a-z]+[0-9]+g[a-z]*\\.", type))])) <= 1
+    error_message = "One image has one architecture: name Graviton types (as in t4g, m7g) or others, not both."
   }
 }
 
@@ -115,7 +185,18 @@ variable "balancer" {
 variable "proxy_protocol" {
   type        = bool
   default     = false
-  description = "Pass client addresses by PROXY protocol version 2 instead of keeping them in the packets."
+  description = "Pass client addresses by PROXY protocol version 2 instead of keeping them in the packets; only for an image whose server expects it."
+}
+
+variable "replace_unhealthy" {
+  type        = bool
+  default     = false
+  description = "Replace nodes that the balancer finds unhealthy, which cuts their connections and replaces nodes that stand by; otherwise only those that EC2 or the node itself reports."
+
+  validation {
+    condition     = !var.replace_unhealthy || var.balancer
+    error_message = "Without a balancer nothing asks for the nodes' health; leave `replace_unhealthy` false."
+  }
 }
 
 variable "plain_http" {
@@ -146,10 +227,31 @@ variable "cpu_percent" {
   }
 }
 
+variable "scale_in_minutes" {
+  type        = number
+  default     = 30
+  description = "Minutes for which one node fewer would have been enough before one is taken away."
+
+  validation {
+    condition     = contains([5, 10, 15, 20, 30, 45, 60, 90, 120], var.scale_in_minutes)
+    error_message = "Wait 5, 10, 15, 20, 30, 45, 60, 90 or 120 minutes."
+  }
+}
+
 variable "options" {
   type        = map(string)
   default     = {}
-  description = "Further `key=value` lines of user-data."
+  description = "Further `key=value` lines of user-data: an option's path and its value. No secrets: they can be read in the console."
+
+  validation {
+    condition     = alltrue([for key, value in var.options : can(regex("^[a-z0-9_]+(\\.[a-z0-9_]+)*$", key)) && can(regex("^[^\\r\\n]*$", value))])
+    error_message = "A key is an option's path, as in registration.enabled, and a value is one line."
+  }
+
+  validation {
+    condition     = length(setintersection(keys(var.options), ["domain", "domains", "store.prefix"])) == 0
+    error_message = "Domains and prefix have variables of their own: `domains`, `prefix`."
+  }
 }
 
 variable "key_name" {

@@ -1,11 +1,15 @@
 # What the server keeps: seven tables and three buckets. schema.json is written from the server's
-# own schema by a test, so both always mean the same.
+# own schema by a test, so both always mean the same. With `create` off nothing is made; the names
+# are those that a node works out by itself.
 
 data "aws_caller_identity" "this" {}
 data "aws_region" "this" {}
 data "aws_partition" "this" {}
 
 locals {
+  partition = data.aws_partition.this.partition
+  place     = "${data.aws_region.this.name}:${data.aws_caller_identity.this.account_id}"
+
   schema = jsondecode(file("${path.module}/schema.json"))
   tables = { for table in local.schema.tables : table.name => table }
 
@@ -17,29 +21,33 @@ locals {
   tag     = join("", [for i in range(8) : local.base32[parseint(substr(local.bits, i * 5, 5), 2)]])
   plain   = substr(replace(replace(lower(var.prefix), ".", "-"), "_", "-"), 0, 40)
   buckets = { for bucket in local.schema.buckets : bucket.name => bucket }
+
+  table_names  = { for name in keys(local.tables) : name => "${var.prefix}-${name}" }
+  bucket_names = { for name in keys(local.buckets) : name => "${local.plain}-${local.tag}-${name}" }
+
   rules = { for name, bucket in local.buckets : name => [
     for rule in bucket.lifecycle : merge(rule, rule.expire_days == null ? {} : { expire_days = var.upload_days })
   ] }
 }
 
 resource "aws_dynamodb_table" "this" {
-  for_each = local.tables
+  for_each = var.create ? local.tables : {}
 
-  name                        = "${var.prefix}-${each.key}"
-  billing_mode                = "PAY_PER_REQUEST"
+  name                        = local.table_names[each.key]
+  billing_mode                = each.value.billing_mode
   hash_key                    = each.value.partition_key
   range_key                   = each.value.sort_key
-  deletion_protection_enabled = var.deletion_protection && each.value.deletion_protection
+  deletion_protection_enabled = var.destroy_data == null && each.value.deletion_protection
   tags                        = var.tags
 
   attribute {
     name = each.value.partition_key
-    type = "B"
+    type = each.value.key_type
   }
 
   attribute {
     name = each.value.sort_key
-    type = "B"
+    type = each.value.key_type
   }
 
   ttl {
@@ -58,15 +66,15 @@ resource "aws_dynamodb_table" "this" {
 }
 
 resource "aws_s3_bucket" "this" {
-  for_each = local.buckets
+  for_each = var.create ? local.buckets : {}
 
-  bucket        = "${local.plain}-${local.tag}-${each.key}"
-  force_destroy = !var.deletion_protection
+  bucket        = local.bucket_names[each.key]
+  force_destroy = var.destroy_data != null
   tags          = var.tags
 }
 
 resource "aws_s3_bucket_ownership_controls" "this" {
-  for_each = aws_s3_bucket.this
+  for_each = { for name, bucket in aws_s3_bucket.this : name => bucket if local.buckets[name].owner_enforced }
 
   bucket = each.value.id
 
@@ -135,33 +143,32 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
   }
 }
 
-data "aws_iam_policy_document" "tls_only" {
-  for_each = aws_s3_bucket.this
-
-  statement {
-    sid       = "TlsOnly"
-    effect    = "Deny"
-    actions   = ["s3:*"]
-    resources = [each.value.arn, "${each.value.arn}/*"]
-
-    principals {
-      type        = "*"
-      identifiers = ["*"]
-    }
-
-    condition {
-      test     = "Bool"
-      variable = "aws:SecureTransport"
-      values   = ["false"]
-    }
-  }
-}
-
 resource "aws_s3_bucket_policy" "this" {
-  for_each = aws_s3_bucket.this
+  for_each = { for name, bucket in aws_s3_bucket.this : name => bucket if local.buckets[name].tls_only }
 
   bucket = each.value.id
-  policy = data.aws_iam_policy_document.tls_only[each.key].json
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid       = "RefuseWithoutTls"
+      Effect    = "Deny"
+      Principal = "*"
+      Action    = "s3:*"
+      Resource  = [each.value.arn, "${each.value.arn}/*"]
+      Condition = { Bool = { "aws:SecureTransport" = "false" } }
+    }]
+  })
 
   depends_on = [aws_s3_bucket_public_access_block.this]
+}
+
+resource "aws_s3_bucket_versioning" "this" {
+  for_each = { for name, bucket in aws_s3_bucket.this : name => bucket if local.buckets[name].versioning }
+
+  bucket = each.value.id
+
+  versioning_configuration {
+    status = "Enabled"
+  }
 }

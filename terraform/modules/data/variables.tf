@@ -14,10 +14,21 @@ variable "kms_key_arn" {
   description = "Customer KMS key that encrypts tables and buckets; null = the provider's own keys."
 }
 
-variable "deletion_protection" {
+variable "create" {
   type        = bool
   default     = true
-  description = "Refuse to delete tables; buckets that hold objects are refused as well. Set to false, apply, then destroy."
+  description = "Make tables and buckets; otherwise only work out their names, for nodes that make them."
+}
+
+variable "destroy_data" {
+  type        = string
+  default     = null
+  description = "The words `destroy all data of PREFIX` let Terraform delete tables, and buckets with what is in them. Apply with them, then destroy."
+
+  validation {
+    condition     = var.destroy_data == null || var.destroy_data == "destroy all data of ${var.prefix}"
+    error_message = "To destroy what holds data, say so in these words, with the prefix: destroy all data of example.com"
+  }
 }
 
 variable "point_in_time_recovery" {

@@ -42,6 +42,34 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   tags                = var.tags
 }
 
+resource "aws_cloudwatch_metric_alarm" "group" {
+  for_each = {
+    few = {
+      metric = "GroupInServiceInstances", operator = "LessThanThreshold", threshold = var.size.min, periods = 15
+      text   = "Fewer nodes than there shall be at least, for 15 minutes: new ones do not come up."
+    }
+    full = {
+      metric = "GroupDesiredCapacity", operator = "GreaterThanOrEqualToThreshold", threshold = var.size.max, periods = 60
+      text   = "As many nodes as there may be, for an hour: the load may want more."
+    }
+  }
+
+  alarm_name          = "${var.name}-${each.key}"
+  alarm_description   = each.value.text
+  namespace           = "AWS/AutoScaling"
+  metric_name         = each.value.metric
+  dimensions          = { AutoScalingGroupName = var.autoscaling_group_name }
+  statistic           = "Average"
+  comparison_operator = each.value.operator
+  threshold           = each.value.threshold
+  period              = 60
+  evaluation_periods  = each.value.periods
+  treat_missing_data  = "missing"
+  alarm_actions       = var.topic_arns
+  ok_actions          = var.topic_arns
+  tags                = var.tags
+}
+
 resource "aws_cloudwatch_metric_alarm" "throttled" {
   for_each = toset(var.table_names)
 

@@ -4,6 +4,6 @@ output "dashboard_name" {
 }
 
 output "alarm_names" {
-  description = "The alarms of the cluster itself."
-  value       = [for alarm in aws_cloudwatch_metric_alarm.this : alarm.alarm_name]
+  description = "The alarms, those of tables apart."
+  value       = [for alarm in concat(values(aws_cloudwatch_metric_alarm.this), values(aws_cloudwatch_metric_alarm.group)) : alarm.alarm_name]
 }

@@ -13,6 +13,15 @@ variable "autoscaling_group_name" {
   description = "The autoscaling group to watch."
 }
 
+variable "size" {
+  type = object({
+    min = optional(number, 2)
+    max = optional(number, 8)
+  })
+  default     = {}
+  description = "How many nodes there are at least and at most."
+}
+
 variable "table_names" {
   type        = list(string)
   default     = []
@@ -29,6 +38,11 @@ variable "certificate_days" {
   type        = number
   default     = 14
   description = "Alarm when a certificate has fewer days left."
+
+  validation {
+    condition     = var.certificate_days >= 1 && var.certificate_days <= 90
+    error_message = "Warn 1 to 90 days before a certificate ends."
+  }
 }
 
 variable "tags" {

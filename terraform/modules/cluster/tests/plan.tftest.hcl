@@ -1,22 +1,5 @@
 mock_provider "aws" {
-  mock_data "aws_region" {
-    defaults = { name = "eu-west-1" }
-  }
-  mock_data "aws_caller_identity" {
-    defaults = { account_id = "123456789012" }
-  }
-  mock_data "aws_partition" {
-    defaults = { partition = "aws" }
-  }
-  mock_data "aws_subnet" {
-    defaults = { cidr_block = "10.64.0.0/20" }
-  }
-  mock_data "aws_iam_policy_document" {
-    defaults = { json = "{}" }
-  }
-  mock_resource "aws_iam_instance_profile" {
-    defaults = { arn = "arn:aws:iam::123456789012:instance-profile/x" }
-  }
+  source = "../../tests/mocks"
 }
 
 variables {
@@ -66,8 +49,82 @@ run "defaults" {
     error_message = "There is a launch hook and a terminate hook."
   }
   assert {
+    condition     = alltrue([for group in aws_lb_target_group.this : group.health_check[0].port == "9300" && group.target_health_state[0].enable_unhealthy_connection_termination == false])
+    error_message = "Health has a port of its own, and a node that fails it keeps its connections."
+  }
+  assert {
+    condition     = aws_autoscaling_group.node.health_check_type == "EC2"
+    error_message = "A node that the balancer finds unhealthy is not replaced: that would cut its connections."
+  }
+  assert {
+    condition     = aws_autoscaling_group.node.instance_refresh[0].preferences[0].auto_rollback && aws_autoscaling_group.node.instance_refresh[0].preferences[0].min_healthy_percentage == 100
+    error_message = "A new image is rolled out without a gap, and back if it fails."
+  }
+  assert {
+    condition     = length(base64decode(aws_launch_template.node.user_data)) < 1024
+    error_message = "User-data is small."
+  }
+  assert {
     condition     = aws_autoscaling_group.node.min_size == 2 && aws_autoscaling_group.node.max_size == 8
     error_message = "Two to eight nodes."
+  }
+}
+
+run "permissions" {
+  command = apply
+
+  assert {
+    condition = toset([for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : statement.Sid if contains(statement.Resource, "*")]) == toset([
+      "LookAtHooks", "Metrics",
+    ])
+    error_message = "Only calls that know no resources are allowed on every resource."
+  }
+  assert {
+    condition     = alltrue([for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : can(statement.Condition) if contains(statement.Resource, "*")])
+    error_message = "And those are bound by a condition."
+  }
+  assert {
+    condition     = !anytrue(flatten([for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : [for action in statement.Action : strcontains(action, "*")]]))
+    error_message = "Every action is named."
+  }
+  assert {
+    condition     = length(setintersection([for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : statement.Sid], ["CreateTables", "CreateBuckets", "Secrets", "Parameters", "Configuration", "Key", "Challenges", "ChallengeIsThere", "ChallengeZones"])) == 0
+    error_message = "What was not asked for is not allowed."
+  }
+}
+
+run "permissions_asked_for" {
+  command = apply
+
+  variables {
+    create_storage     = true
+    kms_key_arn        = "arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef"
+    secret_arns        = ["arn:aws:secretsmanager:eu-west-1:123456789012:secret:tls-AbCdEf"]
+    parameter_arns     = ["arn:aws:ssm:eu-west-1:123456789012:parameter/chat/motd"]
+    object_arns        = ["arn:aws:s3:::settings/cirrus.yaml"]
+    challenge_zone_ids = ["Z0123456789ABCDEFGHIJ"]
+    outcome_tags       = ["boot"]
+  }
+
+  assert {
+    condition     = length(setsubtract(["CreateTables", "CreateBuckets", "Secrets", "Parameters", "Configuration", "Key", "Challenges", "ChallengeIsThere", "ChallengeZones"], [for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : statement.Sid])) == 0
+    error_message = "What was asked for is allowed."
+  }
+  assert {
+    condition = { for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : statement.Sid => statement.Resource if contains(["Secrets", "Configuration", "Challenges"], statement.Sid) } == {
+      Secrets       = ["arn:aws:secretsmanager:eu-west-1:123456789012:secret:tls-AbCdEf"]
+      Configuration = ["arn:aws:s3:::settings/cirrus.yaml"]
+      Challenges    = ["arn:aws:route53:::hostedzone/Z0123456789ABCDEFGHIJ"]
+    }
+    error_message = "Exactly that."
+  }
+  assert {
+    condition     = aws_launch_template.node.block_device_mappings[0].ebs[0].kms_key_id == "arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef"
+    error_message = "Volumes are encrypted with the customer's key."
+  }
+  assert {
+    condition     = anytrue([for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : try(statement.Condition["ForAllValues:StringEquals"]["aws:TagKeys"] == ["boot"], false)])
+    error_message = "A node writes the tag of its outcome."
   }
 }
 
@@ -95,9 +152,33 @@ run "dns_only" {
     condition     = length(aws_lb.this) == 0 && length(aws_lb_listener.this) == 0 && length(aws_vpc_security_group_ingress_rule.health) == 0
     error_message = "There is no balancer and nothing for it."
   }
+}
+
+run "replace_unhealthy" {
+  command = plan
+
+  variables {
+    replace_unhealthy = true
+  }
+
   assert {
-    condition     = aws_autoscaling_group.node.health_check_type == "EC2"
-    error_message = "Without a balancer the instance's own health counts."
+    condition     = aws_autoscaling_group.node.health_check_type == "ELB"
+    error_message = "The balancer's finding counts."
+  }
+}
+
+run "notices" {
+  command = plan
+
+  variables {
+    alarm_topic_arns = ["arn:aws:sns:eu-west-1:123456789012:alarms"]
+    key_name         = "operator"
+    tags             = { team = "chat" }
+  }
+
+  assert {
+    condition     = length(aws_autoscaling_notification.this) == 1 && aws_launch_template.node.key_name == "operator"
+    error_message = "The group tells of nodes that do not start."
   }
 }
 
@@ -139,11 +220,20 @@ run "targets" {
     sessions_per_node = 5000
     cpu_percent       = 40
     size              = { min = 1, max = 3 }
+    scale_in_minutes  = 60
   }
 
   assert {
     condition     = aws_autoscaling_policy.sessions.target_tracking_configuration[0].target_value == 5000 && aws_autoscaling_policy.cpu.target_tracking_configuration[0].target_value == 40
     error_message = "The policies track what was asked for."
+  }
+  assert {
+    condition     = aws_autoscaling_policy.sessions.target_tracking_configuration[0].disable_scale_in && aws_autoscaling_policy.cpu.target_tracking_configuration[0].disable_scale_in
+    error_message = "They only add nodes."
+  }
+  assert {
+    condition     = aws_autoscaling_policy.fewer.scaling_adjustment == -1 && aws_autoscaling_policy.fewer.cooldown == 3600 && aws_cloudwatch_metric_alarm.fewer.evaluation_periods == 12
+    error_message = "One node goes at a time, after an hour."
   }
 }
 
@@ -151,7 +241,7 @@ run "user_data_stays_small" {
   command = plan
 
   variables {
-    options = { motd = join("", [for i in range(200) : "0123456789"]) }
+    options = { "log.level" = join("", [for i in range(200) : "0123456789"]) }
   }
 
   expect_failures = [aws_launch_template.node]
@@ -161,12 +251,40 @@ run "refusals" {
   command = plan
 
   variables {
-    name            = "Example_"
-    image_id        = "image"
-    spot_percentage = 101
-    cpu_percent     = 0
-    size            = { min = 3, max = 2 }
+    name               = "Example_"
+    domains            = []
+    subnet_ids         = []
+    table_arns         = ["arn:aws:dynamodb:eu-west-1:123456789012:table/*"]
+    bucket_arns        = []
+    image_id           = "image"
+    instance_types     = ["t4g.small", "m7i.large"]
+    spot_percentage    = 101
+    sessions_per_node  = 0
+    cpu_percent        = 0
+    scale_in_minutes   = 7
+    size               = { min = 3, max = 2 }
+    options            = { "log.level" = "info\ndomain=example.net" }
+    secret_arns        = ["*"]
+    parameter_arns     = ["*"]
+    object_arns        = ["*"]
+    challenge_zone_ids = ["*"]
+    outcome_tags       = ["cirrus:domain"]
   }
 
-  expect_failures = [var.name, var.image_id, var.spot_percentage, var.cpu_percent, var.size]
+  expect_failures = [
+    var.name, var.domains, var.subnet_ids, var.table_arns, var.bucket_arns, var.image_id, var.instance_types,
+    var.spot_percentage, var.sessions_per_node, var.cpu_percent, var.scale_in_minutes, var.size, var.options,
+    var.secret_arns, var.parameter_arns, var.object_arns, var.challenge_zone_ids, var.outcome_tags,
+  ]
+}
+
+run "nobody_asks_for_health_without_a_balancer" {
+  command = plan
+
+  variables {
+    balancer          = false
+    replace_unhealthy = true
+  }
+
+  expect_failures = [var.replace_unhealthy]
 }

@@ -1,13 +1,5 @@
 mock_provider "aws" {
-  mock_data "aws_region" {
-    defaults = { name = "eu-west-1" }
-  }
-  mock_data "aws_caller_identity" {
-    defaults = { account_id = "123456789012" }
-  }
-  mock_data "aws_iam_policy_document" {
-    defaults = { json = "{}" }
-  }
+  source = "../../tests/mocks"
 }
 
 variables {
@@ -34,6 +26,10 @@ run "defaults" {
     error_message = "Buckets have the names that a node works out, and are not destroyed with objects in them."
   }
   assert {
+    condition     = alltrue([for policy in aws_s3_bucket_policy.this : jsondecode(policy.policy).Statement[0].Condition.Bool["aws:SecureTransport"] == "false"])
+    error_message = "Nothing is reached without TLS."
+  }
+  assert {
     condition     = alltrue([for block in aws_s3_bucket_public_access_block.this : block.block_public_acls && block.block_public_policy && block.ignore_public_acls && block.restrict_public_buckets])
     error_message = "Nothing is public."
   }
@@ -52,18 +48,43 @@ run "customer_key" {
   }
 }
 
-run "unprotected" {
+run "asked_for_in_words" {
   command = plan
 
   variables {
-    deletion_protection    = false
+    destroy_data           = "destroy all data of example.com"
     point_in_time_recovery = false
     upload_days            = 7
   }
 
   assert {
     condition     = alltrue([for bucket in aws_s3_bucket.this : bucket.force_destroy]) && !anytrue([for table in aws_dynamodb_table.this : table.deletion_protection_enabled])
-    error_message = "Everything can be destroyed once that was asked for."
+    error_message = "Everything can be destroyed once that was asked for in words."
+  }
+  assert {
+    condition     = !anytrue([for table in aws_dynamodb_table.this : table.point_in_time_recovery[0].enabled])
+    error_message = "Backups are off."
+  }
+  assert {
+    condition     = anytrue([for rule in aws_s3_bucket_lifecycle_configuration.this["uploads"].rule : try(rule.expiration[0].days == 7, false)])
+    error_message = "Uploads expire after 7 days."
+  }
+}
+
+run "made_by_nodes" {
+  command = plan
+
+  variables {
+    create = false
+  }
+
+  assert {
+    condition     = length(aws_dynamodb_table.this) == 0 && length(aws_s3_bucket.this) == 0
+    error_message = "Nothing is made."
+  }
+  assert {
+    condition     = output.bucket_arns["uploads"] == "arn:aws:s3:::example-com-25rm7fz5-uploads" && output.table_arns["rooms"] == "arn:aws:dynamodb:eu-west-1:123456789012:table/example.com-rooms"
+    error_message = "The names are those that a node works out."
   }
 }
 
@@ -76,4 +97,14 @@ run "refusals" {
   }
 
   expect_failures = [var.prefix, var.upload_days]
+}
+
+run "other_words_destroy_nothing" {
+  command = plan
+
+  variables {
+    destroy_data = "destroy all data of example.org"
+  }
+
+  expect_failures = [var.destroy_data]
 }
