@@ -234,13 +234,22 @@ run "what_leads_nowhere_is_refused" {
   variables {
     vpc_id            = "vpc-0123456789abcdef0"
     addresses         = ["192.0.2.1"]
-    more_domains      = ["example.com"]
     zone_ids          = { "example.net" = "Z0123456789ABCDEFGHIJ" }
     sessions_per_node = 0
     destroy_data      = "yes"
   }
 
   expect_failures = [
-    var.subnet_ids, var.addresses, var.more_domains, var.zone_ids, var.sessions_per_node, var.destroy_data,
+    var.subnet_ids, var.addresses, var.zone_ids, var.sessions_per_node, var.destroy_data,
   ]
+}
+
+run "a_domain_given_twice_is_refused" {
+  command = plan
+
+  variables {
+    more_domains = ["example.com"]
+  }
+
+  expect_failures = [var.more_domains]
 }

@@ -19,4 +19,5 @@ mod ejabberd;
 mod health;
 mod image;
 mod server_commands;
+mod terraform;
 mod units;

@@ -7,6 +7,7 @@
 
 pub mod machine;
 pub mod run;
+pub mod terraform;
 pub mod tidy;
 pub mod tools;
 
@@ -39,6 +40,10 @@ pub const VERBS: &[(&str, &str)] = &[
     (
         "nightly",
         "build the local image with Packer and boot that; needs root",
+    ),
+    (
+        "terraform",
+        "the infrastructure: check (part of lint), checkov, apply to an emulated AWS; or all",
     ),
 ];
 

@@ -9,7 +9,7 @@
 use std::process::ExitCode;
 
 use xtask::run::Run;
-use xtask::{VERBS, machine, root, tidy, tools};
+use xtask::{VERBS, machine, root, terraform, tidy, tools};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -27,10 +27,11 @@ fn main() -> ExitCode {
         "tools" => run.part("tools", tools::install),
         "boot" => machine::boot(&mut run),
         "nightly" => machine::nightly(&mut run),
+        "terraform" => terraform::run(&mut run, rest),
         "help" | "--help" | "-h" => {
             println!("usage: cargo xtask <verb>\n");
             for (name, help) in VERBS {
-                println!("  {name:<8}{help}");
+                println!("  {name:<11}{help}");
             }
             return ExitCode::SUCCESS;
         }
@@ -68,6 +69,7 @@ fn lint(run: &mut Run) {
             "warnings",
         ])
     });
+    terraform::check(run);
 }
 
 /// The test command. `filter` goes to the test binaries, after the ordinary `--`.

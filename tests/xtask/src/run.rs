@@ -20,6 +20,7 @@ struct Part {
     name: String,
     took: Duration,
     outcome: Result<String, String>,
+    skipped: bool,
 }
 
 impl Run {
@@ -51,6 +52,18 @@ impl Run {
             name: name.to_owned(),
             took,
             outcome,
+            skipped: false,
+        });
+    }
+
+    /// Notes a part that cannot run here. The table says so and why; it is no failure.
+    pub fn skip(&mut self, name: &str, reason: &str) {
+        eprintln!("== {name} SKIPPED: {reason}");
+        self.parts.push(Part {
+            name: name.to_owned(),
+            took: Duration::ZERO,
+            outcome: Ok(reason.to_owned()),
+            skipped: true,
         });
     }
 
@@ -97,6 +110,7 @@ impl Run {
             name: "cargo test's exit code".to_owned(),
             took,
             outcome,
+            skipped: false,
         });
     }
 
@@ -106,6 +120,7 @@ impl Run {
         let mut table = String::from("\n  minutes  part\n");
         for part in &self.parts {
             let (sign, note) = match &part.outcome {
+                Ok(reason) if part.skipped => ("SKIPPED", format!(": {reason}")),
                 Ok(note) if note.is_empty() => ("ok", String::new()),
                 Ok(note) => ("ok", format!(": {note}")),
                 Err(reason) => ("FAILED", format!(": {reason}")),
@@ -165,6 +180,7 @@ fn time_tests(command: &mut Command) -> (Vec<Part>, Result<String, String>) {
         name: name.to_owned(),
         took,
         outcome: Ok(String::new()),
+        skipped: false,
     };
     (spent.into_iter().map(part).collect(), outcome)
 }
@@ -218,10 +234,12 @@ mod tests {
         assert!(!run.failed());
         run.part("second", |_| Err("it broke".to_owned()));
         run.part("third", |_| Ok("a note".to_owned()));
+        run.skip("fourth", "no such program");
         assert!(run.failed());
         let table = run.table();
         assert!(table.contains("second FAILED: it broke"), "{table}");
         assert!(table.contains("third ok: a note"), "{table}");
+        assert!(table.contains("fourth SKIPPED: no such program"), "{table}");
         assert!(table.contains("all FAILED"), "{table}");
     }
 

@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""An emulated AWS for Terraform: moto on a free port of loopback, with what it lacks for our module.
+
+It prints the address on its first line of output and serves until it is killed. There is one image
+to choose, as if an image had been built. What moto is corrected in, beside that, is said below.
+"""
+
+import copy
+import logging
+import sys
+
+from moto.autoscaling import models as autoscaling
+from moto.autoscaling import responses as autoscaling_responses
+from moto.core.responses import ActionResult
+from moto.ec2.models import ec2_backends, launch_templates, security_groups
+from moto.s3 import responses as s3_responses
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+REGION = "eu-west-1"
+ACCOUNT = "123456789012"
+
+
+def wrap(owner, name):
+    """Replaces a method by the decorated function, which gets the one before as first argument."""
+    before = getattr(owner, name)
+
+    def replace(function):
+        setattr(owner, name, lambda self, *a, **k: function(before, self, *a, **k))
+
+    return replace
+
+
+# An empty string is not the absence that AWS answers with.
+@wrap(autoscaling.LifecycleHook, "__init__")
+def _hook(before, self, *arguments, **named):
+    before(self, *arguments, **named)
+    self.role_arn = None
+    self.notification_target_arn = None
+
+
+@wrap(autoscaling.FakeScalingPolicy, "__init__")
+def _policy(before, self, *arguments, **named):
+    before(self, *arguments, **named)
+    self.enabled = True
+    if not self.predictive_scaling_configuration:
+        self.predictive_scaling_configuration = None
+
+
+# The warm-up time is forgotten.
+for action in ("create_auto_scaling_group", "update_auto_scaling_group"):
+
+    @wrap(autoscaling_responses.AutoScalingResponse, action)
+    def _group(before, self):
+        answer = before(self)
+        warmup = self._get_int_param("DefaultInstanceWarmup")
+        if warmup is not None:
+            groups = self.autoscaling_backend.autoscaling_groups
+            groups[self._get_param("AutoScalingGroupName")].default_instance_warmup = warmup
+        return answer
+
+
+# The ARN of a policy has another name in the answer.
+@wrap(autoscaling_responses.AutoScalingResponse, "put_scaling_policy")
+def _put_policy(before, self):
+    return ActionResult({"PolicyARN": before(self).result["PolicyArn"]})
+
+
+# Instance refreshes are unknown.
+def _start_refresh(self):
+    return ActionResult({"InstanceRefreshId": "00000000-0000-0000-0000-000000000000"})
+
+
+def _refreshes(self):
+    return ActionResult({"InstanceRefreshes": []})
+
+
+autoscaling_responses.AutoScalingResponse.start_instance_refresh = _start_refresh
+autoscaling_responses.AutoScalingResponse.describe_instance_refreshes = _refreshes
+
+
+# What an update does not name stays as it was. A template that is known by id and name, as moto
+# keeps it, is refused by moto.
+@wrap(autoscaling.FakeAutoScalingGroup, "update")
+def _update(before, self, **named):
+    policy = copy.deepcopy(named["mixed_instances_policy"] or self.mixed_instances_policy)
+    if policy and not named["launch_config_name"] and not named["launch_template"]:
+        specification = policy["LaunchTemplate"]["LaunchTemplateSpecification"]
+        if "LaunchTemplateId" in specification:
+            specification.pop("LaunchTemplateName", None)
+        named["mixed_instances_policy"] = policy
+    before(self, **named)
+
+
+# A rule that names a group of the same account does not tell the account, and its description is
+# that of the rule.
+def _reference(self):
+    group = self.source_group
+    if not group:
+        return None
+    hidden = {"Description"} | ({"UserId"} if group.get("UserId") == self.owner_id else set())
+    return {key: value for key, value in group.items() if key not in hidden}
+
+
+def _description(self):
+    return self.ip_range.get("Description") or (self.source_group or {}).get("Description")
+
+
+security_groups.SecurityGroupRule.referenced_group_info = property(_reference)
+security_groups.SecurityGroupRule.description = property(_description)
+
+
+# Tags of the launch template itself are none of its instances.
+@wrap(launch_templates.LaunchTemplateVersion, "__init__")
+def _version(before, self, template, number, data, description):
+    data = dict(data or {})
+    if "TagSpecifications" in data:
+        tags = data["TagSpecifications"]
+        data["TagSpecifications"] = [t for t in tags if t.get("ResourceType") != "launch-template"]
+    before(self, template, number, data, description)
+
+
+# The root element of this answer has another name.
+@wrap(s3_responses.S3Response, "get_bucket_versioning")
+def _versioning(before, self):
+    status, headers, body = before(self)
+    return status, headers, body.replace("GetBucketVersioningResponse", "VersioningConfiguration")
+
+
+def add_image():
+    """The image that the module looks for: ours, of the cheapest types' architecture."""
+    backend = ec2_backends[ACCOUNT][REGION]
+    image = backend.register_image(name="cirrus-0.1.0-arm64", description="Cirrus")
+    image.architecture = "arm64"
+    image.root_device_name = "/dev/xvda"
+
+
+def main():
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    add_image()
+    application = DomainDispatcherApplication(create_backend_app)
+    server = make_server("127.0.0.1", 0, application, threaded=True)
+    print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
