@@ -2,6 +2,7 @@
 //!
 //! It knows nothing of EC2: what a cloud adds is `cirrus-bootstrap`'s.
 
+mod certificates;
 mod cli;
 mod control;
 mod load;

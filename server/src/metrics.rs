@@ -1,8 +1,11 @@
 //! What a monitoring system hears, by name. Names are an interface: docs/OPERATIONS.md has them.
 
+use std::sync::Arc;
+
 use cirrus_c2s::shell::Counts;
 use cirrus_router::home::Census;
 use cirrus_store::meter::{Counters, Snapshot};
+use cirrus_tls::Certificate;
 use cirrus_web::{Kind, Metric, Sample};
 
 /// Whether the node takes clients.
@@ -215,6 +218,17 @@ pub(crate) fn of_store(snapshot: &Snapshot) -> Vec<Metric> {
     STORE.map(metric).to_vec()
 }
 
+/// How long each host's certificate lasts.
+pub(crate) fn of_certificates(certificates: &[Arc<Certificate>], now_ms: u64) -> Metric {
+    let days = |it: &Arc<Certificate>| sample("host", &it.host, it.days_left(now_ms));
+    Metric {
+        name: "cirrus_certificate_days_left",
+        help: "Days until the end of a host's certificate",
+        kind: Kind::Gauge,
+        samples: certificates.iter().map(days).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +248,7 @@ mod tests {
             of_connections(&Counts::default()),
             of_home(&census),
             of_store(&Snapshot::default()),
+            vec![of_certificates(&[], 0)],
         ];
         let line = |metric: &Metric| {
             let total = if metric.kind == Kind::Counter {

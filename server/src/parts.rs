@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cirrus_accounts::Accounts;
+use cirrus_acme::AcmeError;
 use cirrus_c2s::shell::{self, Shell, SocketOptions};
 use cirrus_c2s::stream::{Features, Settings, Timeouts};
 use cirrus_config::{Backend, Certificate, Config, Domain, TlsVersion};
@@ -19,6 +20,7 @@ use cirrus_store::{
 use cirrus_tls::{HostTls, MinVersion, PemFiles, ServerTls, TlsError};
 use tokio::net::TcpListener;
 
+use crate::certificates;
 use crate::control::server::{Bounds, Control, ControlError};
 use crate::service::{AccountService, Operator};
 use crate::shared_keys::{self, KeyError};
@@ -57,6 +59,9 @@ pub(crate) enum PartsError {
     /// A certificate is not usable.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The certificate that an authority issued.
+    #[error(transparent)]
+    Acme(#[from] AcmeError),
     /// A key that all nodes share.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -114,6 +119,7 @@ pub(crate) async fn build(
     gate: Gate,
 ) -> Result<Parts, PartsError> {
     let tls = Arc::new(tls(config, &*table).await?);
+    certificates::adopt(config, &*table, &tls).await?;
     for certificate in tls.certificates() {
         for remark in certificate.remarks(wall_ms()) {
             tracing::warn!(host = certificate.host, "{remark}");
@@ -148,6 +154,7 @@ pub(crate) async fn build(
         hosts: hosts(config),
         shell: shell.clone(),
         home: home.clone(),
+        tls: Arc::clone(&tls),
         meter,
     });
     let listeners = listeners(config)?;

@@ -8,6 +8,7 @@ use cirrus_config::{Backend, Config};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
+use crate::certificates;
 use crate::control::Call;
 use crate::control::server::Service as _;
 use crate::notify::Manager;
@@ -71,6 +72,8 @@ async fn live(config: &Config) -> Result<(), RunError> {
         let connections = config.limits.health_connections;
         tasks.spawn(cirrus_web::serve(listener, Arc::clone(&desk), connections));
     }
+    let (questions, asked) = (Arc::clone(&base.table), config.clone());
+    tasks.spawn(async move { certificates::answer(&asked, questions).await });
     tasks.spawn(report(Arc::clone(&manager), Arc::clone(&desk)));
     manager.ready();
     let turn = tokio::select! {
@@ -88,6 +91,11 @@ async fn live(config: &Config) -> Result<(), RunError> {
     if config.tls.tickets {
         let (table, tls) = (Arc::clone(&parts.table), Arc::clone(&parts.tls));
         tasks.spawn(shared_keys::keep_tickets_fresh(table, tls));
+    }
+    if config.acme.enabled {
+        let (table, tls) = (Arc::clone(&parts.table), Arc::clone(&parts.tls));
+        let config = config.clone();
+        tasks.spawn(async move { certificates::keep(&config, table, tls).await });
     }
     let ended = serve(config, parts, &desk, &claim, &mut signals, &manager).await;
     // Dropping the tasks takes the control socket's file away.

@@ -7,10 +7,11 @@ use cirrus_accounts::{AccountError, Accounts, Erase};
 use cirrus_c2s::shell::Shell;
 use cirrus_jid::BareJid;
 use cirrus_router::AccountRequest;
-use cirrus_runtime::{Change, HomeHandle};
+use cirrus_runtime::{Change, HomeHandle, wall_ms};
 use cirrus_sasl::Password;
 use cirrus_stanza::{Condition, StanzaError};
 use cirrus_store::{BoxFuture, Meter};
+use cirrus_tls::{Certificate, ServerTls};
 use cirrus_web::{Health, Metric};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
@@ -147,6 +148,10 @@ impl cirrus_web::Node for Desk {
                 metrics.extend(metrics::of_home(&census));
             }
             metrics.extend(metrics::of_store(&operator.meter.snapshot()));
+            metrics.push(metrics::of_certificates(
+                &operator.tls.certificates(),
+                wall_ms(),
+            ));
         }
         metrics
     }
@@ -178,6 +183,7 @@ pub(crate) struct Operator {
     pub(crate) hosts: Vec<String>,
     pub(crate) shell: Shell,
     pub(crate) home: HomeHandle,
+    pub(crate) tls: Arc<ServerTls>,
     pub(crate) meter: Arc<Meter>,
 }
 
@@ -265,12 +271,26 @@ impl Operator {
             fields.insert("sessions".into(), census.attached.into());
             fields.insert("detached".into(), census.detached.into());
         }
+        fields.insert("certificates".into(), self.certificates().into());
         fields.insert("store".into(), self.store().into());
         fields
     }
 }
 
 impl Operator {
+    /// Each host's certificate and how long it lasts.
+    fn certificates(&self) -> Vec<Value> {
+        let now = wall_ms();
+        let row = |it: &Arc<Certificate>| {
+            json!({
+                "host": it.host,
+                "self_signed": it.self_signed,
+                "days_left": it.days_left(now),
+            })
+        };
+        self.tls.certificates().iter().map(row).collect()
+    }
+
     /// What the store was asked since the start, as the provider bills it.
     fn store(&self) -> Map<String, Value> {
         let snapshot = self.meter.snapshot();

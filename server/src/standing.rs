@@ -300,7 +300,7 @@ impl Task {
 }
 
 /// Milliseconds of a clock that runs while the machine sleeps.
-fn boot_ms() -> u64 {
+pub(crate) fn boot_ms() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     seconds * 1000 + u64::try_from(now.tv_nsec).unwrap_or_default() / 1_000_000

@@ -1,5 +1,6 @@
 //! AWS as far as the tests need it, on this machine. What passes here is no evidence about AWS.
 
+pub mod acme;
 pub mod cloud;
 pub mod dynamodb;
 pub mod front;

@@ -11,6 +11,7 @@ mod aws;
 mod bad_input;
 mod boot;
 mod budgets;
+mod certificates;
 mod clients;
 mod commands;
 mod contract_aws;

@@ -11,6 +11,7 @@ use crate::run::Run;
 /// Debian packages and the program by which each is recognised.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("go-sendxmpp", &["go-sendxmpp", "--version"]),
+    ("pebble", &["pebble", "-help"]),
     ("python3-venv", &["python3", "-c", "import venv, ensurepip"]),
 ];
 

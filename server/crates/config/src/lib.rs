@@ -26,10 +26,10 @@ pub use node::{Content, Key, Node, Place};
 pub use option::OptionDoc;
 pub use reference::reference;
 pub use sections::{
-    Archive, Auth, Certificate, Cluster, Config, Drain, Limits, Listen, Log, Process, Registration,
-    Store, StreamManagement, Tls,
+    Acme, Archive, Auth, Certificate, Cluster, Config, Drain, Limits, Listen, Log, Process,
+    Registration, Store, StreamManagement, Tls,
 };
-pub use value::{Backend, Domain, LogFormat, LogLevel, Mechanism, TlsVersion};
+pub use value::{Backend, Challenge, Domain, LogFormat, LogLevel, Mechanism, TlsVersion};
 
 use std::collections::BTreeSet;
 

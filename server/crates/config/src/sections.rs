@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::option::section;
 use crate::value::{
-    Backend, Checked, Domain, LogFormat, LogLevel, Mechanism, NotEmpty, TlsVersion,
+    Backend, Challenge, Checked, Domain, LogFormat, LogLevel, Mechanism, NotEmpty, TlsVersion,
 };
 
 section! {
@@ -21,6 +21,8 @@ section! {
         listen: Listen = Listen::initial();
         /// Certificates.
         tls: Tls = Tls::initial();
+        /// Certificates from an authority (ACME, RFC 8555).
+        acme: Acme = Acme::initial();
         /// How users prove who they are.
         auth: Auth = Auth::initial();
         /// Accounts that users make themselves (XEP-0077).
@@ -82,6 +84,9 @@ section! {
         c2s_tls: Vec<SocketAddr> = vec![everywhere(5223)];
         /// Address for health checks and metrics. Not for the public.
         health: Option<SocketAddr> = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9300));
+        /// Address for an authority's questions (ACME HTTP-01); `[::]:80` if absent and
+        /// `acme.challenge` is `http-01`.
+        acme_http: Option<SocketAddr> = None;
         /// Path of the control socket, a unix socket. Who can open it administers the server.
         control: PathBuf = "/run/cirrus/control.sock".into(), SOCKET;
         /// Connections that the kernel holds until they are accepted.
@@ -120,6 +125,31 @@ section! {
         chain: PathBuf = PathBuf::new();
         /// File with the private key, PEM.
         key: PathBuf = PathBuf::new();
+    }
+}
+
+section! {
+    /// Certificates from an authority (ACME, RFC 8555), for each domain without files of its own.
+    Acme {
+        /// Ask for them. That agrees to the authority's terms of service.
+        enabled: bool = false;
+        /// URL of the authority's directory.
+        directory: String = "https://acme-v02.api.letsencrypt.org/directory".into(), DIRECTORY;
+        /// File with the root certificate that the authority's own address is checked against,
+        /// PEM; the system's roots if absent.
+        roots: Option<PathBuf> = None;
+        /// E-mail address that the authority may write to.
+        contact: Option<String> = None, EMAIL;
+        /// How the authority sees that a domain is ours. `http-01`: it asks port 80
+        /// (`listen.acme_http`).
+        challenge: Challenge = Challenge::Http01;
+        /// Days before its end at which a certificate is renewed; at most a third of its life.
+        renew_before_days: u64 = 30, 1..=365;
+        /// Seconds after a failure before the next try; each further failure doubles it, up to
+        /// half a day.
+        retry_seconds: u64 = 300, 1..=43_200;
+        /// Seconds between looks at the table for a certificate that another node got.
+        poll_seconds: u64 = 60, 1..=3_600;
     }
 }
 
@@ -361,6 +391,26 @@ const URL: Checked<str> = Checked(
         }
     },
     "http:// or https://",
+);
+
+const DIRECTORY: Checked<str> = Checked(
+    |t| match t.strip_prefix("https://") {
+        Some(host) if !host.is_empty() && !host.contains(char::is_whitespace) => Ok(()),
+        _ => Err("expected a URL that starts with https://".into()),
+    },
+    "https://",
+);
+
+const EMAIL: Checked<str> = Checked(
+    |t| match t.split_once('@') {
+        Some((local, host))
+            if !local.is_empty() && host.contains('.') && !t.contains([' ', ':', '<']) =>
+        {
+            Ok(())
+        }
+        _ => Err(format!("`{t}` is not an e-mail address")),
+    },
+    "an e-mail address",
 );
 
 const NODE: Checked<str> = Checked(

@@ -120,6 +120,14 @@ words! {
 }
 
 words! {
+    /// How an authority sees that a domain is ours (RFC 8555 section 8).
+    Challenge {
+        /// By a question to port 80.
+        Http01 = "http-01",
+    }
+}
+
+words! {
     /// The least version of TLS.
     TlsVersion {
         /// TLS 1.2 (RFC 5246).

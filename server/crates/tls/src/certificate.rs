@@ -64,10 +64,27 @@ impl Certificate {
         files: &PemFiles,
         provider: &CryptoProvider,
     ) -> Result<Certificate, TlsError> {
+        let chain = read(&files.chain)?;
+        let key = read(&files.key)?;
+        let loose = key.mode & OTHERS != 0;
+        let found = Certificate::parse(host, files, (&chain.bytes, &key.bytes), provider)?;
+        Ok(Certificate {
+            loose_key: loose.then(|| files.key.clone()),
+            ..found
+        })
+    }
+
+    /// Checks a certificate of `host` whose chain and key are these PEM texts. `files` says in
+    /// errors where they are from.
+    pub(crate) fn parse(
+        host: &str,
+        files: &PemFiles,
+        (chain, key): (&[u8], &[u8]),
+        provider: &CryptoProvider,
+    ) -> Result<Certificate, TlsError> {
         let name = HostName::parse(host)?;
-        let chain = read_chain(&files.chain)?;
-        let key_pem = read(&files.key)?;
-        let key = PrivateKeyDer::from_pem_slice(&key_pem.bytes).map_err(|error| match error {
+        let chain = parse_chain(&files.chain, chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
             pem::Error::NoItemsFound => TlsError::NoKey {
                 path: files.key.clone(),
             },
@@ -107,8 +124,14 @@ impl Certificate {
             not_after: x509.validity().not_after.timestamp(),
             self_signed: x509.issuer() == x509.subject(),
             covers_host: verify_server_name(&parsed, &name.name).is_ok(),
-            loose_key: (key_pem.mode & OTHERS != 0).then(|| files.key.clone()),
+            loose_key: None,
         })
+    }
+
+    /// Whole days until its end; 0 once it is over.
+    pub fn days_left(&self, now_ms: u64) -> u64 {
+        let end_s = u64::try_from(self.not_after).unwrap_or_default();
+        end_s.saturating_sub(now_ms / 1_000) / DAY_S.unsigned_abs()
     }
 
     /// What an operator should know about it at `now_ms`, with the remedy; usually nothing.
@@ -206,9 +229,8 @@ pub(crate) fn read(path: &Path) -> Result<Content, TlsError> {
     Ok(Content { bytes, mode })
 }
 
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let content = read(path)?;
-    let chain = CertificateDer::pem_slice_iter(&content.bytes)
+fn parse_chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| TlsError::Pem {
             path: path.to_owned(),

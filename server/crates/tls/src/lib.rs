@@ -2,6 +2,7 @@
 //!
 //! * [`ServerTls`] holds the certificates of all hosts, from PEM files or made here, and swaps them
 //!   while connections go on ([`ServerTls::reload`]).
+//! * [`ServerTls::install`] takes a certificate that an authority issued meanwhile, as a reload.
 //! * [`ServerTls::accept_starttls`] and [`ServerTls::accept_direct`] run a handshake; what comes
 //!   out is a [`Secured`] stream that knows its certificate and its channel [`Bindings`].
 //! * Tickets are sealed under keys that every node derives from the same [`TicketSecrets`], and
@@ -30,7 +31,7 @@ use std::sync::Arc;
 pub use accept::{Bindings, Secured, Summary};
 pub use certificate::{Certificate, MAX_PEM_BYTES};
 pub use error::TlsError;
-pub use server::{HostTls, MinVersion, Options, PemFiles, ServerTls};
+pub use server::{HostTls, IssuedPem, MinVersion, Options, PemFiles, ServerTls};
 pub use ticket::TicketSecrets;
 
 /// Where the time comes from, in Unix milliseconds: it decides about tickets and self-signed

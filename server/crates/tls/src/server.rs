@@ -60,6 +60,21 @@ pub struct PemFiles {
     pub key: PathBuf,
 }
 
+/// A certificate that came over the network: PEM, as in [`PemFiles`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct IssuedPem {
+    /// The host's certificate first, then its intermediates.
+    pub chain: Vec<u8>,
+    /// The private key.
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for IssuedPem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuedPem").finish_non_exhaustive()
+    }
+}
+
 /// The oldest TLS version accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MinVersion {
@@ -75,6 +90,7 @@ pub struct ServerTls {
     provider: Arc<CryptoProvider>,
     secrets: Option<Arc<SharedSecrets>>,
     current: RwLock<Arc<Hosts>>,
+    issued: RwLock<HashMap<String, IssuedPem>>,
 }
 
 /// What a reload replaces as a whole.
@@ -108,14 +124,38 @@ impl ServerTls {
             .tickets
             .clone()
             .map(|it| Arc::new(SharedSecrets::new(it)));
-        let hosts = Hosts::build(&options, &provider, secrets.as_ref())?;
+        let hosts = Hosts::build(&options, &HashMap::new(), &provider, secrets.as_ref())?;
         let current = RwLock::new(Arc::new(hosts));
         Ok(ServerTls {
             options,
             provider,
             secrets,
             current,
+            issued: RwLock::default(),
         })
+    }
+
+    /// Uses this certificate for a host without files, instead of a self-signed one, for
+    /// handshakes from now on and across reloads. Whether it is another than before. Blocking.
+    ///
+    /// # Errors
+    /// [`TlsError::UnknownHost`] where there is no such host or it has files; else as
+    /// [`ServerTls::build`]. The certificates in use then stay in use.
+    pub fn install(&self, host: &str, pem: IssuedPem) -> Result<bool, TlsError> {
+        let takes = |known: &&HostTls| known.host == host && known.files.is_none();
+        if !self.options.hosts.iter().any(|known| takes(&known)) {
+            return Err(TlsError::UnknownHost {
+                host: host.to_owned(),
+            });
+        }
+        let mut issued = self.issued();
+        if issued.get(host) == Some(&pem) {
+            return Ok(false);
+        }
+        issued.insert(host.to_owned(), pem);
+        self.rebuild(&issued)?;
+        *self.issued.write().unwrap_or_else(PoisonError::into_inner) = issued;
+        Ok(true)
     }
 
     /// Reads all certificates again and uses them for handshakes from now on; connections that
@@ -124,7 +164,17 @@ impl ServerTls {
     /// # Errors
     /// As [`ServerTls::build`]; the certificates in use then stay in use.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let hosts = Hosts::build(&self.options, &self.provider, self.secrets.as_ref())?;
+        self.rebuild(&self.issued())
+    }
+
+    fn issued(&self) -> HashMap<String, IssuedPem> {
+        let issued = self.issued.read().unwrap_or_else(PoisonError::into_inner);
+        issued.clone()
+    }
+
+    fn rebuild(&self, issued: &HashMap<String, IssuedPem>) -> Result<(), TlsError> {
+        let secrets = self.secrets.as_ref();
+        let hosts = Hosts::build(&self.options, issued, &self.provider, secrets)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hosts);
         Ok(())
     }
@@ -188,6 +238,7 @@ impl fmt::Debug for ServerTls {
 impl Hosts {
     fn build(
         options: &Options,
+        issued: &HashMap<String, IssuedPem>,
         provider: &Arc<CryptoProvider>,
         secrets: Option<&Arc<SharedSecrets>>,
     ) -> Result<Hosts, TlsError> {
@@ -205,14 +256,16 @@ impl Hosts {
             hosts
                 .stamps
                 .extend(paths.map(|path| Stamp::of(path.clone())));
-            let certificate = match (files, &options.folder) {
-                (Some(files), _) => Certificate::load(host, files, provider)?,
-                (None, Some(folder)) => {
+            let issued = issued.get(host).filter(|_| files.is_none());
+            let certificate = match (files, issued, &options.folder) {
+                (Some(files), _, _) => Certificate::load(host, files, provider)?,
+                (None, Some(pem), _) => from_authority(host, pem, provider)?,
+                (None, None, Some(folder)) => {
                     self_signed::load_or_make(host, folder, &options.clock, provider)?
                 }
-                (None, None) => return Err(TlsError::NoFiles { host: host.clone() }),
+                (None, None, None) => return Err(TlsError::NoFiles { host: host.clone() }),
             };
-            if files.is_none() {
+            if files.is_none() && issued.is_none() {
                 hosts.stamps.push(Stamp::of(certificate.path.clone()));
             }
             let ready = Arc::new(Host::new(certificate, options, provider, secrets)?);
@@ -224,6 +277,20 @@ impl Hosts {
         }
         Ok(hosts)
     }
+}
+
+fn from_authority(
+    host: &str,
+    pem: &IssuedPem,
+    provider: &CryptoProvider,
+) -> Result<Certificate, TlsError> {
+    // Not a file; it stands where messages name one.
+    let origin = PathBuf::from("(from the certificate authority)");
+    let files = PemFiles {
+        chain: origin.clone(),
+        key: origin,
+    };
+    Certificate::parse(host, &files, (&pem.chain, &pem.key), provider)
 }
 
 impl Host {

@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cirrus-store", &["schema"]),
     ("cirrus-accounts", &["jid", "sasl", "schema", "store"]),
     ("cirrus-cluster", &["schema", "store"]),
+    ("cirrus-acme", &["cluster", "schema", "store"]),
     (
         "cirrus-router",
         &["jid", "schema", "stanza", "store", "xml"],
@@ -42,8 +43,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "cirrus-server",
         &[
-            "accounts", "c2s", "cluster", "config", "jid", "router", "runtime", "sasl", "schema",
-            "stanza", "store", "tls", "web", "xep", "xml",
+            "accounts", "acme", "c2s", "cluster", "config", "jid", "router", "runtime", "sasl",
+            "schema", "stanza", "store", "tls", "web", "xep", "xml",
         ],
     ),
     // Knows the server only by its configuration and by what must exist.

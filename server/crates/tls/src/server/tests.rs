@@ -87,6 +87,56 @@ impl Fixture {
     }
 }
 
+/// What an authority would issue: here by another server of the same host.
+fn issued(host: &str) -> IssuedPem {
+    let other = Fixture::new();
+    other.server(&[host]);
+    let pem = fs::read(other.file(host)).unwrap();
+    IssuedPem {
+        chain: pem.clone(),
+        key: pem,
+    }
+}
+
+#[test]
+fn an_issued_certificate_is_used_until_there_is_another() {
+    let fixture = Fixture::new();
+    let server = fixture.server(&[A, B]);
+    let prints = || {
+        server
+            .certificates()
+            .iter()
+            .map(|it| it.fingerprint())
+            .collect::<Vec<_>>()
+    };
+    let before = prints();
+    let pem = issued(B);
+    assert!(server.install(B, pem.clone()).unwrap());
+    let after = prints();
+    assert_eq!(before[0], after[0]);
+    assert_ne!(before[1], after[1]);
+    assert!(
+        !server.install(B, pem.clone()).unwrap(),
+        "the same once more"
+    );
+    server.reload().unwrap();
+    assert_eq!(prints(), after, "a reload keeps it");
+
+    let broken = IssuedPem {
+        key: issued(B).key,
+        ..pem.clone()
+    };
+    assert!(matches!(
+        server.install(B, broken),
+        Err(TlsError::Mismatch { .. })
+    ));
+    assert_eq!(prints(), after, "a fault changes nothing");
+    assert!(matches!(
+        server.install("c.example", pem),
+        Err(TlsError::UnknownHost { .. })
+    ));
+}
+
 /// Keeps sessions without regard to the host, as a hostile or careless client might.
 #[derive(Debug)]
 struct Blind(ClientSessionMemoryCache);

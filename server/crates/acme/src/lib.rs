@@ -1,0 +1,30 @@
+//! Certificates from an authority (ACME, RFC 8555), shared by all nodes through the table
+//! `cluster`.
+//!
+//! * [`Keeper`] decides when one domain's certificate is due: a pure machine.
+//! * [`Turn`] lets one node at a time ask the authority, under a lease.
+//! * [`run`] is the shell around both: it asks, stores what was issued, and gives every new
+//!   certificate, whoever got it, to an [`Install`].
+//! * [`answer_http`] answers the authority's questions on port 80 from the table, on any node.
+//!
+//! It does not know what a certificate is used for, opens no XMPP socket and reads no clock of its
+//! own. Private keys are in the table and in memory, never in a log line or an error.
+//!
+//! Limits: one order at a time, [`ORDER_SECONDS`] each; [`HTTP_CONNECTIONS`] connections of
+//! authorities at a time.
+
+mod error;
+mod http;
+mod keeper;
+mod order;
+mod record;
+mod task;
+mod turn;
+
+pub use error::AcmeError;
+pub use http::{HTTP_CONNECTIONS, answer_http};
+pub use keeper::{Keeper, Pace, Validity};
+pub use order::{Method, ORDER_SECONDS, Settings};
+pub use record::{CertificateRecord, find};
+pub use task::{Around, Install, Subject, run};
+pub use turn::Turn;

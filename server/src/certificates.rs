@@ -1,0 +1,176 @@
+//! Certificates from an authority: what the configuration asks for, put together.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cirrus_acme::{
+    AcmeError, Around, CertificateRecord, Install, Method, Pace, Settings, Subject, answer_http,
+};
+use cirrus_config::{Challenge, Config, Domain};
+use cirrus_router::Entropy as _;
+use cirrus_runtime::{SystemEntropy, wall_ms};
+use cirrus_store::Table;
+use cirrus_tls::{IssuedPem, ServerTls};
+use tokio::net::TcpListener;
+
+use crate::standing::boot_ms;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Where an authority asks by HTTP-01 (RFC 8555, section 8.3).
+const HTTP: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 80);
+
+/// Answers an authority's questions, where that is asked for. Any node does, whether it serves or
+/// stands by: a balancer may send the question to each.
+pub(crate) async fn answer(config: &Config, table: Arc<dyn Table>) {
+    if !config.acme.enabled || config.acme.challenge != Challenge::Http01 {
+        return;
+    }
+    let address = config.listen.acme_http.unwrap_or(HTTP);
+    match TcpListener::bind(address).await {
+        Ok(listener) => {
+            let address = listener.local_addr().unwrap_or(address);
+            tracing::info!(%address, "answering certificate challenges");
+            answer_http(listener, table).await;
+        }
+        // Chat goes on without: the certificate in use may be good for months.
+        Err(error) => tracing::error!(
+            %address, %error,
+            "can't answer certificate challenges; give the server the address, or set \
+             listen.acme_http or acme.challenge"
+        ),
+    }
+}
+
+/// Takes into use what the table has, before anybody can connect.
+pub(crate) async fn adopt(
+    config: &Config,
+    table: &dyn Table,
+    tls: &Arc<ServerTls>,
+) -> Result<(), AcmeError> {
+    for subject in subjects(config) {
+        if let Some(record) = cirrus_acme::find(table, &subject.host).await?
+            && let Err(error) = InUse(Arc::clone(tls)).install(&subject.host, &record)
+        {
+            tracing::error!(host = subject.host, error, "the certificate is not usable");
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the domains in certificates until it is dropped.
+pub(crate) async fn keep(config: &Config, table: Arc<dyn Table>, tls: Arc<ServerTls>) {
+    let subjects = subjects(config);
+    if subjects.is_empty() {
+        return;
+    }
+    let certificates = tls.certificates();
+    let waits = |it: &&Subject| {
+        certificates
+            .iter()
+            .any(|c| c.host == it.host && c.self_signed)
+    };
+    for subject in subjects.iter().filter(waits) {
+        let name = subject.names.first().map_or("", String::as_str);
+        for record in records(name, &config.listen.c2s, &config.listen.c2s_tls) {
+            tracing::info!(host = subject.host, record, "DNS record to set");
+        }
+    }
+    let acme = &config.acme;
+    let settings = Settings {
+        directory: acme.directory.clone(),
+        roots: acme.roots.clone(),
+        contact: acme.contact.clone(),
+        method: match acme.challenge {
+            Challenge::Http01 => Method::Http01,
+        },
+    };
+    let pace = Pace {
+        renew_before_ms: acme.renew_before_days * DAY_MS,
+        retry_ms: acme.retry_seconds * 1_000,
+    };
+    let around = Around {
+        wall: Arc::new(wall_ms),
+        boot: Arc::new(boot_ms),
+        random: Arc::new(|| SystemEntropy::default().u128()),
+    };
+    let poll = Duration::from_secs(acme.poll_seconds);
+    let install = Arc::new(InUse(tls));
+    cirrus_acme::run(settings, (pace, poll), subjects, table, around, install).await;
+}
+
+/// The domains that an authority is to certify, with their names.
+fn subjects(config: &Config) -> Vec<Subject> {
+    let own = |domain: &&Domain| {
+        let files = &config.tls.certificates;
+        !files.iter().any(|files| files.host == **domain)
+    };
+    let subject = |domain: &Domain| {
+        Subject::new(domain.as_str(), services())
+            .inspect_err(|error| tracing::warn!(%error, "a self-signed certificate stays in use"))
+            .ok()
+    };
+    let domains = config.domains.iter().filter(|_| config.acme.enabled);
+    domains.filter(own).filter_map(subject).collect()
+}
+
+/// The DNS records of a domain, as in a zone file: clients find the server by them (RFC 6120
+/// section 3.2.1, XEP-0368), and the authority asks the address.
+fn records(name: &str, plain: &[SocketAddr], direct: &[SocketAddr]) -> Vec<String> {
+    let address = format!("{name}. 3600 IN A <public address of this server or its balancer>");
+    let service = |(service, listen): (&str, &[SocketAddr])| {
+        let port = listen.first()?.port();
+        Some(format!(
+            "_{service}._tcp.{name}. 3600 IN SRV 0 5 {port} {name}."
+        ))
+    };
+    let services = [("xmpp-client", plain), ("xmpps-client", direct)];
+    let services = services.into_iter().filter_map(service);
+    std::iter::once(address).chain(services).collect()
+}
+
+/// First labels of the services that have names of their own below each domain.
+fn services() -> &'static [&'static str] {
+    &[]
+}
+
+struct InUse(Arc<ServerTls>);
+
+impl Install for InUse {
+    fn install(&self, host: &str, record: &CertificateRecord) -> Result<(), String> {
+        let pem = IssuedPem {
+            chain: record.chain.clone(),
+            key: record.key.clone(),
+        };
+        // Some milliseconds, once in months: not worth a thread of its own.
+        let new = self
+            .0
+            .install(host, pem)
+            .map_err(|error| error.to_string())?;
+        let certificates = self.0.certificates();
+        if let Some(found) = certificates.iter().find(|it| new && it.host == host) {
+            tracing::info!(certificate = %found, "certificate in use");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_those_of_the_ports_that_are_open() {
+        let port = |port| vec![SocketAddr::new(HTTP.ip(), port)];
+        let all = records("example.com", &port(5222), &port(443));
+        assert_eq!(
+            all[1..],
+            [
+                "_xmpp-client._tcp.example.com. 3600 IN SRV 0 5 5222 example.com.",
+                "_xmpps-client._tcp.example.com. 3600 IN SRV 0 5 443 example.com.",
+            ]
+        );
+        assert!(all[0].starts_with("example.com. 3600 IN A "));
+        assert_eq!(records("example.com", &port(5222), &[]).len(), 2);
+    }
+}

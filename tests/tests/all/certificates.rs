@@ -1,0 +1,136 @@
+//! Certificates from an authority: the real server, and Let's Encrypt's test server.
+
+use cirrus_tests::client::{Client, Identity};
+use cirrus_tests::dialogue::play::Stage as _;
+use cirrus_tests::emulated::acme::Authority;
+use cirrus_tests::process::free_address;
+use cirrus_tests::server::{Options, Server};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const HOST: &str = "chat.example.com";
+
+fn options(directory: &str, roots: &str, http: &str) -> Options {
+    [
+        ("domains", format!("[{HOST}]")),
+        ("acme.enabled", "true".to_owned()),
+        ("acme.directory", format!("'{directory}'")),
+        ("acme.roots", format!("'{roots}'")),
+        ("acme.contact", "operator@example.com".to_owned()),
+        ("acme.retry_seconds", "1".to_owned()),
+        ("listen.acme_http", format!("'{http}'")),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+fn client(server: &Server) -> Client {
+    let identity = Identity::new(&format!("romeo@{HOST}"), "wherefore").unwrap();
+    Client::connect(server.address(), identity).unwrap()
+}
+
+/// Whether the certificate that a client saw is one of the authority.
+fn is_issued(client: &Client) -> bool {
+    let chain = client.tls().unwrap().peer_certificates().unwrap();
+    let issuer = b"Pebble Intermediate";
+    chain[0].windows(issuer.len()).any(|part| part == issuer)
+}
+
+fn wait(server: &mut Server, message: &str) -> Value {
+    wait_for(server, message, "")
+}
+
+/// Waits for a log line with this message, and these words anywhere in it.
+fn wait_for(server: &mut Server, message: &str, words: &str) -> Value {
+    let found = |line: &str| {
+        let fields: Value = serde_json::from_str(line).ok()?;
+        (fields["message"] == message && line.contains(words)).then_some(fields)
+    };
+    server.process().wait_for(message, found).unwrap()
+}
+
+fn certificates(server: &Server) -> Value {
+    let status = server
+        .call(&json!({ "v": 1, "call": "server.status" }))
+        .unwrap();
+    status["certificates"].clone()
+}
+
+/// A client that was there before sees nothing of it; one that comes after sees the new chain; a
+/// restart uses it from the first connection on and orders nothing.
+#[test]
+fn a_server_gets_its_certificate_by_http() {
+    let http = free_address().unwrap();
+    let authority = Authority::start(http.port()).unwrap();
+    let roots = authority.roots().display().to_string();
+    let mut server =
+        Server::start(&options(&authority.directory(), &roots, &http.to_string())).unwrap();
+    server
+        .add_user(&format!("romeo@{HOST}"), "wherefore")
+        .unwrap();
+    let mut early = client(&server);
+    wait(&mut server, "the authority has issued a certificate");
+    let mut late = client(&server);
+    assert!(is_issued(&late));
+    early
+        .send("<iq type='get' id='p1'><ping xmlns='urn:xmpp:ping'/></iq>")
+        .unwrap();
+    assert_eq!(early.element().unwrap().attr("id"), Some("p1"));
+    late.disconnect().unwrap();
+    assert_eq!(certificates(&server)[0]["self_signed"], false);
+    assert_eq!(authority.issued(), 1);
+
+    server.restart("TERM").unwrap();
+    assert!(is_issued(&client(&server)));
+    wait(&mut server, "certificate in use");
+    assert_eq!(authority.issued(), 1, "it was ordered again");
+    let log = server.process().log();
+    assert!(
+        !log.contains("PRIVATE KEY") && !log.contains("BEGIN CERT"),
+        "{log}"
+    );
+}
+
+/// The server serves all the same, with a certificate of its own, and says what is wrong; when the
+/// authority can reach it, it gets its certificate.
+#[test]
+fn an_authority_that_cannot_ask_leaves_the_self_signed_certificate() {
+    let (asked, listening) = (free_address().unwrap(), free_address().unwrap());
+    let authority = Authority::start(asked.port()).unwrap();
+    let roots = authority.roots().display().to_string();
+    let given = options(&authority.directory(), &roots, &listening.to_string());
+    let mut server = Server::start(&given).unwrap();
+    server
+        .add_user(&format!("romeo@{HOST}"), "wherefore")
+        .unwrap();
+    // It may have refused too many nonces before.
+    let words = "could not confirm chat.example.com by http-01";
+    wait_for(&mut server, "no new certificate", words);
+    wait(&mut server, "DNS record to set");
+    assert!(!is_issued(&client(&server)));
+    assert_eq!(certificates(&server)[0]["self_signed"], true);
+
+    let folder = server.into_folder("TERM").unwrap();
+    let given = options(&authority.directory(), &roots, &asked.to_string());
+    let mut server = Server::start_in(folder, &given, Vec::new()).unwrap();
+    wait(&mut server, "the authority has issued a certificate");
+    assert!(is_issued(&client(&server)));
+}
+
+#[test]
+fn an_authority_that_is_not_there_is_named() {
+    let (http, nobody) = (free_address().unwrap(), free_address().unwrap());
+    let folder = TempDir::with_prefix("roots-").unwrap();
+    let roots = folder.path().join("none.pem").display().to_string();
+    let directory = format!("https://{nobody}/dir");
+    let mut server = Server::start(&options(&directory, &roots, &http.to_string())).unwrap();
+    let said = wait(&mut server, "no new certificate");
+    assert!(
+        said["error"].as_str().unwrap().contains(&directory),
+        "{said}"
+    );
+    server
+        .add_user(&format!("romeo@{HOST}"), "wherefore")
+        .unwrap();
+    assert!(!is_issued(&client(&server)));
+}
