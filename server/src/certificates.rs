@@ -11,7 +11,7 @@ use cirrus_config::{Challenge, Config, Domain};
 use cirrus_router::Entropy as _;
 use cirrus_runtime::{SystemEntropy, wall_ms};
 use cirrus_store::Table;
-use cirrus_tls::{IssuedPem, ServerTls};
+use cirrus_tls::{IssuedPem, Proof, Proofs, ServerTls};
 use tokio::net::TcpListener;
 
 use crate::standing::boot_ms;
@@ -83,6 +83,7 @@ pub(crate) async fn keep(config: &Config, table: Arc<dyn Table>, tls: Arc<Server
         contact: acme.contact.clone(),
         method: match acme.challenge {
             Challenge::Http01 => Method::Http01,
+            Challenge::TlsAlpn01 => Method::TlsAlpn01,
         },
     };
     let pace = Pace {
@@ -94,6 +95,9 @@ pub(crate) async fn keep(config: &Config, table: Arc<dyn Table>, tls: Arc<Server
         boot: Arc::new(boot_ms),
         random: Arc::new(|| SystemEntropy::default().u128()),
     };
+    if config.acme.challenge == Challenge::TlsAlpn01 {
+        tls.answer_challenges(Arc::new(InTable(Arc::clone(&table))));
+    }
     let poll = Duration::from_secs(acme.poll_seconds);
     let install = Arc::new(InUse(tls));
     cirrus_acme::run(settings, (pace, poll), subjects, table, around, install).await;
@@ -132,6 +136,20 @@ fn records(name: &str, plain: &[SocketAddr], direct: &[SocketAddr]) -> Vec<Strin
 /// First labels of the services that have names of their own below each domain.
 fn services() -> &'static [&'static str] {
     &[]
+}
+
+/// The answers for handshakes.
+struct InTable(Arc<dyn Table>);
+
+impl Proofs for InTable {
+    fn proof<'a>(&'a self, name: &'a str) -> Proof<'a> {
+        Box::pin(async move {
+            cirrus_acme::proof(&*self.0, name)
+                .await
+                .inspect_err(|error| tracing::warn!(%error, name, "an authority's question"))
+                .ok()?
+        })
+    }
 }
 
 struct InUse(Arc<ServerTls>);

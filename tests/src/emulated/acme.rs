@@ -26,11 +26,11 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Starts an authority that asks its HTTP-01 questions on this port.
+    /// Starts an authority that asks its questions on these ports: by HTTP-01, by TLS-ALPN-01.
     ///
     /// # Errors
     /// When it can't be started.
-    pub fn start(http_port: u16) -> Result<Authority> {
+    pub fn start(http_port: u16, tls_port: u16) -> Result<Authority> {
         let folder = TempDir::with_prefix("pebble-")?;
         let key = KeyPair::generate()?;
         let own = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
@@ -57,7 +57,7 @@ impl Authority {
             "certificate": folder.path().join("own.pem"),
             "privateKey": folder.path().join("own.key"),
             "httpPort": http_port,
-            "tlsPort": 1,
+            "tlsPort": tls_port,
             "ocspResponderURL": "",
             "externalAccountBindingRequired": false,
         }});

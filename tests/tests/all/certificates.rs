@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const HOST: &str = "chat.example.com";
+/// A port on which nobody is.
+const NOBODY: u16 = 1;
 
 fn options(directory: &str, roots: &str, http: &str) -> Options {
     [
@@ -61,7 +63,7 @@ fn certificates(server: &Server) -> Value {
 #[test]
 fn a_server_gets_its_certificate_by_http() {
     let http = free_address().unwrap();
-    let authority = Authority::start(http.port()).unwrap();
+    let authority = Authority::start(http.port(), NOBODY).unwrap();
     let roots = authority.roots().display().to_string();
     let mut server =
         Server::start(&options(&authority.directory(), &roots, &http.to_string())).unwrap();
@@ -91,12 +93,30 @@ fn a_server_gets_its_certificate_by_http() {
     );
 }
 
+/// The authority asks the port of clients that begin with TLS; nothing else is needed.
+#[test]
+fn a_server_gets_its_certificate_by_handshake() {
+    let direct = free_address().unwrap();
+    let authority = Authority::start(NOBODY, direct.port()).unwrap();
+    let roots = authority.roots().display().to_string();
+    let mut given = options(&authority.directory(), &roots, "127.0.0.1:0");
+    given.insert("acme.challenge".into(), "tls-alpn-01".into());
+    given.insert("listen.c2s_tls".into(), format!("['{direct}']"));
+    let mut server = Server::start(&given).unwrap();
+    server
+        .add_user(&format!("romeo@{HOST}"), "wherefore")
+        .unwrap();
+    wait(&mut server, "the authority has issued a certificate");
+    assert!(is_issued(&client(&server)));
+    assert_eq!(authority.issued(), 1);
+}
+
 /// The server serves all the same, with a certificate of its own, and says what is wrong; when the
 /// authority can reach it, it gets its certificate.
 #[test]
 fn an_authority_that_cannot_ask_leaves_the_self_signed_certificate() {
     let (asked, listening) = (free_address().unwrap(), free_address().unwrap());
-    let authority = Authority::start(asked.port()).unwrap();
+    let authority = Authority::start(asked.port(), NOBODY).unwrap();
     let roots = authority.roots().display().to_string();
     let given = options(&authority.directory(), &roots, &listening.to_string());
     let mut server = Server::start(&given).unwrap();

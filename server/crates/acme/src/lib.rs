@@ -5,7 +5,8 @@
 //! * [`Turn`] lets one node at a time ask the authority, under a lease.
 //! * [`run`] is the shell around both: it asks, stores what was issued, and gives every new
 //!   certificate, whoever got it, to an [`Install`].
-//! * [`answer_http`] answers the authority's questions on port 80 from the table, on any node.
+//! * [`answer_http`] answers the authority's questions on port 80 from the table, on any node;
+//!   [`proof`] is what to answer with in a handshake.
 //!
 //! It does not know what a certificate is used for, opens no XMPP socket and reads no clock of its
 //! own. Private keys are in the table and in memory, never in a log line or an error.
@@ -13,6 +14,7 @@
 //! Limits: one order at a time, [`ORDER_SECONDS`] each; [`HTTP_CONNECTIONS`] connections of
 //! authorities at a time.
 
+mod alpn;
 mod error;
 mod http;
 mod keeper;
@@ -21,6 +23,7 @@ mod record;
 mod task;
 mod turn;
 
+pub use alpn::proof;
 pub use error::AcmeError;
 pub use http::{HTTP_CONNECTIONS, answer_http};
 pub use keeper::{Keeper, Pace, Validity};

@@ -33,6 +33,8 @@ const POLL: RetryPolicy = RetryPolicy::new()
 pub enum Method {
     /// By a question to port 80.
     Http01,
+    /// By a handshake on port 443.
+    TlsAlpn01,
 }
 
 impl Method {
@@ -41,12 +43,22 @@ impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Self::Http01 => "http-01",
+            Self::TlsAlpn01 => "tls-alpn-01",
+        }
+    }
+
+    /// The row that answers about this token or name.
+    fn question(self, about: &str) -> Question<'_> {
+        match self {
+            Self::Http01 => Question::Http(about),
+            Self::TlsAlpn01 => Question::Tls(about),
         }
     }
 
     fn kind(self) -> ChallengeType {
         match self {
             Self::Http01 => ChallengeType::Http01,
+            Self::TlsAlpn01 => ChallengeType::TlsAlpn01,
         }
     }
 }
@@ -84,8 +96,8 @@ pub(crate) async fn order(
         Ok(result) => result,
         Err(_) => Err(AcmeError::Timeout(ORDER_SECONDS)),
     };
-    for token in &asked {
-        record::withdraw(table, Question::Http(token)).await;
+    for it in &asked {
+        record::withdraw(table, settings.method.question(it)).await;
     }
     result
 }
@@ -119,14 +131,17 @@ async fn place(
             authorization
                 .challenge(method.kind())
                 .ok_or_else(|| AcmeError::NotOffered {
-                    name,
+                    name: name.clone(),
                     method: method.name(),
                 })?;
-        let token = challenge.token.clone();
+        let about = match method {
+            Method::Http01 => challenge.token.clone(),
+            Method::TlsAlpn01 => name,
+        };
         let proof = challenge.key_authorization();
         let when = ((around.wall)(), around.nonce());
-        asked.push(token.clone());
-        record::prepare(table, Question::Http(&token), proof.as_str(), when).await?;
+        asked.push(about.clone());
+        record::prepare(table, method.question(&about), proof.as_str(), when).await?;
         challenge.set_ready().await.map_err(failed)?;
     }
     let ready = order.poll_ready(&POLL).await;

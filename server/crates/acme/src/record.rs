@@ -1,7 +1,7 @@
 //! Rows of the table `cluster`: the account with the authority, certificates, challenges.
 //!
 //! Format 1 of each. `acme` / directory URL: `k` = credentials (JSON). `cert` / domain: `c` = chain
-//! (PEM), `k` = private key (PEM). `challenge` / token: `r` = key authorization; expires.
+//! (PEM), `k` = private key (PEM). `challenge` / token, or `alpn:` and name: `r` = key authorization; expires.
 
 use std::fmt;
 
@@ -119,12 +119,16 @@ fn account_item(directory: &str, credentials: &[u8]) -> Item {
 pub(crate) enum Question<'a> {
     /// HTTP-01, by token.
     Http(&'a str),
+    /// TLS-ALPN-01, by name.
+    Tls(&'a str),
 }
 
 impl Question<'_> {
     fn key(self) -> KeyBytes {
         match self {
             Self::Http(token) => cluster::challenge(token),
+            // No token has a colon.
+            Self::Tls(name) => cluster::challenge(&format!("alpn:{name}")),
         }
     }
 }
@@ -197,6 +201,7 @@ mod tests {
             item("example.com", &certificate()),
             account_item("https://ca.example/dir", b"{}"),
             challenge_item(Question::Http("token"), "token.print", NOW_MS),
+            challenge_item(Question::Tls("example.com"), "token.print", NOW_MS),
         ];
         let print = |item: &Item| {
             let expires = item

@@ -141,7 +141,8 @@ section! {
         /// E-mail address that the authority may write to.
         contact: Option<String> = None, EMAIL;
         /// How the authority sees that a domain is ours. `http-01`: it asks port 80
-        /// (`listen.acme_http`).
+        /// (`listen.acme_http`). `tls-alpn-01`: it asks port 443, which must lead to
+        /// `listen.c2s_tls`.
         challenge: Challenge = Challenge::Http01;
         /// Days before its end at which a certificate is renewed; at most a third of its life.
         renew_before_days: u64 = 30, 1..=365;

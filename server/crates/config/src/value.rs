@@ -120,10 +120,12 @@ words! {
 }
 
 words! {
-    /// How an authority sees that a domain is ours (RFC 8555 section 8).
+    /// How an authority sees that a domain is ours (RFC 8555 section 8, RFC 8737).
     Challenge {
         /// By a question to port 80.
         Http01 = "http-01",
+        /// By a handshake on port 443.
+        TlsAlpn01 = "tls-alpn-01",
     }
 }
 

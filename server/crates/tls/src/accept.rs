@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::server::Acceptor;
+use rustls::server::{Acceptor, ClientHello};
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::server::TlsStream;
@@ -12,6 +12,7 @@ use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use crate::TlsError;
 use crate::binding::{EXPORTER_BYTES, EXPORTER_LABEL};
 use crate::certificate::Certificate;
+use crate::challenge::ALPN_ACME;
 use crate::server::ServerTls;
 
 /// A connection after its handshake.
@@ -70,11 +71,14 @@ impl ServerTls {
     /// none, or one that is not here, the first host answers. A client that offers protocols must
     /// offer `xmpp-client`.
     ///
+    /// A certificate authority's question (RFC 8737) is answered by the handshake alone: then
+    /// there is no stream.
+    ///
     /// The stream header may still name another host than [`Certificate::host`]: the caller decides
     /// whether it allows that.
     ///
     /// # Errors
-    /// [`TlsError::Handshake`].
+    /// [`TlsError::Handshake`]; [`TlsError::Asked`] after an authority's question.
     pub async fn accept_direct<IO>(&self, io: IO) -> Result<Secured<IO>, TlsError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -82,6 +86,13 @@ impl ServerTls {
         let start = LazyConfigAcceptor::new(Acceptor::default(), io)
             .await
             .map_err(TlsError::Handshake)?;
+        if let Some(name) = question(&start.client_hello()) {
+            if let Some(config) = self.challenge(&name).await {
+                let answer = start.into_stream(config).await;
+                answer.map_err(TlsError::Handshake)?;
+            }
+            return Err(TlsError::Asked { name });
+        }
         let host = self.host_for_sni(start.client_hello().server_name())?;
         let accept = start.into_stream(Arc::clone(&host.direct));
         let stream = accept.await.map_err(TlsError::Handshake)?;
@@ -90,6 +101,14 @@ impl ServerTls {
             certificate: Arc::clone(&host.certificate),
         })
     }
+}
+
+/// The name that an authority asks about: it offers this protocol and no other.
+fn question(hello: &ClientHello<'_>) -> Option<String> {
+    let mut offered = hello.alpn()?;
+    let asks = offered.next() == Some(ALPN_ACME) && offered.next().is_none();
+    let name = hello.server_name().filter(|_| asks)?;
+    Some(name.to_ascii_lowercase())
 }
 
 impl<IO> Secured<IO> {

@@ -112,6 +112,12 @@ pub enum TlsError {
     /// The TLS library refuses the settings.
     #[error("TLS settings: {0}")]
     Settings(#[source] rustls::Error),
+    /// The connection was an authority's question, which its handshake has answered.
+    #[error("a certificate authority asked about {name}")]
+    Asked {
+        /// The name it asked about.
+        name: String,
+    },
     /// A handshake failed: mostly the peer's doing.
     #[error("TLS handshake: {0}")]
     Handshake(#[source] io::Error),

@@ -20,6 +20,7 @@
 mod accept;
 mod binding;
 mod certificate;
+mod challenge;
 mod error;
 mod name;
 mod self_signed;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 pub use accept::{Bindings, Secured, Summary};
 pub use certificate::{Certificate, MAX_PEM_BYTES};
+pub use challenge::{Proof, Proofs};
 pub use error::TlsError;
 pub use server::{HostTls, IssuedPem, MinVersion, Options, PemFiles, ServerTls};
 pub use ticket::TicketSecrets;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
@@ -16,6 +16,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::version::{TLS12, TLS13};
 
 use crate::certificate::Certificate;
+use crate::challenge::{self, Proofs};
 use crate::name::HostName;
 use crate::self_signed;
 use crate::ticket::{SharedSecrets, TicketSecrets, Ticketer};
@@ -91,6 +92,7 @@ pub struct ServerTls {
     secrets: Option<Arc<SharedSecrets>>,
     current: RwLock<Arc<Hosts>>,
     issued: RwLock<HashMap<String, IssuedPem>>,
+    proofs: OnceLock<Arc<dyn Proofs>>,
 }
 
 /// What a reload replaces as a whole.
@@ -132,6 +134,7 @@ impl ServerTls {
             secrets,
             current,
             issued: RwLock::default(),
+            proofs: OnceLock::new(),
         })
     }
 
@@ -188,6 +191,20 @@ impl ServerTls {
             return Ok(false);
         }
         self.reload().map(|()| true)
+    }
+
+    /// Answers an authority's questions on direct TLS from now on. Without effect a second time.
+    pub fn answer_challenges(&self, proofs: Arc<dyn Proofs>) {
+        // Nobody sets them twice.
+        let _ = self.proofs.set(proofs);
+    }
+
+    /// TLS for an authority that asks about this name, if the answer is known.
+    pub(crate) async fn challenge(&self, name: &str) -> Option<Arc<ServerConfig>> {
+        let proof = self.proofs.get()?.proof(name).await?;
+        challenge::config(name, &proof, &self.provider)
+            .inspect_err(|error| tracing::error!(%error, "an authority's question"))
+            .ok()
     }
 
     /// Uses other secrets for tickets from now on. Without effect where tickets are off.
