@@ -1,7 +1,8 @@
 //! Rows of the table `cluster`: the account with the authority, certificates, challenges.
 //!
 //! Format 1 of each. `acme` / directory URL: `k` = credentials (JSON). `cert` / domain: `c` = chain
-//! (PEM), `k` = private key (PEM). `challenge` / token, or `alpn:` and name: `r` = key authorization; expires.
+//! (PEM), `k` = private key (PEM). `challenge` / token, or `alpn:` and name: `r` = the key
+//! authorization; expires.
 
 use std::fmt;
 
