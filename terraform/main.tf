@@ -59,6 +59,7 @@ module "cluster" {
   secret_arns        = var.secret_arns
   parameter_arns     = var.parameter_arns
   object_arns        = var.object_arns
+  reference_key_arns = var.reference_key_arns
   challenge_zone_ids = var.acme_dns ? values(var.zone_ids) : []
   image_id           = local.image
   instance_types     = var.instance_types

@@ -168,6 +168,7 @@ run "everything_else_that_reaches_a_module" {
     secret_arns            = ["arn:aws:secretsmanager:eu-west-1:123456789012:secret:tls-AbCdEf"]
     parameter_arns         = ["arn:aws:ssm:eu-west-1:123456789012:parameter/chat/motd"]
     object_arns            = ["arn:aws:s3:::settings/cirrus.yaml"]
+    reference_key_arns     = ["arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcde0"]
     sessions_per_node      = 5000
     cpu_percent            = 40
     scale_in_minutes       = 60
@@ -186,32 +187,34 @@ run "refusals" {
   command = plan
 
   variables {
-    domain           = "Example.com"
-    name             = "Example_"
-    image_id         = "image"
-    image_owner      = "somebody"
-    cidr             = "10.0.0.0/24"
-    zones            = 1
-    instance_types   = ["t4g.small", "m7i.large"]
-    size             = { min = 3, max = 2 }
-    spot_percentage  = 101
-    storage          = "somebody"
-    prefix           = "-x"
-    kms_key_arn      = "alias/chat"
-    upload_days      = 0
-    secret_arns      = ["arn:aws:secretsmanager:eu-west-1:123456789012:secret:*"]
-    parameter_arns   = ["chat"]
-    object_arns      = ["arn:aws:s3:::settings/*"]
-    cpu_percent      = 0
-    scale_in_minutes = 7
-    options          = { domain = "example.org" }
-    alarm_topic_arns = ["alarms"]
+    domain          = "Example.com"
+    name            = "Example_"
+    image_id        = "image"
+    image_owner     = "somebody"
+    cidr            = "10.0.0.0/24"
+    zones           = 1
+    instance_types  = ["t4g.small", "m7i.large"]
+    size            = { min = 3, max = 2 }
+    spot_percentage = 101
+    storage         = "somebody"
+    prefix          = "-x"
+    kms_key_arn     = "alias/chat"
+    upload_days     = 0
+    secret_arns     = ["arn:aws:secretsmanager:eu-west-1:123456789012:secret:*"]
+    parameter_arns  = ["chat"]
+    object_arns     = ["arn:aws:s3:::settings/*"]
+
+    reference_key_arns = ["alias/secrets"]
+    cpu_percent        = 0
+    scale_in_minutes   = 7
+    options            = { domain = "example.org" }
+    alarm_topic_arns   = ["alarms"]
   }
 
   expect_failures = [
     var.domain, var.name, var.image_id, var.image_owner, var.cidr, var.zones, var.instance_types, var.size,
     var.spot_percentage, var.storage, var.prefix, var.kms_key_arn, var.upload_days, var.secret_arns,
-    var.parameter_arns, var.object_arns, var.cpu_percent, var.scale_in_minutes, var.options, var.alarm_topic_arns,
+    var.parameter_arns, var.object_arns, var.reference_key_arns, var.cpu_percent, var.scale_in_minutes, var.options, var.alarm_topic_arns,
   ]
 }
 

@@ -89,6 +89,7 @@ locals {
     { Sid = "Secrets", Action = ["secretsmanager:GetSecretValue"], Resource = var.secret_arns },
     { Sid = "Parameters", Action = ["ssm:GetParameter"], Resource = var.parameter_arns },
     { Sid = "Configuration", Action = ["s3:GetObject", "s3:GetObjectVersion"], Resource = var.object_arns },
+    { Sid = "ReferenceKeys", Action = ["kms:Decrypt"], Resource = var.reference_key_arns },
     {
       Sid      = "Key"
       Action   = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey"]

@@ -103,6 +103,17 @@ variable "object_arns" {
   }
 }
 
+variable "reference_key_arns" {
+  type        = list(string)
+  default     = []
+  description = "Customer KMS keys of those secrets, parameters and objects: nodes may decrypt with them."
+
+  validation {
+    condition     = alltrue([for arn in var.reference_key_arns : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[^*]+$", arn))])
+    error_message = "Give ARNs of keys themselves, not of aliases: arn:aws:kms:REGION:ACCOUNT:key/ID."
+  }
+}
+
 variable "challenge_zone_ids" {
   type        = list(string)
   default     = []

@@ -88,7 +88,7 @@ run "permissions" {
     error_message = "Every action is named."
   }
   assert {
-    condition     = length(setintersection([for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : statement.Sid], ["CreateTables", "CreateBuckets", "Secrets", "Parameters", "Configuration", "Key", "Challenges", "ChallengeIsThere", "ChallengeZones"])) == 0
+    condition     = length(setintersection([for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : statement.Sid], ["CreateTables", "CreateBuckets", "Secrets", "Parameters", "Configuration", "Key", "ReferenceKeys", "Challenges", "ChallengeIsThere", "ChallengeZones"])) == 0
     error_message = "What was not asked for is not allowed."
   }
 }
@@ -102,12 +102,13 @@ run "permissions_asked_for" {
     secret_arns        = ["arn:aws:secretsmanager:eu-west-1:123456789012:secret:tls-AbCdEf"]
     parameter_arns     = ["arn:aws:ssm:eu-west-1:123456789012:parameter/chat/motd"]
     object_arns        = ["arn:aws:s3:::settings/cirrus.yaml"]
+    reference_key_arns = ["arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcde0"]
     challenge_zone_ids = ["Z0123456789ABCDEFGHIJ"]
     outcome_tags       = ["boot"]
   }
 
   assert {
-    condition     = length(setsubtract(["CreateTables", "CreateBuckets", "Secrets", "Parameters", "Configuration", "Key", "Challenges", "ChallengeIsThere", "ChallengeZones"], [for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : statement.Sid])) == 0
+    condition     = length(setsubtract(["CreateTables", "CreateBuckets", "Secrets", "Parameters", "Configuration", "Key", "ReferenceKeys", "Challenges", "ChallengeIsThere", "ChallengeZones"], [for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : statement.Sid])) == 0
     error_message = "What was asked for is allowed."
   }
   assert {
@@ -267,6 +268,7 @@ run "refusals" {
     secret_arns        = ["*"]
     parameter_arns     = ["*"]
     object_arns        = ["*"]
+    reference_key_arns = ["alias/secrets"]
     challenge_zone_ids = ["*"]
     outcome_tags       = ["cirrus:domain"]
   }
@@ -274,7 +276,7 @@ run "refusals" {
   expect_failures = [
     var.name, var.domains, var.subnet_ids, var.table_arns, var.bucket_arns, var.image_id, var.instance_types,
     var.spot_percentage, var.sessions_per_node, var.cpu_percent, var.scale_in_minutes, var.size, var.options,
-    var.secret_arns, var.parameter_arns, var.object_arns, var.challenge_zone_ids, var.outcome_tags,
+    var.secret_arns, var.parameter_arns, var.object_arns, var.reference_key_arns, var.challenge_zone_ids, var.outcome_tags,
   ]
 }
 
