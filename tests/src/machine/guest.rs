@@ -1,11 +1,15 @@
 //! A running machine, by QEMU without acceleration, with the names that EC2 gives to its own.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use tempfile::TempDir;
 
 use super::disk::Disk;
 use crate::process::Process;
@@ -24,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 pub struct Guest {
     process: Process,
     started: Instant,
+    monitor: PathBuf,
+    _folder: TempDir,
 }
 
 impl Guest {
@@ -32,6 +38,8 @@ impl Guest {
     /// # Errors
     /// When QEMU can't be started.
     pub fn start(disk: &Disk) -> Result<Guest> {
+        let folder = TempDir::with_prefix("cirrus-guest-")?;
+        let monitor = folder.path().join("monitor");
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "1024"]);
         qemu.args(["-accel", "tcg,thread=multi,tb-size=256"]);
@@ -43,6 +51,8 @@ impl Guest {
             "-no-reboot",
         ]);
         qemu.args(["-serial", "stdio", "-device", "virtio-rng-pci"]);
+        qemu.arg("-monitor")
+            .arg(format!("unix:{},server,nowait", monitor.display()));
         let file = disk.file().display();
         qemu.arg("-drive").arg(format!(
             "file={file},id=root,if=none,format=raw,cache=unsafe"
@@ -59,7 +69,12 @@ impl Guest {
         qemu.args(["-smbios", "type=3,manufacturer=Amazon EC2,asset=Amazon EC2"]);
         let started = now();
         let process = Process::start("the machine", &mut qemu)?.with_patience(PATIENCE);
-        Ok(Guest { process, started })
+        Ok(Guest {
+            process,
+            started,
+            monitor,
+            _folder: folder,
+        })
     }
 
     /// Waits until its console shows a line with these words; the line and the seconds since
@@ -97,6 +112,33 @@ impl Guest {
             .context("no VmHWM")?;
         Ok(kibibytes.parse::<u64>()? / 1_024)
     }
+
+    /// Presses the power button and waits until the machine is off.
+    ///
+    /// # Errors
+    /// When it does not go off.
+    pub fn power_off(mut self) -> Result<()> {
+        command(&self.monitor, "system_powerdown")?;
+        self.process.wait().map(drop)
+    }
+}
+
+/// Gives QEMU a command between two of its prompts: it forgets what a caller says who is gone.
+fn command(monitor: &Path, words: &str) -> Result<()> {
+    let mut monitor = UnixStream::connect(monitor).context("QEMU's monitor")?;
+    monitor.set_read_timeout(Some(PATIENCE))?;
+    prompt(&mut monitor)?;
+    writeln!(monitor, "{words}")?;
+    prompt(&mut monitor)
+}
+
+fn prompt(monitor: &mut UnixStream) -> Result<()> {
+    let (mut said, mut byte) = (Vec::new(), [0]);
+    while !said.ends_with(b"(qemu) ") {
+        monitor.read_exact(&mut byte).context("QEMU's prompt")?;
+        said.extend(byte);
+    }
+    Ok(())
 }
 
 #[expect(

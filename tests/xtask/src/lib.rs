@@ -35,7 +35,7 @@ pub const VERBS: &[(&str, &str)] = &[
     ("tools", "only install what the tests need"),
     (
         "boot",
-        "boot the image with fresh programs in an emulated machine; needs root",
+        "boot the image with fresh programs in an emulated machine, twice; needs root",
     ),
     (
         "nightly",
