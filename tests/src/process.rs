@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -263,13 +264,27 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// An address of this machine on which nobody listens at the moment.
+/// An address of this machine on which nobody listens at the moment, never given twice by one
+/// process. Its port is below those that the system gives to outgoing connections: one of these
+/// could take it before whoever asked for it listens.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?;
-    Ok(listener.local_addr()?)
+    const FIRST: u32 = 15_000;
+    const PORTS: u32 = 17_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test programs that run at once begin at different places.
+    let start = std::process::id().wrapping_mul(1_009);
+    for _ in 0..PORTS {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + start.wrapping_add(step) % PORTS;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port)?));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no port of {FIRST} to {} is free", FIRST + PORTS - 1)
 }
 
 #[cfg(test)]
