@@ -26,6 +26,7 @@ pub(crate) fn tree(text: &str, options: &[OptionDoc]) -> Result<Node, (Place, Fa
             let place = Place {
                 line: line_number,
                 column: 1,
+                file: 0,
             };
             let reason = format!("more than {MAX_LINES} lines");
             return Err((place, Fault::Bomb { reason }));
@@ -34,6 +35,7 @@ pub(crate) fn tree(text: &str, options: &[OptionDoc]) -> Result<Node, (Place, Fa
             let place = Place {
                 line: line_number,
                 column: column(line, trimmed),
+                file: 0,
             };
             let reason = format!("`{}` is not `key=value`", excerpt(trimmed));
             return Err((place, Fault::Invalid { reason }));
@@ -41,6 +43,7 @@ pub(crate) fn tree(text: &str, options: &[OptionDoc]) -> Result<Node, (Place, Fa
         let at = |part: &str| Place {
             line: line_number,
             column: column(line, part),
+            file: 0,
         };
         let (key, value) = (key.trim(), value.trim());
         let path = if key == "domain" { "domains" } else { key };
@@ -53,7 +56,11 @@ pub(crate) fn tree(text: &str, options: &[OptionDoc]) -> Result<Node, (Place, Fa
     } else {
         Content::Map(root)
     };
-    let place = Place { line: 1, column: 1 };
+    let place = Place {
+        line: 1,
+        column: 1,
+        file: 0,
+    };
     Ok(Node { place, content })
 }
 
@@ -65,7 +72,11 @@ fn column(line: &str, part: &str) -> u64 {
 }
 
 /// A value as its option takes it: texts need no quotes here, lists no brackets.
-fn node(value: &str, place: Place, option: Option<&OptionDoc>) -> Result<Node, (Place, Fault)> {
+pub(crate) fn node(
+    value: &str,
+    place: Place,
+    option: Option<&OptionDoc>,
+) -> Result<Node, (Place, Fault)> {
     let text = |t: &str, place| Node {
         place,
         content: Content::Text(t.to_owned()),
@@ -74,14 +85,8 @@ fn node(value: &str, place: Place, option: Option<&OptionDoc>) -> Result<Node, (
         if kind.starts_with("list") && !value.starts_with('[') {
             let item = |part: &str| {
                 let skipped = column(value, part) - 1;
-                let Place { line, column } = place;
-                text(
-                    part,
-                    Place {
-                        line,
-                        column: column + skipped,
-                    },
-                )
+                let column = place.column + skipped;
+                text(part, Place { column, ..place })
             };
             let items = value.split(',').map(|part| item(part.trim())).collect();
             let content = Content::List(items);
@@ -93,8 +98,8 @@ fn node(value: &str, place: Place, option: Option<&OptionDoc>) -> Result<Node, (
         }
     }
     let shift = |inner: Place| Place {
-        line: place.line,
         column: place.column + inner.column.saturating_sub(1),
+        ..place
     };
     let mut node = Node::parse(value).map_err(|(inner, fault)| (shift(inner), fault))?;
     node.move_by(&shift);

@@ -113,6 +113,37 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// The same without the value that stands there, which came from `name`.
+    pub(crate) fn hiding(self, name: &str) -> Self {
+        let value = format!("the value of `{name}`");
+        match self {
+            Self::WrongType { expected, .. } => Self::WrongType {
+                expected,
+                found: value,
+            },
+            Self::OutOfRange { allowed, .. } => Self::OutOfRange { value, allowed },
+            Self::NotOneOf { allowed, .. } => {
+                let allowed = allowed.join(", ");
+                let reason = format!("{value} is not one of {allowed}");
+                Self::Invalid { reason }
+            }
+            Self::Invalid { .. }
+            | Self::Syntax { .. }
+            | Self::Bomb { .. }
+            | Self::Binary { .. } => {
+                let reason = format!("{value} is not what this option takes");
+                Self::Invalid { reason }
+            }
+            Self::Oversized { .. }
+            | Self::Empty
+            | Self::Unknown { .. }
+            | Self::Duplicate { .. }
+            | Self::Missing => self,
+        }
+    }
+}
+
 fn hint(nearest: Option<&str>, valid: &[&str]) -> String {
     match nearest {
         Some(_) => near(nearest),

@@ -11,6 +11,7 @@
 //! Limits: [`MAX_FILE_BYTES`]; nesting, values and aliases as in [`mod@node`].
 
 mod assignments;
+mod document;
 mod domain;
 mod error;
 mod nearest;
@@ -20,6 +21,7 @@ mod reference;
 mod sections;
 mod value;
 
+pub use document::{Document, TextValue};
 pub use error::{ConfigError, Fault};
 pub use nearest::nearest;
 pub use node::{Content, Key, Node, Place};
@@ -31,7 +33,7 @@ pub use sections::{
 };
 pub use value::{Backend, Challenge, Domain, LogFormat, LogLevel, Mechanism, TlsVersion};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use option::{Reader, Setting};
 
@@ -75,6 +77,15 @@ impl Config {
     pub fn render(&self) -> String {
         // A tree of maps, lists and scalars always serialises; the `else` keeps it total.
         serde_yaml::to_string(&self.tree()).unwrap_or_default()
+    }
+
+    /// As [`Config::render`], with other texts in place of some values, by their options' paths.
+    pub fn render_with(&self, instead: &BTreeMap<String, String>) -> String {
+        let mut tree = self.tree();
+        for (path, text) in instead {
+            tree.set(path, text);
+        }
+        serde_yaml::to_string(&tree).unwrap_or_default()
     }
 
     /// Every option, in the order of the table.
@@ -138,7 +149,7 @@ impl Given {
     /// # Errors
     /// As [`Config::parse`].
     pub fn parse(text: &str, file_name: &str) -> Result<Self, Vec<ConfigError>> {
-        read(text, file_name, |text, _| Node::parse(text))
+        Document::yaml(text, file_name)?.read()
     }
 
     /// As [`Config::parse_assignments`].
@@ -146,7 +157,7 @@ impl Given {
     /// # Errors
     /// As [`Config::parse`].
     pub fn parse_assignments(text: &str, file_name: &str) -> Result<Self, Vec<ConfigError>> {
-        read(text, file_name, assignments::tree)
+        Document::assignments(text, file_name)?.read()
     }
 
     /// Reads a configuration from a tree that was made elsewhere, such as a part of another
@@ -155,8 +166,7 @@ impl Given {
     /// # Errors
     /// As [`Config::parse`].
     pub fn from_tree(tree: &Node, file_name: &str) -> Result<Self, Vec<ConfigError>> {
-        let known = Config::options().into_iter().map(|o| o.path).collect();
-        read_tree(tree, Reader::new(file_name, known))
+        Document::from_tree(tree.clone(), file_name).read()
     }
 
     /// Whether the file gave this option.
@@ -172,7 +182,7 @@ impl Given {
 /// text has, and its place.
 pub fn text_of<'b>(bytes: &'b [u8], file_name: &str) -> Result<&'b str, Vec<ConfigError>> {
     let binary = |(place, fault)| {
-        let mut reader = Reader::new(file_name, Vec::new());
+        let mut reader = Reader::new(vec![file_name.to_owned()], Vec::new());
         reader.report(place, fault);
         reader.into_errors()
     };
@@ -195,46 +205,10 @@ pub fn text_of<'b>(bytes: &'b [u8], file_name: &str) -> Result<&'b str, Vec<Conf
 pub fn parse_yaml(text: &str, file_name: &str) -> Result<Node, Vec<ConfigError>> {
     let node = screen(text).and_then(|()| Node::parse(text));
     node.map_err(|(place, fault)| {
-        let mut reader = Reader::new(file_name, Vec::new());
+        let mut reader = Reader::new(vec![file_name.to_owned()], Vec::new());
         reader.report(place, fault);
         reader.into_errors()
     })
-}
-
-type Parser = fn(&str, &[OptionDoc]) -> Result<Node, (Place, Fault)>;
-
-fn read(text: &str, file_name: &str, parser: Parser) -> Result<Given, Vec<ConfigError>> {
-    let options = Config::options();
-    let known = options.iter().map(|o| o.path.clone()).collect();
-    let mut reader = Reader::new(file_name, known);
-    let node = match screen(text).and_then(|()| parser(text, &options)) {
-        Ok(node) => node,
-        Err((place, fault)) => {
-            reader.report(place, fault);
-            return Err(reader.into_errors());
-        }
-    };
-    read_tree(&node, reader)
-}
-
-fn read_tree(node: &Node, mut reader: Reader) -> Result<Given, Vec<ConfigError>> {
-    if matches!(node.content, Content::Null) {
-        reader.report(Place::default(), Fault::Empty);
-        return Err(reader.into_errors());
-    }
-    let config = Config::read(node, &mut reader);
-    match config {
-        Some(config) if !reader.has_errors() => {
-            config.check(&mut reader);
-            let paths = reader.given();
-            if reader.has_errors() {
-                Err(reader.into_errors())
-            } else {
-                Ok(Given { config, paths })
-            }
-        }
-        _ => Err(reader.into_errors()),
-    }
 }
 
 /// Refuses what is no text file before a parser sees it.
@@ -264,6 +238,7 @@ fn end_of(text: &str) -> Place {
     Place {
         line,
         column: last.chars().count() as u64 + 1,
+        file: 0,
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Place {
     pub line: u64,
     /// In characters, counted from 1.
     pub column: u64,
+    /// Which of the files of a [`crate::Document`].
+    pub file: usize,
 }
 
 impl From<Location> for Place {
@@ -31,6 +33,7 @@ impl From<Location> for Place {
         Self {
             line: l.line(),
             column: l.column(),
+            file: 0,
         }
     }
 }

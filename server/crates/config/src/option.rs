@@ -64,6 +64,22 @@ impl Serialize for Tree {
 }
 
 impl Tree {
+    /// Puts a text at an option's path; nothing happens if there is no such option.
+    pub(crate) fn set(&mut self, path: &str, text: &str) {
+        let (name, rest) = match path.split_once('.') {
+            Some((name, rest)) => (name, Some(rest)),
+            None => (path, None),
+        };
+        let Self::Map(entries) = self else { return };
+        let Some((_, value)) = entries.iter_mut().find(|(key, _)| *key == name) else {
+            return;
+        };
+        match rest {
+            Some(rest) => value.set(rest, text),
+            None => *value = Self::Text(text.to_owned()),
+        }
+    }
+
     /// One line of YAML, for the reference.
     fn inline(&self) -> String {
         match self {
@@ -108,9 +124,9 @@ pub(crate) trait Rule<T> {
     fn allowed(&self) -> String;
 }
 
-/// Reads one file: knows its name and where in the tree it is, and collects errors.
+/// Reads one document: knows its files and where in the tree it is, and collects errors.
 pub(crate) struct Reader {
-    file: String,
+    files: Vec<String>,
     path: Vec<String>,
     errors: Vec<ConfigError>,
     /// Where each option stood, for checks that concern several.
@@ -120,10 +136,10 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(file: &str, known: Vec<String>) -> Self {
+    pub(crate) fn new(files: Vec<String>, known: Vec<String>) -> Self {
         let (path, errors, places) = (Vec::new(), Vec::new(), HashMap::new());
         Self {
-            file: file.to_owned(),
+            files,
             path,
             errors,
             places,
@@ -150,7 +166,8 @@ impl Reader {
 
     fn report_at(&mut self, place: Place, path: String, fault: Fault) {
         if self.errors.len() < MAX_ERRORS {
-            let (line, column, file) = (place.line, place.column, self.file.clone());
+            let (line, column) = (place.line, place.column);
+            let file = self.files.get(place.file).cloned().unwrap_or_default();
             self.errors.push(ConfigError {
                 file,
                 line,
@@ -175,9 +192,11 @@ impl Reader {
         self.places.keys().cloned().collect()
     }
 
-    /// The errors in the order of the file.
+    /// The errors in the order of the files.
     pub(crate) fn into_errors(mut self) -> Vec<ConfigError> {
-        self.errors.sort_by_key(|e| (e.line, e.column));
+        let files = self.files;
+        let nth = |e: &ConfigError| files.iter().position(|file| *file == e.file);
+        self.errors.sort_by_key(|e| (nth(e), e.line, e.column));
         self.errors
     }
 
