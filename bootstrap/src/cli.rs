@@ -58,7 +58,8 @@ pub struct SourceArgs {
     ///
     /// A domain (`example.com`), key=value lines (`domain=example.com`), a whole YAML
     /// configuration (docs/CONFIGURATION.md), or an ejabberd.yml, each optionally gzipped or as a
-    /// part of a MIME multipart. Without this option the instance metadata is asked.
+    /// part of a MIME multipart; or where one of them is (`config=s3://bucket/key`). Without this
+    /// option the instance metadata is asked.
     #[arg(long, value_name = "TEXT|@FILE|-")]
     pub user_data: Option<String>,
 
@@ -152,8 +153,8 @@ const ENVIRONMENT: &str = "\
 Environment:
   AWS_EC2_METADATA_SERVICE_ENDPOINT  where the instance metadata is, instead of EC2's address
   AWS_EC2_METADATA_DISABLED=true     as --no-metadata
-  AWS_ENDPOINT_URL_DYNAMODB, AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_ACCESS_KEY_ID, …
-                                     as every AWS program reads them";
+  AWS_ENDPOINT_URL_DYNAMODB, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL_SSM, …,
+  AWS_REGION, AWS_ACCESS_KEY_ID, …   as every AWS program reads them";
 
 fn short_help() -> String {
     format!("{EXAMPLES}\n\n--help says more, and lists the exit codes.")

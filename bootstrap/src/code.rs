@@ -64,6 +64,12 @@ codes! {
         "The configuration has faults; each is named with its place.";
     ConfigImpossible = "config-impossible", 21,
         "The configuration is sound but cannot work here.";
+    ReferenceAbsent = "reference-absent", 22,
+        "What a reference names does not exist.";
+    ReferenceHash = "reference-hash", 23,
+        "What a reference names has another SHA-256 than the reference says.";
+    ReferenceUnusable = "reference-unusable", 24,
+        "What a reference names is too large, or not what belongs there.";
     MetadataUnreachable = "metadata-unreachable", 30,
         "The instance metadata service does not answer.";
     MetadataMalformed = "metadata-malformed", 31,

@@ -2,13 +2,15 @@
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 /// A folder that only its user may enter: it holds stored keys, certificates and messages.
 const FOLDER: u32 = 0o700;
 /// The configuration: for its user and the user's group; it holds no secret.
 const FILE: u32 = 0o640;
+/// A private key: for its user alone.
+const SECRET: u32 = 0o600;
 
 /// A file or folder that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +65,36 @@ pub fn check_writable(folder: &Path) -> Result<(), FileError> {
 /// # Errors
 /// Names the file.
 pub fn write_file(path: &Path, text: &str) -> Result<bool, FileError> {
+    write(path, text, FILE)
+}
+
+/// As [`write_file`], for what only the file's owner may read. The owner is that of the folder
+/// above the file's own: the server's user where bootstrap is another one.
+///
+/// # Errors
+/// Names the file.
+pub fn write_secret(path: &Path, text: &str) -> Result<bool, FileError> {
+    let written = write(path, text, SECRET)?;
+    let folder = path.parent();
+    if let Some((folder, above)) = folder.and_then(|f| Some((f, f.parent()?))) {
+        let of = |path: &Path| fs::metadata(path).map(|m| (m.uid(), m.gid()));
+        let give = || -> io::Result<()> {
+            let (uid, gid) = of(above)?;
+            for path in [folder, path] {
+                if of(path)? != (uid, gid) {
+                    chown(path, Some(uid), Some(gid))?;
+                }
+            }
+            Ok(())
+        };
+        give().map_err(failed(path, "given to the server's user"))?;
+    }
+    Ok(written)
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<bool, FileError> {
     if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
-        let permissions = Permissions::from_mode(FILE);
+        let permissions = Permissions::from_mode(mode);
         fs::set_permissions(path, permissions).map_err(failed(path, "given its mode"))?;
         return Ok(false);
     }
@@ -77,10 +107,10 @@ pub fn write_file(path: &Path, text: &str) -> Result<bool, FileError> {
             .write(true)
             .create(true)
             .truncate(true)
-            .mode(FILE)
+            .mode(mode)
             .open(&new)?;
         // The mode above is only for a file that is new, and less the umask.
-        file.set_permissions(Permissions::from_mode(FILE))?;
+        file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
@@ -119,6 +149,11 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).unwrap(), "a: 2\n");
         assert_eq!(mode(&file), 0o640);
         assert_eq!(fs::read_dir(folder.join("c")).unwrap().count(), 1);
+        let key = folder.join("tls/referenced/0-key.pem");
+        assert!(write_secret(&key, "k\n").unwrap());
+        assert!(!write_secret(&key, "k\n").unwrap());
+        assert_eq!(mode(&key), 0o600);
+        assert_eq!(mode(&folder.join("tls/referenced")), 0o700);
     }
 
     #[test]

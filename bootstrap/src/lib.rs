@@ -1,8 +1,9 @@
 //! Everything between a line of user-data and a running XMPP server.
 //!
 //! The boot is a pure machine ([`phases`]) that a thin shell ([`shell`]) drives. Pure too: reading
-//! user-data ([`user_data`]), settling what it left open ([`site`]), deciding what must be made
-//! ([`provision`]), and what the metadata's answers mean ([`metadata`]).
+//! user-data ([`user_data`]) and what it refers to ([`reference`]), settling what it left open
+//! ([`site`]), deciding what must be made ([`provision`]), what the metadata's answers mean
+//! ([`metadata`]), and what an autoscaling group hears ([`launch`]).
 //!
 //! What it does not do: it never speaks XMPP beyond opening one stream, never reads or writes an
 //! item of the store, and never changes a table or bucket that is complete. Of the server's crates
@@ -16,11 +17,13 @@ pub mod code;
 pub mod control;
 pub mod files;
 pub mod greeting;
+pub mod launch;
 pub mod metadata;
 pub mod password;
 pub mod phases;
 pub mod provision;
 pub mod ready;
+pub mod reference;
 pub mod server;
 pub mod shell;
 pub mod site;

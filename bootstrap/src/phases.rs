@@ -100,12 +100,42 @@ pub enum Effect {
     Log(Phase, u64, String),
     /// Print the one status line.
     Status(Status),
+    /// Tell AWS how the boot went, if this machine is an instance. The boot does not wait for it,
+    /// except before it ends.
+    Report(Report),
     /// Stay until the server ends; pass signals on; answer with [`Event::ServerEnded`].
     Serve,
     /// Stop the server if it runs, and wait for it.
     StopServer,
     /// End the process.
     Exit(u8),
+}
+
+/// How a boot went, as AWS hears it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The node serves, or waits in reserve.
+    Ready,
+    /// It failed: in this phase, with this outcome.
+    Failed(Phase, Code),
+}
+
+impl Report {
+    /// The result of the autoscaling group's launch hook.
+    pub const fn hook_result(&self) -> &'static str {
+        match self {
+            Self::Ready => "CONTINUE",
+            Self::Failed(..) => "ABANDON",
+        }
+    }
+
+    /// The value of the instance's tag.
+    pub fn tag(&self) -> String {
+        match self {
+            Self::Ready => "ok".to_owned(),
+            Self::Failed(phase, code) => format!("fail phase={} code={code}", phase.name()),
+        }
+    }
 }
 
 /// The one line that every boot prints, whatever happened.
@@ -265,16 +295,25 @@ impl Boot {
         out
     }
 
-    /// The status line, once.
-    fn tell(&mut self, code: Code, message: String, now_ms: u64) -> Option<Effect> {
-        let millis = now_ms.saturating_sub(self.began_ms);
-        let status = Status {
-            phase: self.phase(),
+    /// The status line, and the report of a boot; once.
+    fn tell(&mut self, code: Code, message: String, now_ms: u64) -> Vec<Effect> {
+        if std::mem::replace(&mut self.told, true) {
+            return Vec::new();
+        }
+        let phase = self.phase();
+        let mut out = vec![Effect::Status(Status {
+            phase,
             code,
-            millis,
+            millis: now_ms.saturating_sub(self.began_ms),
             message,
-        };
-        (!std::mem::replace(&mut self.told, true)).then_some(Effect::Status(status))
+        })];
+        if matches!(self.command, Command::Run | Command::Launch) {
+            out.push(Effect::Report(match code {
+                Code::Ok | Code::Standby => Report::Ready,
+                code => Report::Failed(phase, code),
+            }));
+        }
+        out
     }
 }
 

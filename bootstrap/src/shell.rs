@@ -1,8 +1,10 @@
 //! The shell around the boot: performs the phases, passes signals on, prints.
 
 mod discover;
+mod fetch;
 mod launch;
 mod perform;
+mod report;
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
@@ -16,9 +18,9 @@ use crate::code::Code;
 use crate::greeting::{FirstAccount, greeting};
 use crate::metadata::Identity;
 use crate::phases::{Boot, Command, Effect, Event, Phase, Status};
+use crate::reference::Resolved;
 use crate::server::{self, PROGRAM, Server};
 use crate::site::Site;
-use crate::user_data::UserData;
 
 /// A phase that failed: which outcome it is, and a sentence.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ struct Shell {
     /// The user-data and where it came from.
     source: Option<(Vec<u8>, String)>,
     identity: Option<Identity>,
-    user_data: Option<UserData>,
+    user_data: Option<Resolved>,
     site: Option<Site>,
     program: Option<PathBuf>,
     password: Option<String>,
@@ -67,6 +69,7 @@ struct Shell {
     rendered: bool,
     /// The node waits in reserve; that has been told.
     standby: bool,
+    reporting: Option<report::Reporting>,
 }
 
 /// Performs a command. Gives the exit code of the process.
@@ -84,6 +87,7 @@ pub async fn run(command: Command, args: RunArgs) -> u8 {
         server: None,
         rendered: false,
         standby: false,
+        reporting: None,
     };
     match Signals::new() {
         Ok(signals) => shell.drive(command, signals).await,
@@ -128,7 +132,11 @@ impl Shell {
                 Effect::StopServer => self.stop_server().await,
                 Effect::Log(phase, millis, line) => log(phase, millis, &line),
                 Effect::Status(status) => print_err(&format!("{status}\n")),
-                Effect::Exit(code) => return code,
+                Effect::Report(report) => self.report(report),
+                Effect::Exit(code) => {
+                    self.reported(&mut signals).await;
+                    return code;
+                }
             }
         }
         Code::Internal.exit()

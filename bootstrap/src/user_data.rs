@@ -13,7 +13,7 @@ mod parts;
 use std::fmt;
 
 use cirrus_config::{
-    Config, ConfigError, Content, Domain, Fault, Given, MAX_FILE_BYTES, parse_yaml,
+    ConfigError, Content, Document, Domain, Fault, Given, MAX_FILE_BYTES, TextValue, parse_yaml,
 };
 
 use crate::code::Code;
@@ -225,12 +225,28 @@ impl UserDataError {
     }
 }
 
-/// Reads user-data. `file` is where it came from, for messages.
+/// Reads user-data that refers to nothing elsewhere. `file` is where it came from, for messages.
 ///
 /// # Errors
 /// What it is instead, with line and column, and what it could have been.
 pub fn parse(bytes: &[u8], file: &str) -> Result<UserData, UserDataError> {
-    if bytes.len() > MAX_USER_DATA {
+    parse_within(bytes, file, MAX_USER_DATA, &|document| document.read())
+}
+
+/// Makes a configuration of what was parsed.
+pub(crate) type Make<'a> = &'a dyn Fn(Document) -> Result<Given, Vec<ConfigError>>;
+
+/// Reads at most `limit` bytes in any form; `make` makes a configuration of what is one.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_within(
+    bytes: &[u8],
+    file: &str,
+    limit: usize,
+    make: Make<'_>,
+) -> Result<UserData, UserDataError> {
+    if bytes.len() > limit {
         let (file, bytes) = (file.to_owned(), bytes.len());
         return Err(UserDataError::Oversized { file, bytes });
     }
@@ -243,17 +259,17 @@ pub fn parse(bytes: &[u8], file: &str) -> Result<UserData, UserDataError> {
         bytes
     };
     let mut data = if mime::is_mime(bytes) {
-        parts::read_multipart(bytes, file)?
+        parts::read_multipart(bytes, file, make)?
     } else {
         let text = cirrus_config::text_of(bytes, file).map_err(UserDataError::Binary)?;
-        read(text, file, 0)?
+        read(text, file, 0, make)?
     };
     data.gzipped |= gzipped;
     Ok(data)
 }
 
 /// Reads a text that has so many lines of the file before it: the lines in errors are the file's.
-fn read(text: &str, file: &str, before: usize) -> Result<UserData, UserDataError> {
+fn read(text: &str, file: &str, before: usize, make: Make<'_>) -> Result<UserData, UserDataError> {
     let form = recognise(text, file).map_err(|error| error.moved(before))?;
     let moved;
     let text = if before > 0 {
@@ -263,12 +279,16 @@ fn read(text: &str, file: &str, before: usize) -> Result<UserData, UserDataError
         text
     };
     let given = match form {
-        Form::Domain => domain(text, file)?,
-        Form::Assignments => Given::parse_assignments(text, file).map_err(UserDataError::Config)?,
-        Form::Yaml => Given::parse(text, file).map_err(UserDataError::Config)?,
-        Form::CloudConfig => cloud_config(text, file).map_err(UserDataError::Config)?,
+        Form::Domain => domain(text, file, make)?,
+        Form::Assignments => Document::assignments(text, file)
+            .and_then(make)
+            .map_err(UserDataError::Config)?,
+        Form::Yaml => Document::yaml(text, file)
+            .and_then(make)
+            .map_err(UserDataError::Config)?,
+        Form::CloudConfig => cloud_config(text, file, make).map_err(UserDataError::Config)?,
         Form::Ejabberd => {
-            let translated = ejabberd::translate(text, file)?;
+            let translated = ejabberd::translate(text, file, make)?;
             let mut data = UserData::new(form, translated.given);
             data.notes = translated.notes;
             data.certfiles = translated.certfiles;
@@ -279,14 +299,15 @@ fn read(text: &str, file: &str, before: usize) -> Result<UserData, UserDataError
 }
 
 /// What stands under `cirrus:` in a #cloud-config.
-fn cloud_config(text: &str, file: &str) -> Result<Given, Vec<ConfigError>> {
+fn cloud_config(text: &str, file: &str, make: Make<'_>) -> Result<Given, Vec<ConfigError>> {
     let root = parse_yaml(text, file)?;
     let entries = match &root.content {
         Content::Map(entries) => entries.as_slice(),
         _ => &[],
     };
     let found = entries.iter().find(|(key, _)| key.name == "cirrus");
-    Given::from_tree(found.map_or(&root, |(_, node)| node), file)
+    let tree = found.map_or(&root, |(_, node)| node);
+    make(Document::from_tree(tree.clone(), file))
 }
 
 /// Whether a part of no particular type is recognisably for Cirrus: it has the marker, a key that
@@ -313,6 +334,53 @@ fn is_marked(text: &str) -> bool {
     text.lines().next().is_some_and(|l| l.trim_end() == MARKER)
 }
 
+/// User-data that says where the configuration is: `config=s3://bucket/key`.
+#[derive(Clone, Debug)]
+pub(crate) struct Pointer {
+    /// The reference and its place.
+    pub(crate) at: TextValue,
+    /// The other lines: options that are laid over that configuration.
+    pub(crate) over: Document,
+}
+
+/// Where the configuration is, if user-data says that. What cannot be read is left to
+/// [`parse_within`].
+///
+/// # Errors
+/// Other lines that are no `key=value`.
+pub(crate) fn pointer(bytes: &[u8], file: &str) -> Result<Option<Pointer>, UserDataError> {
+    let inflated;
+    let mut bytes = bytes;
+    if bytes.len() <= MAX_USER_DATA && gunzip::is_gzip(bytes) {
+        inflated = gunzip::gunzip(bytes, file)?;
+        bytes = &inflated;
+    }
+    let Ok(text) = cirrus_config::text_of(bytes, file) else {
+        return Ok(None);
+    };
+    let assigns = significant(text).next().and_then(|(_, l)| assigned(l));
+    let mut lines = significant(text).filter(|(_, line)| assigned(line) == Some("config"));
+    let (Some(_), Some((number, line))) = (assigns, lines.next()) else {
+        return Ok(None);
+    };
+    let value = line.split_once('=').map_or("", |(_, value)| value.trim());
+    let whole = text.lines().nth(number - 1).unwrap_or_default();
+    let before = whole.trim_end().strip_suffix(value).unwrap_or_default();
+    let at = TextValue {
+        path: "config".to_owned(),
+        text: value.to_owned(),
+        file: file.to_owned(),
+        line: number as u64,
+        column: before.chars().count() as u64 + 1,
+    };
+    // A comment in its place keeps the numbers of the lines.
+    let rest = text.lines().enumerate();
+    let rest = rest.map(|(i, line)| if i + 1 == number { "#" } else { line });
+    let rest = rest.collect::<Vec<_>>().join("\n");
+    let over = Document::assignments(&rest, file).map_err(UserDataError::Config)?;
+    Ok(Some(Pointer { at, over }))
+}
+
 /// Which form a text has.
 fn recognise(text: &str, file: &str) -> Result<Form, UserDataError> {
     let file = || file.to_owned();
@@ -326,7 +394,8 @@ fn recognise(text: &str, file: &str) -> Result<Form, UserDataError> {
     let marked = is_marked(text);
     if let Some(key) = assigned(first) {
         if key == "config" {
-            let form = "a reference to a configuration elsewhere (`config=`)";
+            let form = "a reference to a configuration (`config=`) where the configuration \
+                        itself must be";
             return Err(UserDataError::Unsupported {
                 file: file(),
                 line,
@@ -435,26 +504,26 @@ fn is_ejabberd(text: &str) -> bool {
 }
 
 /// A bare domain as a configuration.
-fn domain(text: &str, file: &str) -> Result<Given, UserDataError> {
+fn domain(text: &str, file: &str, make: Make<'_>) -> Result<Given, UserDataError> {
     let Some((line, given)) = significant(text).next() else {
         return Err(UserDataError::Empty {
             file: file.to_owned(),
         });
     };
-    let paths = ["domains".to_owned()].into();
-    Domain::parse(given)
-        .and_then(|domain| Config::new(domain.as_str()))
-        .map(|config| Given { config, paths })
-        .map_err(|why| {
-            let reason = format!("`{given}` is not a domain: {why}");
-            UserDataError::Config(vec![ConfigError {
-                file: file.to_owned(),
-                line: line as u64,
-                column: 1,
-                path: "domains".to_owned(),
-                fault: Fault::Invalid { reason },
-            }])
-        })
+    let domain = Domain::parse(given).map_err(|why| {
+        let reason = format!("`{given}` is not a domain: {why}");
+        UserDataError::Config(vec![ConfigError {
+            file: file.to_owned(),
+            line: line as u64,
+            column: 1,
+            path: "domains".to_owned(),
+            fault: Fault::Invalid { reason },
+        }])
+    })?;
+    // As YAML, so that other options can be laid over it.
+    Document::yaml(&format!("domains: [{:?}]\n", domain.as_str()), file)
+        .and_then(make)
+        .map_err(UserDataError::Config)
 }
 
 fn lines(errors: &[ConfigError]) -> String {

@@ -133,6 +133,60 @@ fn an_interrupt_ends_it() {
     assert_eq!(late.last(), Some(&Effect::Exit(70)));
 }
 
+fn reports(effects: &[Effect]) -> Vec<Report> {
+    let report = |e: &Effect| match e {
+        Effect::Report(report) => Some(report.clone()),
+        _ => None,
+    };
+    effects.iter().filter_map(report).collect()
+}
+
+#[test]
+fn a_boot_is_reported_once_and_only_a_boot() {
+    let ready = run(Command::Run, &vec![done(); 8]);
+    assert_eq!(reports(&ready), [Report::Ready]);
+    let launched = run(
+        Command::Launch,
+        &vec![done(); Command::Launch.phases().len()],
+    );
+    assert_eq!(reports(&launched), [Report::Ready]);
+    // A node in reserve counts as one that is ready; that it takes over is not reported again.
+    let standby = Event::Standby("node a serves".into());
+    let reserve = run(
+        Command::Run,
+        &[vec![done(); 7], vec![standby.clone(), standby, done()]].concat(),
+    );
+    assert_eq!(reports(&reserve), [Report::Ready]);
+    let failed = Event::Failed(Code::AwsRefused, "no".into());
+    let failed = run(Command::Run, &[vec![done(); 3], vec![failed]].concat());
+    assert_eq!(
+        reports(&failed),
+        [Report::Failed(Phase::Provision, Code::AwsRefused)]
+    );
+    assert!(matches!(
+        failed.as_slice(),
+        [.., Effect::Status(_), Effect::Report(_), Effect::Exit(40)]
+    ));
+    for command in [Command::Check, Command::Plan, Command::Render] {
+        assert_eq!(reports(&run(command, &vec![done(); 4])), []);
+    }
+}
+
+#[test]
+fn what_aws_hears() {
+    let failed = Report::Failed(Phase::Parse, Code::ReferenceHash);
+    assert_eq!(failed.hook_result(), "ABANDON");
+    assert_eq!(failed.tag(), "fail phase=parse code=reference-hash");
+    assert_eq!(Report::Ready.hook_result(), "CONTINUE");
+    assert_eq!(Report::Ready.tag(), "ok");
+    // A tag's value has at most 256 characters, of these.
+    for code in Code::ALL {
+        let tag = Report::Failed(Phase::Provision, *code).tag();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || " _.:/=+-@".contains(c);
+        assert!(tag.len() <= 256 && tag.chars().all(allowed), "{tag}");
+    }
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => Just(done()),
@@ -155,6 +209,9 @@ proptest! {
         let exits = effects.iter().filter(|e| matches!(e, Effect::Exit(_))).count();
         let told = statuses(&effects).len();
         prop_assert!(told <= 1 && exits <= 1);
+        let boots = matches!(command, Command::Run | Command::Launch);
+        let reported = if boots { told } else { 0 };
+        prop_assert_eq!(reports(&effects).len(), reported);
         if exits == 1 {
             prop_assert_eq!(told, 1);
             prop_assert!(matches!(effects.last(), Some(Effect::Exit(_))));

@@ -1,15 +1,13 @@
 //! The calls to DynamoDB and S3, and what their refusals mean.
 
 mod buckets;
-mod refusal;
 mod tables;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::SdkConfig;
+use cirrus_cloud::{Class, Refusal};
 use cirrus_config::Config;
 use cirrus_schema::{BUCKETS, TABLES};
 use tokio::task::JoinSet;
@@ -17,17 +15,10 @@ use tokio::task::JoinSet;
 use super::{Decision, Names, Report};
 use crate::code::Code;
 use buckets::Buckets;
-use refusal::{Class, Refusal};
 use tables::Tables;
 
 /// How long one object may take, retries included. A table takes some 10 s, a bucket 1 s.
 const DEADLINE: Duration = Duration::from_secs(300);
-/// One call with the SDK's retries.
-const CALL: Duration = Duration::from_secs(20);
-/// One connection.
-const CONNECT: Duration = Duration::from_secs(3);
-/// The SDK's attempts at one call.
-const ATTEMPTS: u32 = 3;
 /// Pauses between looks: 250 ms, 500 ms, 1 s, 2 s, 2 s, …
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
@@ -106,16 +97,7 @@ impl Provisioner {
     /// When the configuration lacks region or account.
     pub async fn new(config: &Config) -> Result<Self, ProvisionError> {
         let names = Names::of(config).ok_or(ProvisionError::Incomplete)?;
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT)
-            .operation_timeout(CALL)
-            .build();
-        let sdk = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .region(Region::new(names.region.clone()))
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-            .timeout_config(timeouts)
-            .load()
-            .await;
+        let sdk = cirrus_cloud::sdk(&names.region).await;
         Ok(Self::from_sdk(config, names, &sdk))
     }
 

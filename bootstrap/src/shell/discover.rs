@@ -132,6 +132,11 @@ fn read(given: &str) -> Result<(Vec<u8>, String), Failure> {
     Ok((bytes, path.to_owned()))
 }
 
+/// A client of the instance metadata at its endpoint.
+pub(super) fn metadata(deadline: Duration) -> Result<Client, MetadataError> {
+    Client::new(env(ENDPOINT).as_deref(), deadline)
+}
+
 /// A variable that is set and not empty.
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|v| !v.is_empty())

@@ -11,15 +11,15 @@ use super::discover::surroundings;
 use super::{Failure, Shell, on_terminal, print_err, print_out, say};
 use crate::code::Code;
 use crate::control::{self, Account, ServerState};
-use crate::files::{check_writable, make_folder, write_file};
+use crate::files::{check_writable, make_folder, write_file, write_secret};
 use crate::greeting::FirstAccount;
 use crate::password::{RANDOM, password};
 use crate::phases::{Command, Event, Phase};
 use crate::provision::aws::{Progress, Provisioner};
 use crate::ready::stream_opens;
+use crate::reference::place_files;
 use crate::server::{self, Server};
 use crate::site::{Site, settle};
-use crate::user_data::{self, Form};
 
 /// The name of the first account off EC2.
 const FIRST_ACCOUNT: &str = "me";
@@ -40,7 +40,10 @@ impl Shell {
     pub(super) async fn perform(&mut self, phase: Phase) -> Event {
         let done = match phase {
             Phase::Discover => self.discover().await,
-            Phase::Parse => self.parse(),
+            Phase::Parse => {
+                let around = surroundings(self.args.source.data_dir.clone());
+                self.parse(&around).await
+            }
             Phase::Validate => self.validate(),
             Phase::Provision => self.provision().await,
             Phase::Secrets => self.secrets(),
@@ -56,46 +59,19 @@ impl Shell {
         }
     }
 
-    fn parse(&mut self) -> Result<String, Failure> {
-        let Some((bytes, name)) = &self.source else {
-            return Err(Failure::new(Code::Internal, "no user-data after discover"));
-        };
-        let data = user_data::parse(bytes, name);
-        let mut data = data.map_err(|e| Failure::new(e.code(), e.to_string()))?;
-        user_data::ejabberd::take_certificates(&mut data, name, read_bounded);
-        if data.form == Form::Ejabberd && self.identity.is_none() {
-            // An instance's balancer needs it; elsewhere no port opens that the file lacks.
-            data.given.config.listen.health = None;
-            data.given.paths.insert("listen.health".to_owned());
-        }
-        for note in &data.notes {
-            say(&format!("parse: {note}"));
-        }
-        let gzipped = if data.gzipped { ", gzipped" } else { "" };
-        let part = data.part.as_ref();
-        let part = part.map_or_else(String::new, |part| format!(" in {part}"));
-        let domains: Vec<&str> = data
-            .given
-            .config
-            .domains
-            .iter()
-            .map(cirrus_config::Domain::as_str)
-            .collect();
-        let words = data.form.words();
-        let line = format!("{words}{part}{gzipped}, for {}", domains.join(", "));
-        self.user_data = Some(data);
-        Ok(line)
-    }
-
     fn validate(&mut self) -> Result<String, Failure> {
         let Some(data) = &self.user_data else {
             return Err(Failure::new(Code::Internal, "no configuration after parse"));
         };
         let around = surroundings(self.args.source.data_dir.clone());
-        let site = settle(&data.given, self.identity.as_ref(), &around)
+        let mut site = settle(&data.data.given, self.identity.as_ref(), &around)
             .map_err(|e| Failure::of(Code::ConfigImpossible, &e))?;
+        let folder = site.config.tls.folder.clone();
+        place_files(&mut site.config, &data.files, &folder);
+        let ours: Vec<PathBuf> = data.files.iter().map(|f| folder.join(f.path())).collect();
         for certificate in &site.config.tls.certificates {
-            for file in [&certificate.chain, &certificate.key] {
+            let files = [&certificate.chain, &certificate.key].into_iter();
+            for file in files.filter(|file| !ours.contains(file)) {
                 std::fs::File::open(file).map_err(|e| {
                     let message = format!("tls.certificates: {}: {e}", file.display());
                     Failure::new(Code::ConfigImpossible, message)
@@ -169,13 +145,33 @@ impl Shell {
 
     /// Nobody should have to choose, or to type into user-data, what is made here.
     fn secrets(&mut self) -> Result<String, Failure> {
-        if self.account_name()?.is_none() {
-            return Ok("none needed".into());
+        let mut made = Vec::new();
+        match self.write_key_files()? {
+            0 => {}
+            1 => made.push("1 file of a certificate"),
+            _ => made.push("the files of certificates"),
         }
-        let mut random = [0u8; RANDOM];
-        draw(&mut random)?;
-        self.password = Some(password(&random));
-        Ok("a password for the first account".into())
+        if self.account_name()?.is_some() {
+            let mut random = [0u8; RANDOM];
+            draw(&mut random)?;
+            self.password = Some(password(&random));
+            made.push("a password for the first account");
+        }
+        Ok(match made.as_slice() {
+            [] => "none needed".into(),
+            made => made.join(", "),
+        })
+    }
+
+    /// Certificate chains and keys that were fetched.
+    fn write_key_files(&self) -> Result<usize, Failure> {
+        let files = self.user_data.as_ref().map_or(&[][..], |d| &d.files);
+        let folder = &self.site()?.config.tls.folder;
+        for file in files {
+            let written = write_secret(&folder.join(file.path()), &file.text);
+            written.map_err(|e| Failure::of(Code::SecretsFailed, &e))?;
+        }
+        Ok(files.len())
     }
 
     /// The first account's name, if one is to be made.
@@ -191,6 +187,12 @@ impl Shell {
         let site = self.site()?;
         let text = format!("{RENDERED}{}", site.config.render());
         if self.command == Command::Render {
+            // What came from a secret is not for whoever reads this.
+            let hidden = self.user_data.as_ref().map(|d| &d.hidden);
+            let text = match hidden.filter(|hidden| !hidden.is_empty()) {
+                Some(hidden) => format!("{RENDERED}{}", site.config.render_with(hidden)),
+                None => text,
+            };
             print_out(&text);
             return Ok("printed".into());
         }
@@ -322,7 +324,7 @@ async fn look(site: &Site, pid: Option<u32>) -> Result<Seen, String> {
 }
 
 /// Reads a file that should be small, such as one with a certificate.
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path)?;
     file.take(MAX_PEM_BYTES).read_to_end(&mut bytes)?;

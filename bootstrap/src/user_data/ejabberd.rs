@@ -13,12 +13,12 @@ mod modules;
 mod options;
 mod rules;
 
-use cirrus_config::{ConfigError, Content, Fault, Given, Key, Node, Place, parse_yaml};
+use cirrus_config::{ConfigError, Content, Document, Fault, Given, Key, Node, Place, parse_yaml};
 
 pub(crate) use certificates::{CertFile, take_certificates};
 use rules::Rules;
 
-use super::{Note, UserDataError};
+use super::{Make, Note, UserDataError};
 
 /// Keys at the top of Cirrus's own configuration that ejabberd does not have.
 const OURS: [&str; 11] = [
@@ -49,7 +49,11 @@ pub(super) struct Translated {
 ///
 /// # Errors
 /// No YAML, no hosts, a value that makes no sense, or another file that it includes.
-pub(super) fn translate(text: &str, file: &str) -> Result<Translated, UserDataError> {
+pub(super) fn translate(
+    text: &str,
+    file: &str,
+    make: Make<'_>,
+) -> Result<Translated, UserDataError> {
     let root = parse_yaml(text, file).map_err(UserDataError::Config)?;
     let fault = |place: Place, path: &str, fault: Fault| {
         UserDataError::Config(vec![ConfigError {
@@ -86,7 +90,7 @@ pub(super) fn translate(text: &str, file: &str) -> Result<Translated, UserDataEr
     let mut rules = Rules::new(&root);
     options::translate(&mut draft, &root, &mut rules);
     rules.note_unused(&mut draft);
-    draft.finish().map_err(UserDataError::Config)
+    draft.finish(make).map_err(UserDataError::Config)
 }
 
 /// A configuration in the making.
@@ -170,9 +174,9 @@ impl Draft {
     }
 
     /// Reads the settings. A number outside of its range becomes the nearest inside.
-    fn finish(mut self) -> Result<Translated, Vec<ConfigError>> {
+    fn finish(mut self, make: Make<'_>) -> Result<Translated, Vec<ConfigError>> {
         for _ in 0..MAX_MENDED {
-            let errors = match Given::from_tree(&self.tree(), &self.file) {
+            let errors = match make(Document::from_tree(self.tree(), &self.file)) {
                 Ok(given) => return Ok(self.translated(given)),
                 Err(errors) => errors,
             };
@@ -180,7 +184,7 @@ impl Draft {
                 return Err(errors);
             }
         }
-        Given::from_tree(&self.tree(), &self.file).map(|given| self.translated(given))
+        make(Document::from_tree(self.tree(), &self.file)).map(|given| self.translated(given))
     }
 
     /// Whether a value was put into its range.
@@ -243,7 +247,11 @@ impl Draft {
             root.push((Key { place, name }, Node { place, content }));
         }
         let content = Content::Map(root);
-        let place = Place { line: 1, column: 1 };
+        let place = Place {
+            line: 1,
+            column: 1,
+            file: 0,
+        };
         Node { place, content }
     }
 

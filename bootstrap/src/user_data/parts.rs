@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::mime::{self, Part};
-use super::{Note, UserData, UserDataError, gunzip, is_for_cirrus, read};
+use super::{Make, Note, UserData, UserDataError, gunzip, is_for_cirrus, read};
 
 /// Types that are for Cirrus and nobody else.
 const OURS: [&str; 2] = ["application/vnd.cirrus-config", "text/x-cirrus"];
@@ -36,7 +36,11 @@ struct Found<'m> {
 ///
 /// # Errors
 /// No such part, several, or what is wrong with the one.
-pub(super) fn read_multipart(bytes: &[u8], file: &str) -> Result<UserData, UserDataError> {
+pub(super) fn read_multipart(
+    bytes: &[u8],
+    file: &str,
+    make: Make<'_>,
+) -> Result<UserData, UserDataError> {
     let unreadable = |(line, reason): (usize, String)| UserDataError::Mime {
         file: file.to_owned(),
         line: line.max(1),
@@ -74,7 +78,7 @@ pub(super) fn read_multipart(bytes: &[u8], file: &str) -> Result<UserData, UserD
     } else {
         (Cow::Borrowed(file), one.part.before)
     };
-    let mut data = read(&one.text, &name, before)?;
+    let mut data = read(&one.text, &name, before, make)?;
     data.gzipped = one.gzipped;
     data.part = Some(one.part.name.clone());
     let notes = notes.into_iter().map(|(line, what)| {

@@ -126,8 +126,8 @@ fn what_is_not_understood_and_what_is_said() {
             "config=s3://bucket/cirrus.yaml\n",
             UserDataUnsupported,
             format!(
-                "user-data:1:1: a reference to a configuration elsewhere (`config=`); \
-                 this version reads {READS}"
+                "user-data:1:1: a reference to a configuration (`config=`) where the \
+                 configuration itself must be; this version reads {READS}"
             ),
         ),
         (

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use aws_sdk_dynamodb::config::http::HttpResponse;
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 
 /// A call that AWS did not do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +46,7 @@ impl fmt::Display for Refusal {
 
 impl Refusal {
     /// Classifies the error of a call.
-    pub(super) fn of<E>(object: &str, call: &'static str, error: &SdkError<E, HttpResponse>) -> Self
+    pub fn of<E>(object: &str, call: &'static str, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {

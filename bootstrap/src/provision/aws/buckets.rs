@@ -10,11 +10,11 @@ use aws_sdk_s3::types::{
     OwnershipControlsRule, PublicAccessBlockConfiguration, ServerSideEncryption,
     ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
 };
+use cirrus_cloud::{Class, Refusal};
 use cirrus_schema::{BucketEncryption, BucketSpec, LifecycleRule, PublicAccess};
 use serde_json::{Value, json};
 
 use super::ProvisionError;
-use super::refusal::{Class, Refusal};
 use crate::provision::{BucketStep, FoundBucket, FoundRule, Names, Policy};
 
 /// S3.

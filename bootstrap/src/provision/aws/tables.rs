@@ -7,9 +7,9 @@ use aws_sdk_dynamodb::types::{
     PointInTimeRecoverySpecification, PointInTimeRecoveryStatus, ScalarAttributeType,
     TableDescription, TableStatus as AwsStatus, TimeToLiveSpecification, TimeToLiveStatus,
 };
+use cirrus_cloud::{Class, Refusal};
 use cirrus_schema::{Billing, KeyType, TableEncryption, TableSpec};
 
-use super::refusal::{Class, Refusal};
 use crate::provision::{FoundTable, TableStatus, TableStep};
 
 /// DynamoDB.

@@ -8,8 +8,10 @@ use cirrus_config::Config;
 
 use super::*;
 
+const READ: Make<'static> = &|document| document.read();
+
 fn translated(text: &str) -> Translated {
-    translate(text, "ejabberd.yml").unwrap_or_else(|e| panic!("{e}\n{text}"))
+    translate(text, "ejabberd.yml", READ).unwrap_or_else(|e| panic!("{e}\n{text}"))
 }
 
 fn notes(text: &str) -> Vec<String> {
@@ -21,7 +23,10 @@ fn notes(text: &str) -> Vec<String> {
 }
 
 fn said(text: &str) -> String {
-    translate(text, "ejabberd.yml").err().unwrap().to_string()
+    translate(text, "ejabberd.yml", READ)
+        .err()
+        .unwrap()
+        .to_string()
 }
 
 /// Every option of a file: its line and its path, down to those of listeners and modules.
@@ -79,7 +84,7 @@ fn report(name: &str) -> String {
     let text = std::fs::read_to_string(&path).unwrap();
     let file = format!("{name}.yml");
     let root = parse_yaml(&text, &file).unwrap();
-    let translated = translate(&text, &file).unwrap();
+    let translated = translate(&text, &file, READ).unwrap();
     let line = |note: &Note| {
         let at = note.place.rsplit(':').next().unwrap_or_default();
         (at.parse().unwrap_or(0), note.text.clone())
@@ -360,7 +365,7 @@ proptest! {
         ),
     ) {
         let text = format!("hosts: [a.example]\n{}\n", lines.join("\n"));
-        if let Err(error) = translate(&text, "ejabberd.yml") {
+        if let Err(error) = translate(&text, "ejabberd.yml", READ) {
             prop_assert!(!error.to_string().is_empty());
         }
     }

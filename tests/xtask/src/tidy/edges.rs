@@ -48,7 +48,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     // Knows the server only by its configuration and by what must exist.
-    ("cirrus-bootstrap", &["config", "jid", "schema"]),
+    ("cirrus-bootstrap", &["cloud", "config", "jid", "schema"]),
+    // Calls of AWS; what they are for is bootstrap's.
+    ("cirrus-cloud", &[]),
     // Runs the pure machines, and nothing that needs a runtime.
     (
         "cirrus-sim",
@@ -63,10 +65,24 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const TESTS: &str = "cirrus-tests";
 
 /// External crates that only one member may use, whatever the kind of dependency.
-const SOLE_USERS: &[(&str, &str)] = &[("quick-xml", "cirrus-xml"), ("redb", "cirrus-store")];
+const SOLE_USERS: &[(&str, &str)] = &[
+    ("aws-sdk-autoscaling", "cirrus-cloud"),
+    ("aws-sdk-ec2", "cirrus-cloud"),
+    ("aws-sdk-secretsmanager", "cirrus-cloud"),
+    ("aws-sdk-ssm", "cirrus-cloud"),
+    ("quick-xml", "cirrus-xml"),
+    ("redb", "cirrus-store"),
+];
 
 /// Crates that no build of the server may contain.
-const NOT_IN_SERVER: &[&str] = &["aws-sdk-ec2", "aws-sdk-autoscaling", "cirrus-bootstrap"];
+const NOT_IN_SERVER: &[&str] = &[
+    "aws-sdk-autoscaling",
+    "aws-sdk-ec2",
+    "aws-sdk-secretsmanager",
+    "aws-sdk-ssm",
+    "cirrus-bootstrap",
+    "cirrus-cloud",
+];
 
 /// The faults of the workspace that `cargo metadata` describes.
 #[must_use]

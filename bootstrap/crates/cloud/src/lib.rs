@@ -1,0 +1,57 @@
+//! The AWS services that a boot asks beyond its tables and buckets: Parameter Store, Secrets
+//! Manager, an object in S3, the instance's autoscaling group, the instance's tags.
+//!
+//! Calls and their refusals only: what they mean for the boot is decided elsewhere. Every call is
+//! bounded by [`CALL`]. It is a crate of its own so that the SDK of EC2, which takes minutes to
+//! compile, is compiled for nothing else.
+
+mod group;
+mod refusal;
+mod tag;
+mod values;
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+
+pub use group::Member;
+pub use refusal::{Class, Refusal};
+pub use values::Fetched;
+
+/// One call with the SDK's retries.
+pub const CALL: Duration = Duration::from_secs(20);
+/// One connection.
+const CONNECT: Duration = Duration::from_secs(3);
+/// The SDK's attempts at one call.
+const ATTEMPTS: u32 = 3;
+
+/// Credentials and endpoints of the environment or the instance, for one region.
+pub async fn sdk(region: &str) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .operation_timeout(CALL)
+        .build();
+    aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .region(Region::new(region.to_owned()))
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .timeout_config(timeouts)
+        .load()
+        .await
+}
+
+/// The services of one region.
+#[derive(Clone, Debug)]
+pub struct Cloud {
+    sdk: SdkConfig,
+}
+
+impl Cloud {
+    /// For a region; nothing is called yet.
+    pub async fn new(region: &str) -> Self {
+        Self {
+            sdk: sdk(region).await,
+        }
+    }
+}
