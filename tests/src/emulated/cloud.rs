@@ -13,19 +13,21 @@ use tempfile::TempDir;
 use super::dynamodb::DynamoDb;
 use super::metadata::{Instance, Metadata};
 use super::s3::S3;
+use super::services::Services;
 use crate::client::Identity;
 use crate::dialogue::play::Stage;
 use crate::process::{Process, binary, free_address};
 use crate::server::call;
 
-/// DynamoDB and S3, empty at first.
+/// DynamoDB, S3 and the other services, empty at first.
 pub struct Cloud {
     dynamodb: DynamoDb,
     s3: S3,
+    services: Services,
 }
 
 impl Cloud {
-    /// Starts both.
+    /// Starts all.
     ///
     /// # Errors
     /// When one does not come up.
@@ -33,7 +35,7 @@ impl Cloud {
         Cloud::with_faults(Faults::none())
     }
 
-    /// Starts both, with faults that befall DynamoDB.
+    /// Starts all, with faults that befall DynamoDB.
     ///
     /// # Errors
     /// When one does not come up.
@@ -41,6 +43,7 @@ impl Cloud {
         Ok(Cloud {
             dynamodb: DynamoDb::in_memory(faults)?,
             s3: S3::start(Faults::none())?,
+            services: Services::start()?,
         })
     }
 
@@ -57,19 +60,36 @@ impl Cloud {
     pub fn version_bucket(&self, bucket: &str) -> Result<()> {
         let body = "<VersioningConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
                     <Status>Enabled</Status></VersioningConfiguration>";
+        self.put(&format!("{bucket}?versioning"), body).map(drop)
+    }
+
+    /// Puts an object, or makes a bucket if there is no key (`bucket/key`). Gives the version, if
+    /// the bucket has versions.
+    ///
+    /// # Errors
+    /// When S3 refuses.
+    pub fn put(&self, path: &str, body: &str) -> Result<Option<String>> {
         let address = self.s3();
         let address = address.trim_start_matches("http://");
         let mut socket = TcpStream::connect(address)?;
         let length = body.len();
         write!(
             socket,
-            "PUT /{bucket}?versioning HTTP/1.1\r\nhost: {address}\r\n\
+            "PUT /{path} HTTP/1.1\r\nhost: {address}\r\n\
              content-length: {length}\r\nconnection: close\r\n\r\n{body}"
         )?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer)?;
         ensure!(answer.starts_with("HTTP/1.1 200"), "S3 answered {answer:?}");
-        Ok(())
+        let mut headers = answer.lines().filter_map(|line| line.split_once(": "));
+        let version = headers.find(|(name, _)| name.eq_ignore_ascii_case("x-amz-version-id"));
+        Ok(version.map(|(_, id)| id.trim().to_owned()))
+    }
+
+    /// Parameter Store, Secrets Manager, Auto Scaling and EC2.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.services
     }
 
     /// Where S3 is.
@@ -84,7 +104,7 @@ impl Cloud {
 pub struct Node {
     folder: TempDir,
     metadata: Metadata,
-    cloud: [(&'static str, String); 2],
+    cloud: Vec<(&'static str, String)>,
     process: Process,
     address: SocketAddr,
     tls_address: SocketAddr,
@@ -108,10 +128,14 @@ impl Node {
         };
         let metadata = Metadata::start(&instance, Some(user_data.as_bytes()))?;
         let folder = TempDir::with_prefix("cirrus-node-")?;
-        let cloud = [
-            ("AWS_ENDPOINT_URL_DYNAMODB", cloud.dynamodb()),
-            ("AWS_ENDPOINT_URL_S3", cloud.s3()),
-        ];
+        if cloud.services.group().is_some_and(|g| g.instance == id) {
+            let path = "meta-data/autoscaling/target-lifecycle-state";
+            metadata.set(path, Some(b"InService"));
+        }
+        let mut environment = cloud.services.environment();
+        environment.push(("AWS_ENDPOINT_URL_DYNAMODB", cloud.dynamodb()));
+        environment.push(("AWS_ENDPOINT_URL_S3", cloud.s3()));
+        let cloud = environment;
         let process = run(folder.path(), &metadata, &cloud)?;
         Ok(Node {
             folder,
@@ -177,6 +201,12 @@ impl Node {
     #[must_use]
     pub fn control(&self) -> PathBuf {
         data(self.folder.path()).join("control.sock")
+    }
+
+    /// The folder of everything durable that is on the instance itself.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        data(self.folder.path())
     }
 
     /// Starts bootstrap again on the same instance; it need not be up yet.

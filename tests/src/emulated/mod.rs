@@ -6,3 +6,4 @@ pub mod dynamodb;
 pub mod front;
 pub mod metadata;
 pub mod s3;
+pub mod services;

@@ -19,6 +19,7 @@ mod dialogues;
 mod ejabberd;
 mod health;
 mod image;
+mod instance;
 mod server_commands;
 mod terraform;
 mod units;

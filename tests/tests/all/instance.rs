@@ -1,0 +1,229 @@
+//! An instance and the AWS around it: configurations and values that stand elsewhere, and what its
+//! autoscaling group hears. The services are emulated; that is no evidence about AWS.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest;
+use cirrus_tests::client::{Client, Identity};
+use cirrus_tests::dialogue::play::Stage as _;
+use cirrus_tests::emulated::cloud::{Cloud, Node};
+use cirrus_tests::emulated::services::Group;
+
+const ID: &str = "i-0000000000000000a";
+
+/// Runs a boot that must fail: its exit code, and what it printed.
+fn fails(cloud: &Cloud, user_data: &str) -> (i32, String) {
+    let mut node = Node::launch(cloud, ID, user_data).unwrap();
+    let code = node.process().wait().unwrap().code().unwrap();
+    (code, node.process().log())
+}
+
+fn sha256(text: &str) -> String {
+    let hash = digest::digest(&digest::SHA256, text.as_bytes());
+    hash.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn group(states: &[&'static str]) -> Group {
+    Group {
+        name: "chat-nodes".into(),
+        instance: ID.into(),
+        states: states.to_vec(),
+        hooks: vec!["ready"],
+        ..Group::default()
+    }
+}
+
+fn heard(hook: &str, result: &str) -> Vec<(String, String)> {
+    vec![(hook.to_owned(), result.to_owned())]
+}
+
+/// One line of user-data names an object, its version and its hash. A wrong hash, an object or a
+/// version that is not there, and a configuration with a fault end the boot, each with its name.
+#[test]
+fn a_configuration_in_s3() {
+    let cloud = Cloud::start().unwrap();
+    let first = "domains: [localhost]\nlimits: {depth: 32}\n";
+    let place = "<CreateBucketConfiguration><LocationConstraint>eu-west-1</LocationConstraint>\
+                 </CreateBucketConfiguration>";
+    cloud.put("configs", place).unwrap();
+    cloud.version_bucket("configs").unwrap();
+    let version = cloud.put("configs/cirrus.yaml", first).unwrap().unwrap();
+    let second = "domains: [localhost]\nlimits: {depth: 33, what: 1}\n";
+    cloud.put("configs/cirrus.yaml", second).unwrap();
+
+    let hash = sha256(first);
+    let pinned = format!("config=s3://configs/cirrus.yaml?versionId={version}&sha256={hash}");
+    let mut node = Node::start(&cloud, ID, &pinned).unwrap();
+    let romeo = Identity::new("romeo@localhost", "wherefore").unwrap();
+    node.add_account(&romeo).unwrap();
+    Client::connect(node.address(), romeo).unwrap();
+    let log = node.process().log();
+    let note = format!("s3://configs/cirrus.yaml: 41 bytes, version {version}");
+    assert!(log.contains(&note), "{note:?} is not in:\n{log}");
+    let rendered = std::fs::read_to_string(node.data().join("cirrus.yaml")).unwrap();
+    assert!(rendered.contains("depth: 32"), "{rendered}");
+    drop(node);
+
+    let current = "config=s3://configs/cirrus.yaml";
+    for (user_data, exit, expected) in [
+        (
+            format!("{current}?sha256={hash}"),
+            23,
+            "phase=parse code=reference-hash",
+        ),
+        (
+            current.to_owned(),
+            20,
+            "message=\"s3://configs/cirrus.yaml:2:21: limits.what: unknown option",
+        ),
+        (
+            "config=s3://configs/none".to_owned(),
+            22,
+            "message=\"user-data:1:8: config: s3://configs/none: configs/none: GetObject: \
+             NoSuchKey",
+        ),
+        ("config=ssm:/none".to_owned(), 22, "code=reference-absent"),
+    ] {
+        let (code, log) = fails(&cloud, &user_data);
+        assert_eq!(code, exit, "{user_data}: {log}");
+        assert!(log.contains(expected), "{expected:?} is not in:\n{log}");
+    }
+}
+
+/// Values come from Parameter Store and Secrets Manager, the certificate with its key too; nothing
+/// secret is printed, and the server's configuration has no reference in it.
+#[test]
+fn values_and_a_certificate_from_the_services() {
+    let cloud = Cloud::start().unwrap();
+    let (chain, key) = certificate();
+    let services = cloud.services();
+    services.put_parameter("/chat/domain", "String", "localhost");
+    services.put_parameter("/chat/chain", "String", &chain);
+    let secret = serde_json::json!({ "key": key, "depth": 77 }).to_string();
+    services.put_secret("chat", &secret);
+    let user_data = "domain=ssm:/chat/domain:1\nlimits.depth=secretsmanager:chat#depth\n\
+                     tls.certificates=[{host: localhost, chain: ssm:/chat/chain, \
+                     key: secretsmanager:chat#key}]";
+    let mut node = Node::start(&cloud, ID, user_data).unwrap();
+    let romeo = Identity::new("romeo@localhost", "wherefore").unwrap();
+    node.add_account(&romeo).unwrap();
+    Client::connect(node.address(), romeo).unwrap();
+    let folder = node.data().join("tls/referenced");
+    let written = std::fs::read_to_string(folder.join("0-key.pem")).unwrap();
+    assert_eq!(written, key);
+    assert_eq!(mode(&folder.join("0-key.pem")), 0o600);
+    assert!(!node.data().join("tls/localhost.pem").exists());
+    let rendered = std::fs::read_to_string(node.data().join("cirrus.yaml")).unwrap();
+    assert!(rendered.contains("depth: 77"), "{rendered}");
+    assert!(!rendered.contains("secretsmanager:"), "{rendered}");
+    let log = node.process().log();
+    let line = key.lines().nth(1).unwrap();
+    assert!(!log.contains(line) && !rendered.contains(line), "{log}");
+    drop(node);
+
+    services.deny("GetSecretValue");
+    let (code, log) = fails(&cloud, user_data);
+    assert_eq!(code, 40, "{log}");
+    let expected = "user-data:2:14: limits.depth: secretsmanager:chat#depth: chat: \
+                    GetSecretValue: AccessDeniedException";
+    assert!(log.contains(expected), "{log}");
+}
+
+/// A node that serves lets its group go on. It was ready before the group began to wait, and its
+/// first words were too early.
+#[test]
+fn a_group_hears_that_its_instance_serves() {
+    let cloud = Cloud::start().unwrap();
+    let early = 2;
+    cloud.services().put_group(Group {
+        early,
+        ..group(&["Pending", "Pending:Wait"])
+    });
+    let node = Node::start(&cloud, ID, "domain=localhost").unwrap();
+    let line = node.wait_for("report: the hook").unwrap();
+    assert!(
+        line.ends_with("the hook ready of chat-nodes is complete, after 3 attempts: CONTINUE"),
+        "{line}"
+    );
+    let group = cloud.services().group().unwrap();
+    assert_eq!(group.completed, heard("ready", "CONTINUE"));
+    tagged(&cloud, &node, "ok");
+}
+
+/// A boot that fails says so before it ends.
+#[test]
+fn a_group_hears_that_its_instance_failed() {
+    let cloud = Cloud::start().unwrap();
+    cloud.services().put_group(group(&["Pending:Wait"]));
+    let mut node = Node::launch(&cloud, ID, "domain=exa_mple.com").unwrap();
+    assert_eq!(node.process().wait().unwrap().code(), Some(20));
+    let group = cloud.services().group().unwrap();
+    assert_eq!(group.completed, heard("ready", "ABANDON"));
+    tagged(&cloud, &node, "fail phase=parse code=config-invalid");
+}
+
+/// What AWS does not allow here is a warning; the node serves. A second boot has nothing to say,
+/// and an instance in no group asks nothing.
+#[test]
+fn a_report_that_is_refused_fails_no_boot() {
+    let cloud = Cloud::start().unwrap();
+    let services = cloud.services();
+    services.put_group(group(&["Pending:Wait"]));
+    services.deny("CompleteLifecycleAction");
+    services.deny("CreateTags");
+    let node = Node::start(&cloud, ID, "domain=localhost").unwrap();
+    let warning = node.wait_for("warning: the hook could not be").unwrap();
+    assert!(
+        warning.contains("CompleteLifecycleAction: AccessDenied: User: node is not"),
+        "{warning}"
+    );
+    #[cfg(feature = "ec2")]
+    node.wait_for("warning: the tag cirrus:boot could not be set")
+        .unwrap();
+    drop(node);
+    services.put_group(group(&["InService"]));
+    let node = Node::launch(&cloud, ID, "domain=localhost").unwrap();
+    node.wait_for("report: no hook waits; in chat-nodes it is InService")
+        .unwrap();
+    drop(node);
+    let calls = |cloud: &Cloud| {
+        let calls = cloud.services().calls();
+        calls.iter().filter(|c| *c != "CreateTags").count()
+    };
+    let before = calls(&cloud);
+    let (code, _) = fails(cloud_without_group(&cloud), "domain=exa_mple.com");
+    assert_eq!((code, calls(&cloud)), (20, before));
+}
+
+fn cloud_without_group(cloud: &Cloud) -> &Cloud {
+    cloud.services().put_group(Group::default());
+    cloud
+}
+
+/// The tag of the outcome, in a build that has it.
+fn tagged(cloud: &Cloud, node: &Node, value: &str) {
+    if cfg!(feature = "ec2") {
+        node.wait_for("report: the tag cirrus:boot").unwrap();
+        let tag = cloud.services().tag(ID, "cirrus:boot");
+        assert_eq!(tag.as_deref(), Some(value));
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    let metadata = std::fs::metadata(path).unwrap();
+    metadata.permissions().mode() & 0o777
+}
+
+/// A certificate of localhost and its key: those that a server makes for itself.
+fn certificate() -> (String, String) {
+    let server = cirrus_tests::server::Server::start(&cirrus_tests::server::Options::new());
+    let server = server.unwrap();
+    let files: Vec<PathBuf> = std::fs::read_dir(server.folder().join("tls"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    let text = std::fs::read_to_string(&files[0]).unwrap();
+    let at = text.find("-----BEGIN CERTIFICATE").unwrap();
+    (text[at..].to_owned(), text[..at].to_owned())
+}
