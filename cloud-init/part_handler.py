@@ -6,7 +6,7 @@ which are left mean something. cloud-init loads it from /var/lib/cloud/handlers.
 """
 
 # Text that is no MIME multipart, and our part of one.
-TYPES = ["text/x-not-multipart", "application/vnd.cirrus"]
+TYPES = ["text/x-not-multipart", "application/vnd.cirrus-config", "text/x-cirrus"]
 
 
 def list_types():

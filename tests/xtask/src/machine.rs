@@ -8,6 +8,8 @@ use crate::tools;
 
 /// Where bases and disks are kept, below the workspace's root.
 const CACHE: &str = "target/image";
+/// The feature with which an image's programs are built; docs/IMAGE.md says what it costs.
+const EC2: &str = "cirrus-bootstrap/ec2";
 
 /// Boots the image with programs built now.
 pub fn boot(run: &mut Run) {
@@ -36,7 +38,8 @@ pub fn nightly(run: &mut Run) {
     run.part("tools", tools::install_machine);
     run.part("packer", tools::install_packer);
     run.part("build", |run| {
-        run.cargo(&["build", "--release", "--locked"])?;
+        // An image's bootstrap tags its instance.
+        run.cargo(&["build", "--release", "--locked", "--features", EC2])?;
         run.cargo(&["build", "--locked", "--package", "cirrus-tests", "--bins"])
     });
     if run.failed() {
