@@ -10,7 +10,7 @@ use cirrus_c2s::shell::{self, Shell, SocketOptions};
 use cirrus_c2s::stream::{Features, Settings, Timeouts};
 use cirrus_config::{Backend, Certificate, Config, Domain, TlsVersion};
 use cirrus_router::registry::{About, Registry};
-use cirrus_router::{Entropy, Home, HomeConfig};
+use cirrus_router::{Entropy, Home, HomeConfig, Territory};
 use cirrus_runtime::{Gate, HomeHandle, SystemEntropy, wall_ms};
 use cirrus_sasl::{FakeKeys, Mechanism, SaslError};
 use cirrus_store::meter::system_monotonic;
@@ -254,13 +254,14 @@ fn home(
         ..cirrus_router::Limits::default()
     };
     let archive = config.archive.enabled;
-    let home = Home::new(HomeConfig {
+    let about_home = HomeConfig {
         limits,
         about,
         registry,
         archive,
         started_ms: wall_ms(),
-    });
+    };
+    let home = Home::new(Arc::new(about_home), Territory::Everything);
     let options = cirrus_runtime::Options {
         inbox: config.limits.home_inbox,
         operations: config.limits.store_calls,

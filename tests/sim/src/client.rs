@@ -104,7 +104,7 @@ impl Client {
             managed: setup.managed,
             late: setup.late,
             phase: Phase::Off,
-            pipe: 0,
+            pipe: PipeId { node: 0, pipe: 0 },
             session: 0,
             previd: None,
             counting: false,

@@ -14,6 +14,7 @@
 mod error;
 mod host;
 mod prepare;
+mod serial;
 
 use std::borrow::{Borrow, Cow};
 use std::cmp::Ordering;

@@ -1,17 +1,36 @@
 //! What goes into a home and what comes out of it.
 
-use cirrus_jid::{BareJid, Jid};
-use cirrus_stanza::{Stanza, StanzaError, StreamError};
-use cirrus_store::{Item, Op, Outcome, StoreError};
+use std::fmt;
 
-/// A connection's number, unique while the process runs.
-pub type PipeId = u64;
+use cirrus_jid::{BareJid, Jid};
+use cirrus_stanza::{Condition, Stanza, StanzaError, StreamError};
+use cirrus_store::{Item, Op, Outcome, StoreError};
+use serde::{Deserialize, Serialize};
+
+use crate::home::Frame;
+
+/// Names a connection, wherever in the cluster it is.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct PipeId {
+    /// The node that has the socket.
+    pub node: u64,
+    /// The connection's number there, unique while its process runs.
+    pub pipe: u64,
+}
+
+impl fmt::Display for PipeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.node, self.pipe)
+    }
+}
 
 /// What an operation's answer is found again by.
 pub type Token = u64;
 
 /// 128 random bits that name a session, also as its stream management id (XEP-0198).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionId(pub u128);
 
 impl SessionId {
@@ -32,7 +51,7 @@ impl SessionId {
 
 /// Which inbound stanza of which session something came from. It makes every redo idempotent
 /// and lets the recipient's home confirm what it made durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Origin {
     /// The sender's session.
     pub session: SessionId,
@@ -40,21 +59,8 @@ pub struct Origin {
     pub k: u64,
 }
 
-/// Where randomness comes from: the system in a server, a seed in a simulation.
-pub trait Entropy {
-    /// Fills the buffer.
-    fn fill(&mut self, buffer: &mut [u8]);
-
-    /// 128 random bits.
-    fn u128(&mut self) -> u128 {
-        let mut bytes = [0; 16];
-        self.fill(&mut bytes);
-        u128::from_le_bytes(bytes)
-    }
-}
-
 /// What the pipe knows about a login.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Login {
     /// SASL mechanism, as advertised.
     pub mechanism: String,
@@ -68,7 +74,7 @@ pub struct Login {
 }
 
 /// What a pipe tells the home.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum PipeEvent {
     /// Bind a resource (RFC 6120 section 7).
     Bind {
@@ -129,7 +135,7 @@ pub enum PipeEvent {
 }
 
 /// What the home tells a pipe.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum PipeOut {
     /// The resource is bound.
     Bound {
@@ -153,7 +159,7 @@ pub enum PipeOut {
     /// Stream management stays off.
     SmRefused {
         /// The stanza error condition to name.
-        condition: &'static str,
+        condition: Condition,
     },
     /// The session goes on here; the stanzas that follow repeat what was not acknowledged.
     Resumed {
@@ -171,7 +177,7 @@ pub enum PipeOut {
         /// What the session had handled, where that is still known.
         h: Option<u32>,
         /// The stanza error condition to name.
-        condition: &'static str,
+        condition: Condition,
     },
     /// A stanza to write.
     Stanza {
@@ -193,7 +199,7 @@ pub enum PipeOut {
 }
 
 /// A change of an account that a user asked for; it needs key derivation, so the shell does it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum AccountRequest {
     /// Set a new password (XEP-0077 section 3.3).
     SetPassword {
@@ -209,18 +215,18 @@ pub enum AccountRequest {
     },
 }
 
-/// Text that must not reach a log.
-#[derive(Clone)]
+/// Text that must not reach a log. Encoded it is in the clear: for encrypted links only.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Secret(pub String);
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
     }
 }
 
 /// Everything that can happen to a home.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Event {
     /// A pipe speaks.
     Pipe {
@@ -250,6 +256,18 @@ pub enum Event {
         /// Answered by [`Effect::Erased`].
         token: Token,
     },
+    /// An entity that lives elsewhere speaks to one that lives here. Every frame comes once, and
+    /// those of one home come in their order.
+    Frame(Frame),
+    /// A node is gone, and every pipe that it had: as if each were [closed](PipeEvent::Closed).
+    PipesGone {
+        /// Which.
+        node: u64,
+    },
+    /// This state has just come to another node, because the one before is gone or gave it away.
+    /// Sessions that wait to be resumed have their full time again; other timers go on. Whoever
+    /// runs the home asks the store again for every operation that was not answered.
+    Takeover,
     /// Nothing but time passed.
     Tick,
     /// End every session; the process is about to stop.
@@ -257,7 +275,7 @@ pub enum Event {
 }
 
 /// What the shell is asked to do.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Effect {
     /// Give this to a pipe.
     Pipe {
@@ -280,6 +298,13 @@ pub enum Effect {
         /// What to change.
         request: AccountRequest,
     },
+    /// Bring this to the entity's home, once and in order; there it is an [`Event::Frame`].
+    Frame {
+        /// The entity.
+        to: BareJid,
+        /// What is said to it.
+        frame: Frame,
+    },
     /// An [`Event::Erase`] is done, or failed and may be repeated.
     Erased {
         /// The event's token.
@@ -291,7 +316,7 @@ pub enum Effect {
 
 /// An effect, and the log entry that its slot's backup must hold before the effect leaves the
 /// node (output commit). A node without a backup has nothing to wait for.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Output {
     /// The entry's number.
     pub after: u64,

@@ -8,6 +8,8 @@
 //! It never sees a socket, a thread, a clock or the network; it does not know TLS or SASL, and it
 //! parses nothing that was not checked at the edge.
 
+pub mod codec;
+mod entropy;
 pub mod event;
 pub mod home;
 pub mod log;
@@ -16,9 +18,11 @@ pub mod registry;
 pub mod roster;
 mod user;
 
+pub use codec::CodecError;
+pub use entropy::{Entropy, Recorder, Replay};
 pub use event::{
-    AccountRequest, Effect, Effects, Entropy, Event, Login, Origin, Output, PipeEvent, PipeId,
-    PipeOut, SessionId, Token,
+    AccountRequest, Effect, Effects, Event, Login, Origin, Output, PipeEvent, PipeId, PipeOut,
+    SessionId, Token,
 };
-pub use home::{Home, HomeConfig, Limits};
+pub use home::{Frame, Home, HomeConfig, Limits, Territory};
 pub use registry::{Feature, IqReply, IqRequest, IqRoute, Registry, Scope, Source};

@@ -256,6 +256,8 @@ impl Shell {
                     let _ = answers.send(Done::Account(token, result)).await;
                 });
             }
+            // A node alone is home of everybody: nobody lives elsewhere.
+            Effect::Frame { .. } => {}
             Effect::Erased { token, result } => {
                 if let Some(answer) = self.erasing.remove(&token) {
                     // Whoever asked may have stopped waiting.

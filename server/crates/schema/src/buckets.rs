@@ -1,7 +1,9 @@
 //! The three buckets and the settings each must have.
 
+use serde::{Deserialize, Serialize};
+
 /// A bucket, by its role; [`crate::bucket_name`] gives its name at the provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum BucketId {
     /// Archive segments, documents, pubsub items: read and written by the server only.
     Data,

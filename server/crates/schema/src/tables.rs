@@ -1,5 +1,7 @@
 //! The seven tables and the settings each must have.
 
+use serde::{Deserialize, Serialize};
+
 /// Name of the partition key attribute of every table; its type is [`KeyType::Binary`].
 pub const ATTR_PK: &str = "pk";
 /// Name of the sort key attribute of every table; its type is [`KeyType::Binary`].
@@ -14,7 +16,7 @@ pub const ATTR_NONCE: &str = "_";
 pub const ATTR_FORMAT: &str = "v";
 
 /// A table, by its role; [`crate::table_name`] gives its name at the provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TableId {
     /// Credentials, tokens, last activity, per-user settings, and the directory of a host.
     Accounts,

@@ -1,11 +1,12 @@
 //! Stanza errors (RFC 6120 section 8.3) and stream errors (section 4.9) as values.
 
 use cirrus_xml::Writer;
+use serde::{Deserialize, Serialize};
 
 use crate::name::ns;
 
 /// What the sender of a refused stanza may do about it (RFC 6120 section 8.3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorType {
     /// Retry after providing credentials.
     Auth,
@@ -35,7 +36,7 @@ impl ErrorType {
 macro_rules! conditions {
     ($(#[$outer:meta])* $name:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$outer])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum $name {
             $(
                 #[doc = concat!("`", $text, "`")]
@@ -112,7 +113,7 @@ impl Condition {
 }
 
 /// One stanza error: condition, type and an optional text for a person.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StanzaError {
     /// What the sender may do.
     pub ty: ErrorType,

@@ -12,6 +12,7 @@ mod build;
 mod delay;
 mod error;
 mod name;
+mod serial;
 mod stanza;
 
 pub use delay::{delay, stamp};

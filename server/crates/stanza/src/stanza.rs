@@ -5,12 +5,13 @@ use std::ops::Range;
 use bytes::Bytes;
 use cirrus_jid::Jid;
 use cirrus_xml::{Checked, Children, Element, Scope};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Condition, StanzaError};
 use crate::name::{Name, intern, ns};
 
 /// Which of the three stanzas of RFC 6120 section 8 it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// `<message/>`, pushed.
     Message,
@@ -33,7 +34,7 @@ impl Kind {
 
 /// The `type` attribute of every kind (RFC 6121 sections 5.2.2 and 4.7.1, RFC 6120 section
 /// 8.2.3), with the absent one named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Ty {
     /// Message, also when the type is absent or unknown.
     Normal,

@@ -3,14 +3,15 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::MAX_NAME;
 
 /// The value of an attribute.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
     /// Bytes.
-    B(Bytes),
+    B(#[serde(with = "crate::raw")] Bytes),
     /// Text.
     S(String),
     /// A number.
@@ -116,7 +117,7 @@ impl fmt::Debug for Name {
 ///
 /// `v` holds the format of the item, by convention. The names that the store itself uses
 /// (`pk`, `sk`, `e`, `exp`, `_`) are refused when the item is put.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Attrs(Vec<(Name, Value)>);
 
 impl Attrs {
@@ -124,6 +125,12 @@ impl Attrs {
     #[must_use]
     pub fn new() -> Attrs {
         Attrs::default()
+    }
+
+    /// The attributes of these names and values; `None` unless each name comes once and in order.
+    pub(crate) fn from_pairs(pairs: Vec<(Name, Value)>) -> Option<Attrs> {
+        let ascend = |pair: &[(Name, Value)]| pair[0].0 < pair[1].0;
+        pairs.windows(2).all(ascend).then_some(Attrs(pairs))
     }
 
     /// Sets an attribute, in place of an earlier one of that name.

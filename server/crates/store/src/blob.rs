@@ -4,11 +4,12 @@ use std::{fmt, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use cirrus_schema::BucketId;
+use serde::{Deserialize, Serialize};
 
 use crate::{BoxFuture, Place, StoreError};
 
 /// Where a blob is.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BlobKey {
     /// The bucket.
     pub bucket: BucketId,

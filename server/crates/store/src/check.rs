@@ -99,7 +99,7 @@ fn check_item(item: &Item, nonce: u128) -> Result<(), StoreError> {
     if bytes > MAX_ITEM {
         return Err(StoreError::TooLarge {
             place: place(),
-            what: "item",
+            what: "item".into(),
             bytes,
             limit: MAX_ITEM,
         });
@@ -134,7 +134,7 @@ fn check_length(
     if part.len() > limit {
         return Err(StoreError::TooLarge {
             place: place(),
-            what,
+            what: what.into(),
             bytes: part.len(),
             limit,
         });

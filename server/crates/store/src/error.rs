@@ -1,28 +1,29 @@
 //! What can go wrong in a store.
 
-use std::{error::Error, fmt, path::PathBuf};
+use std::{borrow::Cow, error::Error, fmt, path::PathBuf};
 
 use bytes::Bytes;
 use cirrus_schema::TableId;
+use serde::{Deserialize, Serialize};
 
-use crate::{BlobKey, Item, Key};
+use crate::{BlobKey, Item, Key, serial};
 
 /// The error below an error.
 pub type Source = Box<dyn Error + Send + Sync>;
 
 /// What an error is about.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
     /// An item.
     Item(Key),
     /// A partition.
-    Partition(TableId, Bytes),
+    Partition(TableId, #[serde(with = "crate::raw")] Bytes),
     /// A table, or several of its items.
     Table(TableId),
     /// A blob, or the blobs whose name starts so.
     Blob(BlobKey),
     /// A file or folder of an embedded backend.
-    Path(PathBuf),
+    Path(#[serde(with = "serial::path")] PathBuf),
 }
 
 impl fmt::Display for Place {
@@ -44,7 +45,7 @@ impl fmt::Debug for Place {
 }
 
 /// An error of a table or blob store.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum StoreError {
     /// The condition of a write didn't hold, and not because of an earlier try of the same write.
     #[error("{key}: the condition does not hold")]
@@ -60,6 +61,7 @@ pub enum StoreError {
         /// What was asked for.
         place: Place,
         /// What the provider said.
+        #[serde(with = "serial::source")]
         source: Option<Source>,
     },
     /// The store could not be reached, or failed.
@@ -70,6 +72,7 @@ pub enum StoreError {
         /// The request may have been carried out all the same.
         outcome_unknown: bool,
         /// What the provider or the system said.
+        #[serde(with = "serial::source")]
         source: Option<Source>,
     },
     /// No answer came in time. The request may have been carried out, or may be yet.
@@ -78,6 +81,7 @@ pub enum StoreError {
         /// What was asked for.
         place: Place,
         /// What the client library said.
+        #[serde(with = "serial::source")]
         source: Option<Source>,
     },
     /// The item, key or blob exceeds a limit of [`limits`](crate::limits).
@@ -86,7 +90,7 @@ pub enum StoreError {
         /// What was to be written or read.
         place: Place,
         /// Which part of it is too large.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// How large it is.
         bytes: usize,
         /// How large it may be.
@@ -100,6 +104,7 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
         /// What the provider said, if it was the provider who found it wrong.
+        #[serde(with = "serial::source")]
         source: Option<Source>,
     },
     /// What is stored can't be understood.
@@ -118,6 +123,7 @@ pub enum StoreError {
         /// Why, and what to do about it.
         reason: String,
         /// What the system said.
+        #[serde(with = "serial::source")]
         source: Option<Source>,
     },
 }

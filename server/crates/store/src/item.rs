@@ -4,17 +4,20 @@ use std::fmt;
 
 use bytes::Bytes;
 use cirrus_schema::{KeyBytes, TableId};
+use serde::{Deserialize, Serialize};
 
 use crate::Attrs;
 
 /// Where an item is: a table, a partition in it, and a place in the partition's order.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Key {
     /// The table.
     pub table: TableId,
     /// Partition key: 1 to [`MAX_PK`](crate::limits::MAX_PK) bytes.
+    #[serde(with = "crate::raw")]
     pub pk: Bytes,
     /// Sort key: 1 to [`MAX_SK`](crate::limits::MAX_SK) bytes, ordered bytewise.
+    #[serde(with = "crate::raw")]
     pub sk: Bytes,
 }
 
@@ -52,7 +55,7 @@ impl fmt::Debug for Key {
 /// What is stored under a key.
 ///
 /// The nonce of the put that wrote it is stored too, but it is the store's own business.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// Where it is.
     pub key: Key,

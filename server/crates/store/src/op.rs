@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use cirrus_schema::TableId;
+use serde::{Deserialize, Serialize};
 
 use crate::{Item, Key, Place};
 
 /// What must hold for a write to happen. An expired item counts as absent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
     /// Nothing.
     Any,
@@ -17,18 +18,21 @@ pub enum Condition {
 }
 
 /// Which sort keys of a partition a query returns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SkRange {
     /// All.
     All,
     /// Those that start with these bytes.
-    Prefix(Bytes),
+    Prefix(#[serde(with = "crate::raw")] Bytes),
     /// This one and those after it.
-    From(Bytes),
+    From(#[serde(with = "crate::raw")] Bytes),
     /// This one and those before it.
-    To(Bytes),
+    To(#[serde(with = "crate::raw")] Bytes),
     /// From the first to the second, both included; none if they are in the wrong order.
-    Between(Bytes, Bytes),
+    Between(
+        #[serde(with = "crate::raw")] Bytes,
+        #[serde(with = "crate::raw")] Bytes,
+    ),
 }
 
 impl SkRange {
@@ -46,7 +50,7 @@ impl SkRange {
 }
 
 /// In which order a query returns items.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Direction {
     /// Smallest sort key first.
     Forward,
@@ -55,7 +59,7 @@ pub enum Direction {
 }
 
 /// One request to a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     /// Writes an item in place of one with the same key.
     Put {
@@ -88,6 +92,7 @@ pub enum Op {
         /// The table.
         table: TableId,
         /// The partition.
+        #[serde(with = "crate::raw")]
         pk: Bytes,
         /// Which items of it.
         range: SkRange,
@@ -98,6 +103,7 @@ pub enum Op {
         limit: Option<u32>,
         /// The sort key after which (in the query's direction) the page starts: `next` of the page
         /// before, or any other. It need not be in the range, and no item need exist under it.
+        #[serde(with = "crate::raw")]
         after: Option<Bytes>,
     },
     /// Reads up to [`MAX_BATCH`](crate::limits::MAX_BATCH) items of one table. A key that is given
@@ -109,7 +115,7 @@ pub enum Op {
 }
 
 /// What a request did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// The item is written, and durable.
     Put,
@@ -123,6 +129,7 @@ pub enum Outcome {
         /// `next` says that there is more: expired items count towards the limit.
         items: Vec<Item>,
         /// The sort key to continue after; `None` = this was the last page.
+        #[serde(with = "crate::raw")]
         next: Option<Bytes>,
     },
     /// The items of a batch that exist, in the order of the keys asked for.

@@ -286,7 +286,7 @@ impl World {
                 self.clients[index].phase = Phase::Broken;
             }
             PipeOut::SmRefused { condition } => {
-                let text = format!("stream management was refused: {condition}");
+                let text = format!("stream management was refused: {condition:?}");
                 self.wrong(Violation::Counted(text));
             }
         }

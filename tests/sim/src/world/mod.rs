@@ -107,7 +107,7 @@ struct World {
     store: Store,
     clients: Vec<Client>,
     pipes: BTreeMap<PipeId, Pipe>,
-    last_pipe: PipeId,
+    last_pipe: u64,
     sessions: u64,
     /// Numbers whatever must be told apart: presence, names, ids.
     marks: u64,

@@ -8,6 +8,8 @@ use crate::check::{Session, index_of};
 use crate::client::Phase;
 use crate::plan::RESUME_SECONDS;
 
+/// Nodes that connections are at.
+pub const NODES: u64 = 2;
 /// Longest way of a stanza, milliseconds.
 const LATENCY_MS: u64 = 20;
 /// Longest time until the server notices that a connection broke, milliseconds.
@@ -62,8 +64,12 @@ impl World {
             up_at: 0,
             down_at: 0,
         };
-        self.pipes.insert(self.last_pipe, pipe);
-        self.clients[index].pipe = self.last_pipe;
+        let id = PipeId {
+            node: 1 + self.last_pipe % NODES,
+            pipe: self.last_pipe,
+        };
+        self.pipes.insert(id, pipe);
+        self.clients[index].pipe = id;
     }
 
     /// What the client's counter of a connection counts from.

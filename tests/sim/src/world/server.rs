@@ -1,7 +1,9 @@
 //! The server's life, and the store behind it.
 
+use std::sync::Arc;
+
 use cirrus_router::registry::About;
-use cirrus_router::{Effect, Effects, Event, Home, HomeConfig, Registry, Token};
+use cirrus_router::{Effect, Effects, Event, Home, HomeConfig, Registry, Territory, Token};
 use cirrus_store::Op;
 
 use super::{Answer, Happening, World};
@@ -34,7 +36,7 @@ impl World {
             archive: self.plan.archive,
             started_ms: self.now,
         };
-        self.home = Some(Home::new(config));
+        self.home = Some(Home::new(Arc::new(config), Territory::Everything));
     }
 
     pub(super) fn kill(&mut self) {
@@ -113,7 +115,7 @@ impl World {
                 Effect::Pipe { pipe, out } => self.emit(pipe, out),
                 Effect::Store { token, op } => self.operate(token, op),
                 Effect::Erased { token, result } => self.erased(token, result),
-                Effect::Account { .. } => {}
+                Effect::Account { .. } | Effect::Frame { .. } => {}
             }
         }
         if let Some(due) = due

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cirrus_accounts::Accounts;
+use cirrus_router::PipeId;
 use cirrus_runtime::HomeHandle;
 use cirrus_stanza::{StreamError, ns};
 use cirrus_tls::ServerTls;
@@ -211,7 +212,7 @@ impl Shell {
             tracing::debug!(%peer, %error, "a new connection is gone already");
             return;
         }
-        let id = shared.next_pipe.fetch_add(1, Ordering::Relaxed);
+        let id = shared.pipe_id();
         let address = peer.ip().to_canonical();
         let pipe = Pipe::new(shared, id, socket, place, (address, direct));
         tasks.spawn(pipe.run(direct));
@@ -240,6 +241,12 @@ impl Shell {
 }
 
 impl Shared {
+    /// The name of a new connection.
+    fn pipe_id(&self) -> PipeId {
+        let pipe = self.next_pipe.fetch_add(1, Ordering::Relaxed);
+        PipeId { node: 0, pipe }
+    }
+
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }

@@ -9,7 +9,7 @@ use cirrus_c2s::shell::{Counts, Limits, Parts, Shell, SocketOptions, listen};
 use cirrus_c2s::stream::{Features, Settings, Timeouts};
 use cirrus_jid::BareJid;
 use cirrus_router::registry::{About, Registry};
-use cirrus_router::{AccountRequest, Entropy, Home, HomeConfig};
+use cirrus_router::{AccountRequest, Entropy, Home, HomeConfig, Territory};
 use cirrus_runtime::{Change, Gate, SystemEntropy, wall_ms};
 use cirrus_sasl::{FakeKeys, MIN_ITERATIONS, Mechanism, Password};
 use cirrus_store::{MemoryTable, Table};
@@ -69,7 +69,7 @@ impl Server {
                 .await
                 .unwrap();
         }
-        let home = Home::new(HomeConfig {
+        let config = HomeConfig {
             limits: cirrus_router::Limits::default(),
             about: About {
                 name: "test".into(),
@@ -80,7 +80,8 @@ impl Server {
             registry: Registry::new(&[]),
             archive: true,
             started_ms: wall_ms(),
-        });
+        };
+        let home = Home::new(Arc::new(config), Territory::Everything);
         let (home, _) = cirrus_runtime::start(
             home,
             table,

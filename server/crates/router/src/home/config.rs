@@ -1,5 +1,9 @@
 //! What a home is told about itself: limits, features, domains.
 
+use std::sync::Arc;
+
+use cirrus_jid::BareJid;
+
 use crate::registry::{About, Registry};
 
 /// Bounds of everything an entity keeps or waits for.
@@ -67,7 +71,8 @@ pub struct HomeConfig {
     pub registry: Registry,
     /// Keep every message in its owners' archives; otherwise only what is spooled.
     pub archive: bool,
-    /// When the node started, Unix milliseconds.
+    /// When the node started, Unix milliseconds. A home keeps what it was made with, so that all
+    /// copies of it say the same.
     pub started_ms: u64,
 }
 
@@ -75,5 +80,24 @@ impl HomeConfig {
     /// Whether the domain is served here.
     pub fn serves(&self, host: &str) -> bool {
         self.about.domains.iter().any(|domain| domain == host)
+    }
+}
+
+/// Which accounts a home is home of.
+#[derive(Clone)]
+pub enum Territory {
+    /// All of them: a node alone.
+    Everything,
+    /// Those for which this holds, wherever and whenever it is asked.
+    Part(Arc<dyn Fn(&BareJid) -> bool + Send + Sync>),
+}
+
+impl Territory {
+    /// Whether the account's entity lives there.
+    pub fn has(&self, jid: &BareJid) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Part(has) => has(jid),
+        }
     }
 }

@@ -4,18 +4,19 @@ use std::collections::VecDeque;
 
 use cirrus_jid::BareJid;
 use cirrus_stanza::{Kind, Stanza, StanzaError};
+use serde::{Deserialize, Serialize};
 
 use crate::event::Origin;
 
-/// A frame on its way to an entity.
-#[derive(Debug)]
-pub(crate) struct Frame {
-    pub to: BareJid,
-    pub body: Body,
+/// What one entity tells another, on its way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Frame {
+    pub(crate) to: BareJid,
+    pub(crate) body: Body,
 }
 
 /// A frame's content.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Body {
     /// A stanza; `from` is verified. With an origin, the sender waits for a confirmation.
     Stanza {
@@ -42,7 +43,12 @@ pub(crate) enum Body {
 }
 
 impl Frame {
-    pub fn stanza(to: BareJid, stanza: Stanza, origin: Option<Origin>) -> Self {
+    /// The entity that it is for.
+    pub fn to(&self) -> &BareJid {
+        &self.to
+    }
+
+    pub(crate) fn stanza(to: BareJid, stanza: Stanza, origin: Option<Origin>) -> Self {
         Self {
             to,
             body: Body::Stanza {
@@ -54,7 +60,7 @@ impl Frame {
 
     /// Answers the frame's stanza with an error and confirms it. A subscription stanza is not
     /// confirmed, so the sender's home will repeat it.
-    pub fn refuse(self, error: StanzaError, frames: &mut VecDeque<Frame>) {
+    pub(crate) fn refuse(self, error: StanzaError, frames: &mut VecDeque<Frame>) {
         let Body::Stanza { stanza, origin } = self.body else {
             return;
         };
@@ -62,7 +68,7 @@ impl Frame {
     }
 
     /// The answer to a stanza that is refused, if it gets one.
-    pub fn refusal(stanza: &Stanza, origin: Option<Origin>, error: &StanzaError) -> Option<Self> {
+    pub(crate) fn refusal(stanza: &Stanza, origin: Option<Origin>, error: &StanzaError) -> Option<Self> {
         let to = stanza.from.as_ref()?.bare();
         let bounces = stanza.kind != Kind::Presence && stanza.may_bounce();
         let reply = bounces.then(|| stanza.error(error));
@@ -82,7 +88,7 @@ impl Frame {
 
     /// Answers the frame's stanza because there is no such account. RFC 6121 section 8.5.1:
     /// presence does not tell that; the sender's home need not repeat it.
-    pub fn nobody(self, error: StanzaError, frames: &mut VecDeque<Frame>) {
+    pub(crate) fn nobody(self, error: StanzaError, frames: &mut VecDeque<Frame>) {
         if let Body::Subscription {
             stanza,
             kind,

@@ -36,7 +36,7 @@ fn answer(cx: &mut Cx<'_>, stanza: &Stanza, host: &str) {
         account: None,
         own: false,
         now_ms: cx.now,
-        started_ms: cx.home.started_ms,
+        started_ms: cx.started_ms,
         registry: &cx.home.registry,
         about: &cx.home.about,
     };

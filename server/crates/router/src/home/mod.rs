@@ -3,28 +3,39 @@
 mod config;
 mod frame;
 mod host;
+mod snapshot;
 mod work;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use cirrus_jid::BareJid;
 use cirrus_stanza::{Kind, Ty};
 use cirrus_store::{Outcome, StoreError};
 
-pub use config::{HomeConfig, Limits};
-pub(crate) use frame::{Body, Frame};
+pub use config::{HomeConfig, Limits, Territory};
+pub(crate) use frame::Body;
+pub use frame::Frame;
 pub(crate) use work::{Cx, Purpose, Work};
 
-use crate::event::{Effect, Effects, Entropy, Event, PipeEvent, PipeId, PipeOut, Token};
+use crate::entropy::Entropy;
+use crate::event::{Effect, Effects, Event, PipeEvent, PipeId, PipeOut, Token};
 use crate::user::User;
 
-/// The entities that live on this node. Single-threaded by design: one event at a time.
+/// Entities that live on this node. Single-threaded by design: one event at a time.
+///
+/// The state is a function of the events, their times, and the random bytes drawn: a second home
+/// that is told the same has the same state and asks for the same effects.
 pub struct Home {
-    config: HomeConfig,
+    config: Arc<HomeConfig>,
+    territory: Territory,
     users: HashMap<BareJid, User>,
     timers: BTreeSet<(u64, BareJid)>,
     work: Work,
     entry: u64,
+    /// The latest time that an event had, Unix milliseconds.
+    clock: u64,
+    started_ms: u64,
     stopping: bool,
 }
 
@@ -43,19 +54,25 @@ pub struct Census {
 
 impl Home {
     /// A home without entities.
-    pub fn new(config: HomeConfig) -> Self {
+    pub fn new(config: Arc<HomeConfig>, territory: Territory) -> Self {
         Self {
+            started_ms: config.started_ms,
             config,
+            territory,
             users: HashMap::new(),
             timers: BTreeSet::new(),
             work: Work::default(),
             entry: 0,
+            clock: 0,
             stopping: false,
         }
     }
 
-    /// Takes one event at `now` (Unix milliseconds, never going back) and appends its effects.
+    /// Takes one event at `now` (Unix milliseconds) and appends its effects. Time does not go
+    /// back, even where another node's clock is behind: until `now` has caught up, it stands.
     pub fn handle(&mut self, now: u64, rng: &mut dyn Entropy, event: Event, out: &mut Effects) {
+        let now = self.clock.max(now);
+        self.clock = now;
         self.entry += 1;
         out.entry = self.entry;
         match event {
@@ -72,6 +89,9 @@ impl Home {
                 self.ensure(&user);
                 self.with_user(now, rng, &user, out, |user, cx| user.erase(cx, token));
             }
+            Event::Frame(frame) => self.work.frames.push_back(frame),
+            Event::PipesGone { node } => self.pipes_gone(now, rng, node, out),
+            Event::Takeover => self.take_over(now, rng, out),
             Event::Tick => {}
             Event::Shutdown => self.shutdown(now, rng, out),
         }
@@ -212,6 +232,7 @@ impl Home {
             rng,
             out,
             home: &self.config,
+            started_ms: self.started_ms,
             work: &mut self.work,
         };
         act(user, &mut cx);
@@ -257,9 +278,13 @@ impl Home {
                     rng,
                     out,
                     home: &self.config,
+                    started_ms: self.started_ms,
                     work: &mut self.work,
                 };
                 host::on_frame(&mut cx, frame);
+            } else if !self.territory.has(&frame.to) {
+                let to = frame.to.clone();
+                out.push(Effect::Frame { to, frame });
             } else if self.wants_activation(&frame) {
                 let jid = frame.to.clone();
                 if self.admit(now, rng, &jid, out) {
@@ -312,12 +337,34 @@ impl Home {
         }
     }
 
+    fn pipes_gone(&mut self, now: u64, rng: &mut dyn Entropy, node: u64, out: &mut Effects) {
+        let bound = self.work.pipes.keys().chain(self.work.binding.keys());
+        let gone: BTreeSet<_> = bound.filter(|pipe| pipe.node == node).copied().collect();
+        for pipe in gone {
+            let event = PipeEvent::Closed { clean: false };
+            self.pipe(now, rng, pipe, event, out);
+            // Frames in between keep the queue short.
+            self.run_frames(now, rng, out);
+        }
+    }
+
+    fn take_over(&mut self, now: u64, rng: &mut dyn Entropy, out: &mut Effects) {
+        for jid in self.all(User::has_detached) {
+            self.with_user(now, rng, &jid, out, User::restart_deadlines);
+        }
+    }
+
+    /// The entities for which this holds, in an order that does not depend on the map's chance.
+    fn all(&self, which: impl Fn(&User) -> bool) -> Vec<BareJid> {
+        let users = self.users.iter().filter(|(_, user)| which(user));
+        let mut all: Vec<_> = users.map(|(jid, _)| jid.clone()).collect();
+        all.sort_unstable();
+        all
+    }
+
     fn shutdown(&mut self, now: u64, rng: &mut dyn Entropy, out: &mut Effects) {
         self.stopping = true;
-        // In an order that does not depend on the map's chance.
-        let mut all: Vec<_> = self.users.keys().cloned().collect();
-        all.sort_unstable();
-        for jid in all {
+        for jid in self.all(|_| true) {
             self.with_user(now, rng, &jid, out, User::shutdown);
             // Frames in between keep the queue short.
             self.run_frames(now, rng, out);

@@ -5,16 +5,18 @@ use std::collections::{HashMap, VecDeque};
 use cirrus_jid::BareJid;
 use cirrus_stanza::Stanza;
 use cirrus_store::Op;
+use serde::{Deserialize, Serialize};
 
 use super::config::HomeConfig;
 use super::frame::{Body, Frame};
+use crate::entropy::Entropy;
 use crate::event::{
-    AccountRequest, Effect, Effects, Entropy, Origin, PipeId, PipeOut, SessionId, Token,
+    AccountRequest, Effect, Effects, Origin, PipeId, PipeOut, SessionId, Token,
 };
 use crate::roster::Planned;
 
 /// Why a store operation was asked for.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Purpose {
     /// Loading: the account's rows.
     LoadAccount,
@@ -42,19 +44,22 @@ pub(crate) enum Purpose {
 }
 
 /// Everything that is under way.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Work {
     pub frames: VecDeque<Frame>,
+    #[serde(serialize_with = "crate::codec::sorted")]
     pub pipes: HashMap<PipeId, (BareJid, SessionId)>,
     /// Pipes whose bind or resume waits for its entity to load.
+    #[serde(serialize_with = "crate::codec::sorted")]
     pub binding: HashMap<PipeId, BareJid>,
     pub erased: Erased,
+    #[serde(serialize_with = "crate::codec::sorted")]
     operations: HashMap<Token, (BareJid, Purpose)>,
     last: Token,
 }
 
 /// Accounts that were erased not long ago: what a login read of one before that is out of date.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Erased {
     recent: VecDeque<(u64, BareJid)>,
     /// Until when more accounts were erased than can be remembered, Unix milliseconds.
@@ -110,6 +115,7 @@ pub(crate) struct Cx<'a> {
     pub rng: &'a mut dyn Entropy,
     pub out: &'a mut Effects,
     pub home: &'a HomeConfig,
+    pub started_ms: u64,
     pub work: &'a mut Work,
 }
 

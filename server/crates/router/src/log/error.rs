@@ -1,9 +1,12 @@
 //! What a log refuses.
 
+use std::borrow::Cow;
+
 use cirrus_store::Key;
+use serde::{Deserialize, Serialize};
 
 /// Why a record is not taken, or a log can't be read.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogError {
     /// Too many records wait for the store ([`Limits`](super::Limits)).
     #[error("{records} records of {bytes} bytes wait for the store already")]
@@ -27,7 +30,7 @@ pub enum LogError {
         /// The item.
         key: Key,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// A stored item does not begin where the one before ends.
     #[error("{key}: the log goes on at position {expected}")]

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 
 use cirrus_store::Item;
+use serde::{Deserialize, Serialize};
 
 use super::machine::{Limits, Ticket};
 use super::record::{self, MAX_BYTES, MAX_RECORDS, Record};
 
 /// A record that was accepted and is not durable yet.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Waiting {
     pub ticket: Ticket,
     pub record: Record,
@@ -21,7 +22,7 @@ pub(super) struct Waiting {
 }
 
 /// What waits for the next put, in the order of acceptance.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Queue {
     entries: VecDeque<Waiting>,
     bytes: usize,
@@ -108,7 +109,7 @@ impl Queue {
 }
 
 /// A put at one position, tried until it is done, has lost, or is given up.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Flight {
     pub nonce: u128,
     pub item: Item,

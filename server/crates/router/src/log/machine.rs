@@ -5,6 +5,7 @@ use cirrus_jid::BareJid;
 use cirrus_schema::TableId;
 use cirrus_schema::keys::archive;
 use cirrus_store::{Condition, Direction, Item, Op, Outcome, SkRange, StoreError};
+use serde::{Deserialize, Serialize};
 
 use super::LogError;
 use super::flight::{Flight, Queue, Waiting};
@@ -50,6 +51,15 @@ impl Default for Limits {
             queue_bytes: 4 * 1_024 * 1_024,
             deadline_ms: 10_000,
             defer_ms: 60_000,
+        }
+    }
+}
+
+impl Limits {
+    fn bounded(self) -> Self {
+        Self {
+            deadline_ms: self.deadline_ms.min(MAX_DEADLINE_MS),
+            ..self
         }
     }
 }
@@ -106,25 +116,28 @@ pub enum LogEffect {
 }
 
 /// A reason to read on.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Behind {
     /// The sort key of the last item read, if a page was read already.
+    #[serde(with = "cirrus_store::raw")]
     after: Option<Bytes>,
     /// A put has lost the next position, so something must be there.
     lost: bool,
 }
 
 /// A put or a read under way.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Asked {
     Put,
     Read,
 }
 
 /// The log of one owner, from its next position on.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Log {
     owner: Vec<u8>,
+    /// From the configuration, wherever the log is.
+    #[serde(skip)]
     limits: Limits,
     seed: u128,
     next: u64,
@@ -151,13 +164,9 @@ impl Log {
     /// (see [`Tail`](super::Tail)). `seed` = 128 random bits, drawn anew for every log: nonces and
     /// pauses come from it.
     pub fn new(owner: &BareJid, limits: Limits, next: u64, last_t: u64, seed: u128) -> Self {
-        let limits = Limits {
-            deadline_ms: limits.deadline_ms.min(MAX_DEADLINE_MS),
-            ..limits
-        };
         Self {
             owner: owner.owner(),
-            limits,
+            limits: limits.bounded(),
             seed,
             next,
             last_t,
@@ -174,6 +183,11 @@ impl Log {
             nonces: 0,
             broken: None,
         }
+    }
+
+    /// Gives a log that was read from a snapshot its bounds, which are not in one.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits.bounded();
     }
 
     /// The position that the next item gets unless somebody else takes it.

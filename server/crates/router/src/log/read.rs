@@ -7,6 +7,7 @@ use cirrus_jid::BareJid;
 use cirrus_schema::TableId;
 use cirrus_schema::keys::archive;
 use cirrus_store::{Direction, Item, Op, SkRange};
+use serde::{Deserialize, Serialize};
 
 use super::LogError;
 use super::record::{self, Content, MAX_RECORDS, Message, Record};
@@ -37,10 +38,11 @@ pub struct Tail {
 }
 
 /// Loads the tail of a log: one strongly consistent query, unless everything it saw was expired.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct TailReader {
     owner: Vec<u8>,
     floor: u64,
+    #[serde(with = "cirrus_store::raw")]
     after: Option<Bytes>,
 }
 
@@ -142,7 +144,7 @@ impl Tail {
 }
 
 /// A message for offline delivery.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spooled {
     /// Where it is in the log.
     pub position: u64,
@@ -166,13 +168,14 @@ pub enum Step {
 /// Reads what waits for offline delivery, page by page: the spooled messages behind the cursor in
 /// the order of the log, and where a record says that earlier ones must be delivered again, those.
 /// No message comes twice. Memory: one page, and eight bytes for every message delivered.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct SpoolReader {
     owner: Vec<u8>,
     cursor: u64,
     end: u64,
     page_items: u32,
     /// Where the scan goes on; `None` at the end.
+    #[serde(with = "cirrus_store::raw")]
     scan: Option<Option<Bytes>>,
     /// The page in hand, and how far it was worked through.
     page: BTreeMap<u64, Record>,
@@ -185,10 +188,11 @@ pub struct SpoolReader {
 }
 
 /// Positions that one query fetches, and where its next page starts.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Run {
     first: u64,
     last: u64,
+    #[serde(with = "cirrus_store::raw")]
     after: Option<Bytes>,
 }
 

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use cirrus_jid::BareJid;
 use cirrus_schema::keys::archive;
 use cirrus_store::{Attrs, Item};
+use serde::{Deserialize, Serialize};
 
 use super::LogError;
 use crate::event::{Origin, SessionId};
@@ -45,7 +46,7 @@ const MARKER: u8 = 1 << 4;
 const ORIGIN: u8 = 1 << 5;
 
 /// Which way a stanza went, seen from the log's owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Direction {
     /// Somebody sent it to the owner.
     In,
@@ -56,7 +57,7 @@ pub enum Direction {
 }
 
 /// What a record is there for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Flags {
     /// It belongs to the archive that clients query.
     pub archive: bool,
@@ -67,7 +68,7 @@ pub struct Flags {
 }
 
 /// A stanza in the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Which way it went.
     pub direction: Direction,
@@ -78,11 +79,12 @@ pub struct Message {
     /// What it came from, by which a repetition is recognised.
     pub origin: Option<Origin>,
     /// The stanza as it was delivered or sent.
+    #[serde(with = "cirrus_store::raw")]
     pub stanza: Bytes,
 }
 
 /// What a record says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// A stanza.
     Message(Message),
@@ -92,7 +94,7 @@ pub enum Content {
 }
 
 /// One entry of the log. Its position is that of its item plus its index in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// When it was accepted, Unix milliseconds; never less than that of the record before.
     pub t: u64,
@@ -238,9 +240,9 @@ fn encode_record(record: &Record, elapsed: u64, out: &mut Vec<u8>) {
 /// # Errors
 /// [`LogError::Corrupt`] when the item is none of a log, of an unknown format or damaged.
 pub fn decode(item: &Item) -> Result<(u64, Vec<Record>), LogError> {
-    let corrupt = |reason| LogError::Corrupt {
+    let corrupt = |reason: &'static str| LogError::Corrupt {
         key: item.key.clone(),
-        reason,
+        reason: reason.into(),
     };
     let seq = archive::hot_seq(&item.key.sk).ok_or_else(|| corrupt("not a hot item"))?;
     if item.attrs.get_n("v") != Some(FORMAT) {

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use cirrus_jid::BareJid;
 use cirrus_schema::keys::rosters::{self, Row};
 use cirrus_store::{Attrs, Item};
+use serde::{Deserialize, Serialize};
 
 use super::RosterError;
 use super::state::{Kind, State, Subscription};
@@ -53,7 +54,7 @@ const REMOVED: u64 = 4;
 /// Every `subscribe` and `unsubscribe` has a number that rises with each; an answer carries the
 /// number of what it answers. So what is repeated, because its confirmation got lost, is not
 /// taken for something new, and an answer to what was taken back meanwhile counts for nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Exchange {
     /// The contact's home has not confirmed our last `subscribe` or `unsubscribe`. It is sent
     /// again when the roster is loaded; which of the two it was follows from the state.
@@ -104,7 +105,7 @@ impl Exchange {
 }
 
 /// One contact of a roster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contact {
     /// The contact's address.
     pub jid: BareJid,
@@ -125,17 +126,18 @@ pub struct Contact {
 }
 
 /// A removed contact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Tombstone {
     pub version: u64,
     pub exchange: Exchange,
 }
 
 /// A contact's request that was not granted yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Pending {
     pub version: u64,
     /// The presence stanza, as it is delivered to every session that becomes available.
+    #[serde(with = "cirrus_store::raw")]
     pub stanza: Bytes,
     /// The user has refused it; the row stands until the contact's home has confirmed that.
     pub refused: bool,

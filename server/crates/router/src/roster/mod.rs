@@ -28,6 +28,7 @@ use cirrus_jid::BareJid;
 use cirrus_schema::TableId;
 use cirrus_schema::keys::rosters;
 use cirrus_store::{Condition, Direction, Item, Key, Op, SkRange};
+use serde::{Deserialize, Serialize};
 
 pub use contact::{Contact, Exchange, TOMBSTONE_MS};
 pub use error::RosterError;
@@ -69,11 +70,12 @@ impl Default for Limits {
 }
 
 /// A change of the roster, for the user's interested resources (RFC 6121 section 2.1.6).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Push {
     /// The roster's version with it.
     pub version: u64,
     /// The `<query/>` element.
+    #[serde(with = "cirrus_store::raw")]
     pub query: Bytes,
 }
 
@@ -87,9 +89,11 @@ pub enum Fetched {
 }
 
 /// A user's roster in memory, as the store has it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Roster {
     owner: Vec<u8>,
+    /// From the configuration, wherever the roster is.
+    #[serde(skip)]
     limits: Limits,
     contacts: BTreeMap<BareJid, Contact>,
     tombstones: BTreeMap<BareJid, Tombstone>,
@@ -180,6 +184,11 @@ impl Roster {
             !dead
         });
         Ok(Loaded { roster, cleanup })
+    }
+
+    /// Gives a roster that was read from a snapshot its bounds, which are not in one.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// The contact of that address.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use cirrus_jid::BareJid;
 use cirrus_store::{Condition, Item, Op, Outcome, StoreError};
+use serde::{Deserialize, Serialize};
 
 use super::contact::{self, Contact, Exchange, Pending, Tombstone};
 use super::state::{self, Kind, State, Transition};
@@ -10,7 +11,7 @@ use super::wire::{self, Set};
 use super::{Limits, Push, Roster, RosterError, delete_request};
 
 /// A change that waits for its write.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Planned {
     /// The one write that decides; `None` = nothing to store, commit at once. Take it, carry it
     /// out, then give the plan to [`Roster::commit`] or [`Roster::abort`].
@@ -22,7 +23,7 @@ pub struct Planned {
 }
 
 /// What follows from a change that is written.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Done {
     /// The contact.
     pub jid: BareJid,
@@ -43,7 +44,7 @@ pub struct Done {
 }
 
 /// A contact's row afterwards.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Row {
     Contact(Contact),
     Tombstone(Tombstone),
@@ -53,7 +54,7 @@ enum Row {
 }
 
 /// A request's row afterwards.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Request {
     Put(Pending),
     Delete,

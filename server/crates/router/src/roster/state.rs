@@ -4,9 +4,10 @@
 //! those facts. The tests hold them against the RFC's tables, row by row.
 
 use cirrus_stanza::Ty;
+use serde::{Deserialize, Serialize};
 
 /// Who is subscribed to whose presence (RFC 6121 section 2.1.2.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Subscription {
     /// Nobody.
     None,
@@ -41,7 +42,7 @@ impl Subscription {
 }
 
 /// The four presence types that manage subscriptions (RFC 6121 section 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// Asks for the other's presence.
     Subscribe,
@@ -85,7 +86,7 @@ impl Kind {
 }
 
 /// A state of RFC 6121 Appendix A.1, seen from the user who owns the roster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct State {
     /// The user is subscribed to the contact.
     to: bool,

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use cirrus_jid::{BareJid, Jid};
 use cirrus_stanza::ns;
 use cirrus_xml::{Element, Writer};
+use serde::{Deserialize, Serialize};
 
 use super::{Contact, Limits, RosterError};
 
 /// What a client asks to change (RFC 6121 sections 2.3 to 2.5).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Set {
     /// Add a contact, or give it this name and these groups.
     Update {

@@ -56,7 +56,7 @@ impl User {
         let id = SessionId::parse(previd);
         let found = id.and_then(|id| self.sessions.iter().position(|session| session.id == id));
         let Some(index) = found.filter(|index| self.sessions[*index].resumable()) else {
-            let condition = Condition::ItemNotFound.as_str();
+            let condition = Condition::ItemNotFound;
             cx.pipe(pipe, PipeOut::ResumeFailed { h: None, condition });
             return;
         };
@@ -105,7 +105,7 @@ impl User {
         let session = &mut self.sessions[index];
         let Some(pipe) = session.pipe else { return };
         if session.sm.is_some() {
-            let condition = Condition::UnexpectedRequest.as_str();
+            let condition = Condition::UnexpectedRequest;
             cx.pipe(pipe, PipeOut::SmRefused { condition });
             return;
         }
@@ -142,8 +142,7 @@ impl User {
         if let Some(pipe) = session.pipe.take() {
             cx.work.pipes.remove(&pipe);
         }
-        let max = session.sm.as_ref().map_or(0, |sm| u64::from(sm.max));
-        session.deadline = Some(cx.now + max * 1000);
+        session.deadline = Some(session.detached_until(cx.now));
     }
 
     /// Ends a session: unavailable presence, and a new way for what its client never got.
@@ -209,6 +208,20 @@ impl User {
 
     pub(super) fn session_of(&self, id: SessionId) -> Option<usize> {
         self.sessions.iter().position(|session| session.id == id)
+    }
+
+    /// Whether a session waits to be resumed.
+    pub(crate) fn has_detached(&self) -> bool {
+        self.sessions.iter().any(|session| session.deadline.is_some())
+    }
+
+    /// The home has moved, which took its time: sessions that wait to be resumed have theirs anew.
+    pub(crate) fn restart_deadlines(&mut self, cx: &mut Cx<'_>) {
+        for session in &mut self.sessions {
+            if session.deadline.is_some() {
+                session.deadline = Some(session.detached_until(cx.now));
+            }
+        }
     }
 
     /// Ends every session because the process stops.

@@ -11,6 +11,7 @@ use cirrus_schema::TableId;
 use cirrus_schema::keys::{archive, cluster, rosters};
 use cirrus_stanza::StreamError;
 use cirrus_store::{Attrs, Condition, Direction, Item, Op, Outcome, SkRange, StoreError};
+use serde::{Deserialize, Serialize};
 
 use super::load::{Input, State};
 use super::{User, Waiting};
@@ -31,6 +32,7 @@ const TELL_MS: u64 = 5_000;
 const TELLS: u32 = 6;
 
 /// An account on its way out.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Erasure {
     /// Who waits for the end.
     tokens: Vec<Token>,
@@ -38,6 +40,7 @@ pub(super) struct Erasure {
 }
 
 /// Where an erasure stands.
+#[derive(Serialize, Deserialize)]
 enum Step {
     /// What was under way before must be answered.
     Drain,

@@ -62,7 +62,7 @@ impl User {
             account: Some(account),
             own,
             now_ms: cx.now,
-            started_ms: cx.home.started_ms,
+            started_ms: cx.started_ms,
             registry: &cx.home.registry,
             about: &cx.home.about,
         };

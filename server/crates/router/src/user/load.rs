@@ -8,12 +8,13 @@ use std::collections::VecDeque;
 use cirrus_schema::keys::{accounts, rosters};
 use cirrus_stanza::{Condition, StanzaError};
 use cirrus_store::{Direction, Item, Op, Outcome, SkRange, StoreError};
+use serde::{Deserialize, Serialize};
 
 use super::User;
 use super::spool::Cursor;
 use crate::event::{Origin, PipeEvent, PipeId, Token};
 use crate::home::{Body, Cx, Frame, Purpose};
-use crate::log::{Limits as LogLimits, Log, Tail, TailReader};
+use crate::log::{Log, Tail, TailReader};
 
 /// Attributes of the account's row: it is being deleted, and the last archive position of an
 /// earlier account of that name.
@@ -21,6 +22,7 @@ const DELETING: &str = "x";
 const FLOOR: &str = "f";
 
 /// An event that may have to wait for the load.
+#[derive(Serialize, Deserialize)]
 pub(super) enum Input {
     Pipe(PipeId, PipeEvent),
     Frame(Frame),
@@ -28,7 +30,7 @@ pub(super) enum Input {
 }
 
 /// Where an entity's life stands.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) enum State {
     /// Nothing read, nothing waiting.
     #[default]
@@ -41,7 +43,7 @@ pub(super) enum State {
 }
 
 /// A load under way.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Loading {
     waiting: VecDeque<Input>,
     /// Pages still to come.
@@ -304,10 +306,7 @@ impl User {
             _ => Cursor::default(),
         };
         self.spool.load(cursor, tail, cx.now);
-        let limits = LogLimits {
-            deadline_ms: cx.home.limits.store_deadline_ms,
-            ..LogLimits::default()
-        };
+        let limits = super::log_limits(&cx.home.limits);
         self.log = Log::new(&self.jid, limits, tail.next, tail.last_t, cx.rng.u128());
     }
 

@@ -22,6 +22,7 @@ use std::collections::{HashMap, VecDeque};
 use cirrus_jid::BareJid;
 use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, StreamError, Ty};
 use cirrus_store::{Op, Outcome, StoreError};
+use serde::{Deserialize, Serialize};
 
 use crate::event::{Effect, Origin, PipeEvent, PipeId, PipeOut, SessionId};
 use crate::home::{Body, Cx, Frame, Limits, Purpose};
@@ -36,6 +37,7 @@ use status::Status;
 use storage::{Storage, storage};
 
 /// A stanza on its way to this user's sessions, in the order of arrival.
+#[derive(Serialize, Deserialize)]
 struct Inflow {
     stanza: Stanza,
     origin: Option<Origin>,
@@ -67,6 +69,7 @@ impl Inflow {
 }
 
 /// What waits for a record to be durable.
+#[derive(Serialize, Deserialize)]
 enum Waiting {
     /// The sender's own copy.
     Out {
@@ -87,6 +90,7 @@ enum Waiting {
 }
 
 /// One account's entity.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct User {
     pub(crate) jid: BareJid,
     pub(crate) timer: Option<u64>,
@@ -96,6 +100,7 @@ pub(crate) struct User {
     status: Status,
     sessions: Vec<Session>,
     inflow: VecDeque<Inflow>,
+    #[serde(serialize_with = "crate::codec::sorted")]
     tickets: HashMap<Ticket, Waiting>,
     origins: Origins,
     /// Entries of `inflow` that are parked.
@@ -110,6 +115,8 @@ pub(crate) struct User {
     roster_waits: subscription::Waits,
     operations: usize,
     idle_since: u64,
+    /// From the configuration, wherever the entity is.
+    #[serde(skip)]
     idle_ms: u64,
 }
 
@@ -119,7 +126,7 @@ impl User {
             timer: None,
             state: State::default(),
             roster: Roster::new(&jid, roster_limits(limits)),
-            log: Log::new(&jid, LogLimits::default(), 1, 0, 0),
+            log: Log::new(&jid, log_limits(limits), 1, 0, 0),
             status: Status::default(),
             sessions: Vec::new(),
             inflow: VecDeque::new(),
@@ -136,6 +143,13 @@ impl User {
             idle_ms: limits.entity_idle_ms,
             jid,
         }
+    }
+
+    /// Gives an entity that was read from a snapshot its bounds, which are not in one.
+    pub(crate) fn set_limits(&mut self, limits: &Limits) {
+        self.roster.set_limits(roster_limits(limits));
+        self.log.set_limits(log_limits(limits));
+        self.idle_ms = limits.entity_idle_ms;
     }
 
     pub(crate) fn session_count(&self) -> usize {
@@ -540,5 +554,12 @@ fn roster_limits(limits: &Limits) -> crate::roster::Limits {
     crate::roster::Limits {
         items: limits.roster_items,
         ..crate::roster::Limits::default()
+    }
+}
+
+fn log_limits(limits: &Limits) -> LogLimits {
+    LogLimits {
+        deadline_ms: limits.store_deadline_ms,
+        ..LogLimits::default()
     }
 }

@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::{Origin, SessionId};
 use crate::home::Limits;
 
 /// Bounded memory of origins.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Origins {
+    #[serde(serialize_with = "crate::codec::sorted")]
     seen: HashMap<SessionId, Seen>,
 }
 
+#[derive(Serialize, Deserialize)]
 struct Seen {
     k: u64,
     at: u64,

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use cirrus_jid::BareJid;
 use cirrus_stanza::{Stanza, delay};
 use cirrus_store::{Outcome, StoreError};
+use serde::{Deserialize, Serialize};
 
 use super::User;
 use super::session::{Archived, Keep};
@@ -24,6 +25,7 @@ const LAST_RETRY_MS: u64 = 8_000;
 const ASIDE: usize = 256;
 
 /// A pass under way.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Pass {
     /// Tells its pages from those of one before.
     number: u64,

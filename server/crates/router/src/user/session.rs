@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use cirrus_jid::Jid;
 use cirrus_stanza::Stanza;
+use serde::{Deserialize, Serialize};
 
 use crate::event::{Effect, Effects, PipeId, PipeOut, SessionId};
 
 /// A stanza that the client has not acknowledged yet.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Unacked {
     /// Its number.
     pub n: u64,
@@ -19,7 +21,7 @@ pub(super) struct Unacked {
 }
 
 /// Where an unacknowledged stanza stands in the archive.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Archived {
     /// Position in the log.
     pub position: u64,
@@ -28,17 +30,19 @@ pub(super) struct Archived {
 }
 
 /// What is known of a stanza that a client must acknowledge.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Keep {
     /// Where the recipient's archive has it.
     pub archived: Option<Archived>,
     /// It must reach another session if this one ends without having acknowledged it.
     pub rescue: bool,
     /// The sessions that got it at the same time, where there are several.
+    #[serde(with = "crate::codec::shared")]
     pub group: Option<Arc<[SessionId]>>,
 }
 
 /// Stream management as it was enabled (XEP-0198 section 3).
+#[derive(Serialize, Deserialize)]
 pub(super) struct Sm {
     /// The client may resume.
     pub resume: bool,
@@ -51,12 +55,14 @@ pub(super) struct Sm {
 }
 
 /// What became of an inbound stanza that is not handled at once.
+#[derive(Serialize, Deserialize)]
 struct Unhandled {
     k: u64,
     outstanding: u8,
 }
 
 /// One bound resource.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Session {
     pub id: SessionId,
     pub jid: Jid,
@@ -143,6 +149,12 @@ impl Session {
 
     pub fn resumable(&self) -> bool {
         self.sm.as_ref().is_some_and(|sm| sm.resume)
+    }
+
+    /// When a session that loses its pipe now ends, Unix milliseconds.
+    pub fn detached_until(&self, now: u64) -> u64 {
+        let max = self.sm.as_ref().map_or(0, |sm| u64::from(sm.max));
+        now.saturating_add(max * 1_000)
     }
 
     /// The number of the last stanza that the client acknowledged.

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 
 use cirrus_jid::Jid;
 use cirrus_stanza::{Condition, Stanza, StanzaError};
+use serde::{Deserialize, Serialize};
 
 use super::message::busy;
 use super::pass::Pass;
@@ -28,7 +29,7 @@ use crate::log::{Content, Direction, MAX_RESPOOL, Record, Tail};
 const STRAY_MS: u64 = 60_000;
 
 /// Where a user's offline delivery stands.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Spool {
     /// No obligation up to this position is open.
     cursor: u64,
@@ -52,6 +53,7 @@ pub(super) struct Spool {
 }
 
 /// A message that no session has any more and that must be delivered again.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Owed {
     /// Where it stands in the log.
     pub position: u64,
@@ -124,7 +126,7 @@ impl Spool {
 }
 
 /// What the durable cursor says.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Cursor {
     /// No obligation up to here is open.
     pub position: u64,

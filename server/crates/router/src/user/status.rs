@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use cirrus_schema::keys::accounts::{self, Row};
 use cirrus_store::{Attrs, Condition, Item, Key, Op, Outcome, StoreError, Value};
+use serde::{Deserialize, Serialize};
 
 use super::User;
 use super::spool::Cursor;
@@ -20,7 +21,7 @@ const RETRY_MS: u64 = 2_000;
 const STATUS_BYTES: usize = 512;
 
 /// The row in memory.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Status {
     version: u64,
     /// When the last session ended, Unix milliseconds; 0 = never.

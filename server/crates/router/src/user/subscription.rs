@@ -7,6 +7,7 @@ use bytes::Bytes;
 use cirrus_jid::{BareJid, Jid};
 use cirrus_stanza::{Condition, Kind as StanzaKind, Stanza, StanzaError, Ty, ns};
 use cirrus_store::{Item, Outcome, StoreError};
+use serde::{Deserialize, Serialize};
 
 use super::User;
 use super::message::unknown;
@@ -16,7 +17,7 @@ use crate::home::{Cx, Purpose};
 use crate::roster::{Done, Fetched, Kind, Planned, Push, Roster, RosterError, Set, parse_set};
 
 /// Changes that wait until the one before them is written.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Waits {
     queue: VecDeque<Change>,
     writing: Option<Change>,
@@ -33,6 +34,7 @@ pub(super) struct Waits {
 const RELOAD_MS: u64 = 2_000;
 
 /// A change of the roster, and who asked for it.
+#[derive(Serialize, Deserialize)]
 enum Change {
     Set {
         session: SessionId,

@@ -14,7 +14,7 @@ use cirrus_store::{Attrs, Condition, Item, MemoryTable, Op, Outcome, StoreError,
 use crate::registry::About;
 use crate::{
     Effect, Effects, Entropy, Event, Home, HomeConfig, Limits, Login, PipeEvent, PipeId, PipeOut,
-    Registry, Token,
+    Registry, Territory, Token,
 };
 
 struct Counter(u128);
@@ -34,8 +34,8 @@ struct World {
     table: Arc<MemoryTable>,
     rng: Counter,
     now: u64,
-    pipes: BTreeMap<PipeId, VecDeque<PipeOut>>,
-    numbers: BTreeMap<PipeId, u64>,
+    pipes: BTreeMap<u64, VecDeque<PipeOut>>,
+    numbers: BTreeMap<u64, u64>,
     /// Operations wait here while `held`.
     waiting: VecDeque<(Token, Op)>,
     held: bool,
@@ -83,7 +83,7 @@ impl World {
 
     fn over(table: Arc<MemoryTable>) -> Self {
         Self {
-            home: Home::new(config()),
+            home: Home::new(Arc::new(config()), Territory::Everything),
             table,
             rng: Counter(7),
             now: 1_000_000,
@@ -110,9 +110,11 @@ impl World {
     fn carry_out(&mut self, out: Effects) {
         for output in out.outputs {
             match output.effect {
-                Effect::Pipe { pipe, out } => self.pipes.entry(pipe).or_default().push_back(out),
+                Effect::Pipe { pipe, out } => {
+                    self.pipes.entry(pipe.pipe).or_default().push_back(out);
+                }
                 Effect::Store { token, op } => self.waiting.push_back((token, op)),
-                Effect::Account { .. } | Effect::Erased { .. } => {}
+                Effect::Account { .. } | Effect::Frame { .. } | Effect::Erased { .. } => {}
             }
         }
         if !self.held {
@@ -137,11 +139,12 @@ impl World {
         }
     }
 
-    fn pipe(&mut self, pipe: PipeId, event: PipeEvent) {
+    fn pipe(&mut self, pipe: u64, event: PipeEvent) {
+        let pipe = PipeId { node: 1, pipe };
         self.event(Event::Pipe { pipe, event });
     }
 
-    fn bind(&mut self, pipe: PipeId, user: &str, resource: &str) {
+    fn bind(&mut self, pipe: u64, user: &str, resource: &str) {
         let user = BareJid::parse(user).unwrap();
         let resource = Some(resource.to_owned());
         self.pipe(
@@ -154,7 +157,7 @@ impl World {
         );
     }
 
-    fn say(&mut self, pipe: PipeId, xml: &str) {
+    fn say(&mut self, pipe: u64, xml: &str) {
         let k = self.numbers.entry(pipe).or_default();
         *k += 1;
         let (k, stanza) = (*k, Box::new(stanza(xml)));
@@ -162,18 +165,18 @@ impl World {
     }
 
     /// Binds and becomes available.
-    fn online(&mut self, pipe: PipeId, user: &str, resource: &str) {
+    fn online(&mut self, pipe: u64, user: &str, resource: &str) {
         self.bind(pipe, user, resource);
         self.say(pipe, "<presence/>");
         self.drain(pipe);
     }
 
-    fn drain(&mut self, pipe: PipeId) -> Vec<PipeOut> {
+    fn drain(&mut self, pipe: u64) -> Vec<PipeOut> {
         self.pipes.remove(&pipe).unwrap_or_default().into()
     }
 
     /// The stanzas a pipe got since it was last asked.
-    fn got(&mut self, pipe: PipeId) -> Vec<String> {
+    fn got(&mut self, pipe: u64) -> Vec<String> {
         let outs = self.drain(pipe);
         outs.iter()
             .filter_map(|out| match out {
@@ -186,7 +189,7 @@ impl World {
     }
 
     /// The bodies of the messages a pipe got since it was last asked.
-    fn bodies(&mut self, pipe: PipeId) -> Vec<String> {
+    fn bodies(&mut self, pipe: u64) -> Vec<String> {
         let got = self.got(pipe);
         let body = |xml: &String| {
             let (_, rest) = xml.split_once("<body>")?;
@@ -477,7 +480,7 @@ fn idle_entities_leave_memory_and_come_back() {
 }
 
 impl World {
-    fn sent(&self, pipe: PipeId) -> u64 {
+    fn sent(&self, pipe: u64) -> u64 {
         let outs = self.pipes.get(&pipe);
         let numbers = outs.into_iter().flatten().filter_map(|out| match out {
             PipeOut::Stanza { n, .. } => Some(*n),
@@ -486,7 +489,7 @@ impl World {
         numbers.max().unwrap_or(0)
     }
 
-    fn sm_id(&mut self, pipe: PipeId) -> String {
+    fn sm_id(&mut self, pipe: u64) -> String {
         let enabled = self.drain(pipe).into_iter().find_map(|out| match out {
             PipeOut::SmEnabled { id, .. } => id,
             _ => None,
@@ -494,7 +497,7 @@ impl World {
         enabled.expect("stream management was enabled")
     }
 
-    fn resume(&mut self, pipe: PipeId, user: &str, previd: &str, h: u32) {
+    fn resume(&mut self, pipe: u64, user: &str, previd: &str, h: u32) {
         let user = BareJid::parse(user).unwrap();
         let previd = previd.to_owned();
         self.pipe(

@@ -70,7 +70,7 @@ fn a_refusal_leaves_the_stream_as_it_was() {
     let mut talk = Talk::new();
     talk.bind();
     talk.send("<enable xmlns='urn:xmpp:sm:3'/>");
-    let condition = Condition::ResourceConstraint.as_str();
+    let condition = Condition::ResourceConstraint;
     assert_eq!(
         talk.home(PipeOut::SmRefused { condition }),
         failed("resource-constraint")
@@ -331,7 +331,7 @@ fn a_failed_resumption_may_be_followed_by_a_bind() {
     let mut talk = Talk::new();
     talk.log_in();
     talk.send("<resume xmlns='urn:xmpp:sm:3' previd='s1' h='7'/>");
-    let condition = Condition::ItemNotFound.as_str();
+    let condition = Condition::ItemNotFound;
     assert_eq!(
         talk.home(PipeOut::ResumeFailed {
             h: Some(3),
