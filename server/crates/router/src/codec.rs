@@ -164,6 +164,3 @@ pub(crate) mod shared {
         Ok(Option::<Vec<T>>::deserialize(deserializer)?.map(Into::into))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -10,9 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::home::Frame;
 
 /// Names a connection, wherever in the cluster it is.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PipeId {
     /// The node that has the socket.
     pub node: u64,

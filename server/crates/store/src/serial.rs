@@ -111,7 +111,10 @@ pub(crate) mod source {
         source: &Option<Source>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        source.as_ref().map(ToString::to_string).serialize(serializer)
+        source
+            .as_ref()
+            .map(ToString::to_string)
+            .serialize(serializer)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
@@ -170,7 +173,8 @@ impl<'de> Deserialize<'de> for Name {
 impl<'de> Deserialize<'de> for Attrs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let pairs = Vec::<(Name, Value)>::deserialize(deserializer)?;
-        Self::from_pairs(pairs)
-            .ok_or_else(|| D::Error::custom("attributes come in the order of their names, once each"))
+        Self::from_pairs(pairs).ok_or_else(|| {
+            D::Error::custom("attributes come in the order of their names, once each")
+        })
     }
 }

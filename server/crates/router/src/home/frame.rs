@@ -68,7 +68,11 @@ impl Frame {
     }
 
     /// The answer to a stanza that is refused, if it gets one.
-    pub(crate) fn refusal(stanza: &Stanza, origin: Option<Origin>, error: &StanzaError) -> Option<Self> {
+    pub(crate) fn refusal(
+        stanza: &Stanza,
+        origin: Option<Origin>,
+        error: &StanzaError,
+    ) -> Option<Self> {
         let to = stanza.from.as_ref()?.bare();
         let bounces = stanza.kind != Kind::Presence && stanza.may_bounce();
         let reply = bounces.then(|| stanza.error(error));

@@ -371,3 +371,6 @@ impl Home {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::config::HomeConfig;
 use super::frame::{Body, Frame};
 use crate::entropy::Entropy;
-use crate::event::{
-    AccountRequest, Effect, Effects, Origin, PipeId, PipeOut, SessionId, Token,
-};
+use crate::event::{AccountRequest, Effect, Effects, Origin, PipeId, PipeOut, SessionId, Token};
 use crate::roster::Planned;
 
 /// Why a store operation was asked for.

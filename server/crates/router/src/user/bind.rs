@@ -212,7 +212,9 @@ impl User {
 
     /// Whether a session waits to be resumed.
     pub(crate) fn has_detached(&self) -> bool {
-        self.sessions.iter().any(|session| session.deadline.is_some())
+        self.sessions
+            .iter()
+            .any(|session| session.deadline.is_some())
     }
 
     /// The home has moved, which took its time: sessions that wait to be resumed have theirs anew.
