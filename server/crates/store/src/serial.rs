@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde::de::{Error, Visitor};
@@ -127,12 +127,9 @@ pub(crate) mod source {
 
 /// A path as text, for a person: nobody opens it elsewhere.
 pub(crate) mod path {
-    use super::{Cow, Deserialize, Deserializer, PathBuf, Serializer};
+    use super::{Cow, Deserialize, Deserializer, Path, PathBuf, Serializer};
 
-    pub(crate) fn serialize<S: Serializer>(
-        path: &PathBuf,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
         let text: Cow<'_, str> = path.to_string_lossy();
         serializer.serialize_str(&text)
     }

@@ -332,7 +332,9 @@ impl Stream {
             PipeOut::SmEnabled { id, max, base } => self.sm_enabled(id.as_deref(), max, base, step),
             PipeOut::SmRefused { condition } => self.sm_refused(condition.as_str(), step),
             PipeOut::Resumed { id, jid, k, base } => self.resumed(&id, jid, (k, base), step),
-            PipeOut::ResumeFailed { h, condition } => self.resume_failed(h, condition.as_str(), step),
+            PipeOut::ResumeFailed { h, condition } => {
+                self.resume_failed(h, condition.as_str(), step);
+            }
             PipeOut::Close { error: Some(error) } => {
                 self.attached = false;
                 self.fail(error, None, step);

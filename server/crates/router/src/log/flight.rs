@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use cirrus_store::Item;
 use serde::{Deserialize, Serialize};
 
-use super::machine::{Limits, Ticket};
+use super::limits::Limits;
+use super::machine::Ticket;
 use super::record::{self, MAX_BYTES, MAX_RECORDS, Record};
 
 /// A record that was accepted and is not durable yet.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LogError;
 use super::flight::{Flight, Queue, Waiting};
+use super::limits::Limits;
 use super::record::{self, Content, MAX_BYTES, MAX_RESPOOL, Record};
 
 /// Names a record from [`Log::append`] until its fate is known.
@@ -17,9 +18,6 @@ pub type Ticket = u64;
 /// Names an operation from [`LogEffect::Store`] to [`Log::on_result`].
 pub type Token = u64;
 
-/// Longest time a put may be tried, whatever the deadline: a signed request dies after 15 minutes,
-/// and what is written must long be settled before anything expires.
-const MAX_DEADLINE_MS: u64 = 60_000;
 /// Pause before the second try; it doubles up to [`MAX_PAUSE_MS`], and half of it is random.
 const FIRST_PAUSE_MS: u64 = 50;
 const MAX_PAUSE_MS: u64 = 2_000;
@@ -30,39 +28,6 @@ const LAST_PROBE_MS: u64 = 32_000;
 /// Given-up puts that are remembered, all at one position. When an older one lands after all, its
 /// records are reported as [`LogEffect::Learned`].
 const MAX_GHOSTS: usize = 16;
-
-/// Bounds and times of one log.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Records that wait for the store.
-    pub queue_records: usize,
-    /// Bytes that wait for the store.
-    pub queue_bytes: usize,
-    /// Milliseconds after which a ticket fails; at most 60 s are used.
-    pub deadline_ms: u64,
-    /// Milliseconds that a receipt or marker waits for another record's put.
-    pub defer_ms: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            queue_records: 1_024,
-            queue_bytes: 4 * 1_024 * 1_024,
-            deadline_ms: 10_000,
-            defer_ms: 60_000,
-        }
-    }
-}
-
-impl Limits {
-    fn bounded(self) -> Self {
-        Self {
-            deadline_ms: self.deadline_ms.min(MAX_DEADLINE_MS),
-            ..self
-        }
-    }
-}
 
 /// What the log asks for or reports, in order.
 #[derive(Debug)]

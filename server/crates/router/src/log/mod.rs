@@ -18,12 +18,14 @@
 
 mod error;
 mod flight;
+mod limits;
 mod machine;
 mod read;
 mod record;
 
 pub use error::LogError;
-pub use machine::{Limits, Log, LogEffect, Ticket, Token};
+pub use limits::Limits;
+pub use machine::{Log, LogEffect, Ticket, Token};
 pub use read::{SpoolReader, Spooled, Step, Tail, TailReader};
 pub use record::{
     Content, Direction, Flags, MAX_BYTES, MAX_RECORDS, MAX_RESPOOL, Message, Record, decode,
