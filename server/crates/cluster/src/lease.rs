@@ -87,6 +87,11 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// When the answer came that first showed what is there now; `None` = never asked.
+    pub fn since(&self) -> Option<u64> {
+        self.since
+    }
+
     /// Whether it is that node's lease that was seen last.
     pub fn is_of(&self, node: &str) -> bool {
         self.node == node

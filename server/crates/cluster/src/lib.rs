@@ -10,6 +10,10 @@
 //! message that says who does, watch its lease, and take over when it has not changed for a full
 //! lease. Its events are answers of the store and time; its effects are operations and what to do.
 //!
+//! [`members::Members`] runs the rules for a cluster in which many nodes serve: joining over links,
+//! heartbeats that only propose, removal by a majority or by the store, draining, and what a node
+//! does that is cut off.
+//!
 //! What this crate does not do: no I/O, no clock, no links between nodes, no sessions. It knows
 //! owners as bytes, not addresses.
 //!
@@ -18,6 +22,7 @@
 
 mod error;
 pub mod lease;
+pub mod members;
 mod membership;
 mod place;
 mod view;

@@ -207,6 +207,13 @@ mod tests {
         let mut standby = view(&[("a", "", 1), ("b", "", 1)]);
         standby.members[0].state = MemberState::Standby;
         assert_eq!(shares(&standby), [0, usize::from(SLOTS)]);
+        standby.members[0].state = MemberState::Draining;
+        let drained = Placement::new(&standby).unwrap();
+        assert_eq!(
+            (drained.home(7), drained.backup(7)),
+            (1, None),
+            "it gets nothing"
+        );
         standby.members[1].state = MemberState::Standby;
         assert_eq!(Placement::new(&standby), None);
     }

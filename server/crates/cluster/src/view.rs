@@ -2,8 +2,8 @@
 //!
 //! Format 1, key `v` / 0: `e` = epoch, `v` = 1, `k` = the 16 bytes of the slot-hash key, `m` = the
 //! members. A member: instance id, address and zone, each as one byte of length and UTF-8; boot id
-//! (16 bytes); weight and state (one byte each; 1 serving, 2 standby); wire and storage format
-//! (two bytes each). Numbers are big-endian; the list begins with two bytes of count.
+//! (16 bytes); weight and state (one byte each; 1 serving, 2 standby, 3 draining); wire and storage
+//! format (two bytes each). Numbers are big-endian; the list begins with two bytes of count.
 
 use cirrus_schema::keys::cluster;
 use cirrus_store::{Attrs, Item};
@@ -26,6 +26,8 @@ pub enum MemberState {
     Serving,
     /// It waits for its turn.
     Standby,
+    /// It is about to go: home and backup of nothing, still a pipe, and counted for majorities.
+    Draining,
 }
 
 /// One node of the cluster.
@@ -53,6 +55,11 @@ impl Member {
     /// The name of its lease: machine and process.
     pub fn node(&self) -> String {
         format!("{}~{:032x}", self.instance, self.boot)
+    }
+
+    /// Names the process on links: the low 64 bits of its boot id, never 0.
+    pub fn node_id(&self) -> u64 {
+        (self.boot as u64).max(1)
     }
 
     /// Whether it is the same process, whatever it does now.
@@ -101,6 +108,16 @@ impl View {
         self.members.iter().find(|member| member.is_same(me))
     }
 
+    /// Whether these nodes, by [`Member::node_id`], are a majority: more than half of the members,
+    /// or exactly half with the lowest id among them. Of two members only both are one, so that
+    /// between two nodes only the store decides.
+    pub fn is_majority(&self, counts: impl Fn(u64) -> bool) -> bool {
+        let ids = || self.members.iter().map(Member::node_id);
+        let (all, count) = (self.members.len(), ids().filter(|id| counts(*id)).count());
+        let lowest = || ids().min().is_some_and(&counts);
+        2 * count > all || (2 * count == all && all > 2 && lowest())
+    }
+
     /// The format in which values are stored: the newest that every member understands.
     pub fn storage_format(&self) -> Option<u16> {
         self.members.iter().map(|member| member.storage).min()
@@ -123,6 +140,7 @@ impl View {
             let state = match member.state {
                 MemberState::Serving => 1,
                 MemberState::Standby => 2,
+                MemberState::Draining => 3,
             };
             members.extend_from_slice(&[member.weight, state]);
             members.extend_from_slice(&member.wire.to_be_bytes());
@@ -175,6 +193,7 @@ fn decode(bytes: &[u8]) -> Option<Vec<Member>> {
         let state = match state {
             1 => MemberState::Serving,
             2 => MemberState::Standby,
+            3 => MemberState::Draining,
             _ => return None,
         };
         let (wire, storage) = (
@@ -282,6 +301,49 @@ mod tests {
             member(2, MemberState::Serving).node(),
             "i-0002~00000000000000020000000000000007"
         );
+    }
+
+    #[test]
+    fn a_draining_member_is_stored_and_an_unknown_state_is_damage() {
+        let mut draining = view();
+        draining.members[1].state = MemberState::Draining;
+        let mut item = draining.to_item().unwrap();
+        assert_eq!(View::from_item(&item), Ok(draining));
+        let mut bytes = item.attrs.get_b("m").unwrap().to_vec();
+        let state = bytes.len() - 5;
+        assert_eq!(bytes[state], 3);
+        bytes[state] = 4;
+        item.attrs.set("m", Value::from(bytes));
+        assert!(View::from_item(&item).is_err());
+    }
+
+    #[test]
+    fn a_majority_is_more_than_half_or_half_with_the_lowest() {
+        let of = |all: u8, some: &[u64]| {
+            let mut members: Vec<Member> = (1..=all)
+                .rev()
+                .map(|n| member(n, MemberState::Draining))
+                .collect();
+            for member in &mut members {
+                member.boot = u128::from(member.weight) | 99 << 64;
+            }
+            let view = View { members, ..view() };
+            view.is_majority(|id| some.contains(&id))
+        };
+        assert!(of(1, &[1]));
+        assert!(
+            of(2, &[1, 2]) && !of(2, &[1]) && !of(2, &[2]),
+            "of two, both"
+        );
+        assert!(of(3, &[2, 3]) && !of(3, &[1]));
+        assert!(of(4, &[1, 4]) && !of(4, &[2, 3]) && of(4, &[2, 3, 4]));
+        assert!(of(5, &[1, 2, 5]) && !of(5, &[1, 2]));
+        assert!(!of(3, &[7, 8, 9]), "who is no member does not count");
+        let zero = Member {
+            boot: 1 << 64,
+            ..member(1, MemberState::Serving)
+        };
+        assert_eq!(zero.node_id(), 1, "0 names nobody");
     }
 
     #[test]

@@ -1,0 +1,100 @@
+//! How a node becomes a member.
+
+use super::{Effect, Members};
+use crate::{ClusterError, Member, View};
+
+/// What stands between a joiner and a member of the view.
+enum Standing {
+    /// They are linked, both ways.
+    Linked,
+    /// It is dead, as far as leases tell.
+    Dead,
+    /// It is neither.
+    Waits,
+}
+
+impl Members {
+    /// The view that makes this node a member, if it may become one now, and who is dropped in it
+    /// because of their leases.
+    pub(super) fn join(&mut self, now: u64, out: &mut Vec<Effect>) -> Option<(View, Vec<u64>)> {
+        if self.seen.is_none() || now >= self.lease.until() {
+            return None;
+        }
+        let (mut dead, mut waits) = (Vec::new(), None);
+        for member in self.others() {
+            match self.standing(now, member) {
+                Standing::Linked => {}
+                Standing::Dead => dead.push(member.node_id()),
+                Standing::Waits => waits = waits.or(Some(member)),
+            }
+        }
+        if let Some(error) = self.strange(&dead) {
+            self.say_fault(error, out);
+            return None;
+        }
+        if let Some(member) = waits {
+            let text = self.why_it_waits(member);
+            // A link takes its time.
+            if now >= self.links.1.saturating_add(self.options.silence_ms) {
+                self.say_waits(text, out);
+            }
+            return None;
+        }
+        let mut view = self.next_view(|member| !dead.contains(&member.node_id()));
+        view.members.push(Member {
+            state: self.state,
+            ..self.options.me.clone()
+        });
+        Some((view, dead))
+    }
+
+    fn standing(&self, now: u64, member: &Member) -> Standing {
+        if self.looks.is_lapsed(member.node_id(), self.epoch()) && !self.is_linked(now, member) {
+            return Standing::Dead;
+        }
+        match self.is_linked(now, member) {
+            true => Standing::Linked,
+            false => Standing::Waits,
+        }
+    }
+
+    /// The first of those that stay that this node could not talk to.
+    fn strange(&self, dead: &[u64]) -> Option<ClusterError> {
+        let ours = self.options.me.wire;
+        let mut stay = self
+            .others()
+            .filter(|member| !dead.contains(&member.node_id()));
+        let member = stay.find(|member| member.wire.abs_diff(ours) > 1)?;
+        Some(ClusterError::Wire {
+            member: member.instance.clone(),
+            theirs: member.wire,
+            ours,
+        })
+    }
+
+    /// Whether a member and this joiner hear each other. An earlier process of the same machine
+    /// is not linked with: it must be gone.
+    pub(super) fn is_linked(&self, now: u64, member: &Member) -> bool {
+        let other = member.instance != self.options.me.instance;
+        other && self.peers.both_ways_until(now, member.node_id()) > now
+    }
+
+    fn why_it_waits(&self, member: &Member) -> String {
+        let Member {
+            instance, address, ..
+        } = member;
+        if *instance == self.options.me.instance {
+            return format!(
+                "an earlier process of {instance} is a member until its lease has run out: \
+                 if it still runs, stop it, or give each a name of its own"
+            );
+        }
+        match address.rsplit_once(':') {
+            Some((_, port)) => format!(
+                "no link to {instance} at {address} yet: does the security group allow port \
+                 {port} from itself?"
+            ),
+            None => format!("no link to {instance} yet: it says no address to other nodes"),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What a node knows of the leases of those that it does not hear.
+
+use std::collections::BTreeMap;
+
+use crate::Member;
+use crate::lease::{self, Watch};
+
+#[derive(Debug, Default)]
+struct Look {
+    watch: Watch,
+    /// When it was last asked for, and the epoch of the view that was known then.
+    asked: u64,
+    epoch: u64,
+    /// It was seen unchanged for a full lease and the margin, asked at that epoch.
+    lapsed_at: Option<u64>,
+    /// When it was last seen to change.
+    changed: Option<u64>,
+}
+
+/// Leases that are being watched.
+#[derive(Debug)]
+pub(super) struct Looks {
+    lease_ms: u64,
+    renew_ms: u64,
+    known: BTreeMap<u64, Look>,
+}
+
+impl Looks {
+    pub(super) fn new(lease_ms: u64, renew_ms: u64) -> Self {
+        Self {
+            lease_ms,
+            renew_ms,
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// Forgets all but these.
+    pub(super) fn keep(&mut self, members: &[Member]) {
+        let is_member = |node: u64| members.iter().any(|member| member.node_id() == node);
+        self.known.retain(|node, _| is_member(*node));
+    }
+
+    /// When the lease of that node should be read next.
+    pub(super) fn due(&self, node: u64, epoch: u64) -> u64 {
+        let Some((look, since)) = self.known.get(&node).and_then(|look| {
+            let since = look.watch.since()?;
+            Some((look, since))
+        }) else {
+            return 0;
+        };
+        if look.epoch != epoch {
+            return 0;
+        }
+        let round = look.asked.saturating_add(self.renew_ms);
+        match look.lapsed_at == Some(epoch) {
+            true => round,
+            false => round.min(since.saturating_add(self.enough())),
+        }
+    }
+
+    /// A read that was asked at one time and epoch and answered at another time showed this.
+    pub(super) fn saw(
+        &mut self,
+        member: &Member,
+        beat: Option<u64>,
+        (asked, epoch): (u64, u64),
+        answered: u64,
+    ) {
+        let enough = self.enough();
+        let look = self.known.entry(member.node_id()).or_default();
+        let before = look.watch.since();
+        let unchanged = look.watch.saw(&member.node(), beat, asked, answered);
+        if before.is_some() && look.watch.since() != before {
+            look.changed = Some(answered);
+        }
+        (look.asked, look.epoch) = (asked, epoch);
+        look.lapsed_at = (unchanged >= enough).then_some(epoch);
+    }
+
+    /// Whether its holder has no lease, shown by a read that was asked when the view of that epoch
+    /// was known. A holder that renews late proves itself by a newer view, so a put on the
+    /// condition of this epoch removes nobody who has a lease.
+    pub(super) fn is_lapsed(&self, node: u64, epoch: u64) -> bool {
+        (self.known.get(&node)).is_some_and(|look| look.lapsed_at == Some(epoch))
+    }
+
+    /// Whether it was seen to change in the last lease's time.
+    pub(super) fn is_renewed(&self, now: u64, node: u64) -> bool {
+        let changed = self.known.get(&node).and_then(|look| look.changed);
+        changed.is_some_and(|at| now < at.saturating_add(self.lease_ms))
+    }
+
+    fn enough(&self) -> u64 {
+        self.lease_ms + lease::margin(self.lease_ms)
+    }
+}

@@ -1,0 +1,244 @@
+//! What a node does that reaches neither the store nor the others, or was suspended.
+
+use super::*;
+
+#[test]
+fn an_outage_of_the_store_stops_nobody() {
+    for count in 1..=5 {
+        let mut bench = Bench::cluster(count);
+        bench.cut.extend(0..count);
+        for _ in 0..1_200 {
+            bench.pass(50);
+            assert_eq!(bench.serving().len(), count);
+        }
+        let mut said = bench.said();
+        said.sort();
+        let degraded = |n| format!("{n} degraded");
+        assert_eq!(said, (0..count).map(degraded).collect::<Vec<_>>());
+        bench.cut.clear();
+        bench.pass(3_000);
+        let said = bench.said();
+        let restored = |n| said.contains(&format!("{n} restored"));
+        assert!((0..count).all(restored), "{said:?}");
+        let epoch = bench.rows.view().unwrap().epoch;
+        let proofs = epoch as usize - count;
+        assert!(
+            (1..=count).contains(&proofs),
+            "{proofs} views to prove themselves by"
+        );
+        assert_eq!(bench.members().len(), count);
+    }
+}
+
+#[test]
+fn without_the_store_and_a_majority_a_node_is_silent_after_its_lease_and_then_stops() {
+    let mut bench = Bench::cluster(3);
+    bench.part(&[2], &[0, 1]);
+    bench.cut.insert(2);
+    let start = bench.now;
+    bench.until(10_000, |bench| !bench.nodes[2].may_serve(bench.now));
+    assert!(bench.now - start <= LEASE);
+    bench.until(10_000, |bench| bench.nodes[2].wake_at().is_none());
+    let took = bench.now - start;
+    assert!(
+        (CUT_OFF - RENEW..=CUT_OFF + 50).contains(&took),
+        "{took} ms"
+    );
+    assert_eq!(bench.said().last().unwrap(), "2 stops: CutOff");
+    assert_eq!(bench.serving(), [0, 1]);
+}
+
+/// Of two, neither is a majority: without the store and each other both stop.
+#[test]
+fn of_two_that_lose_all_none_serves_on() {
+    let mut bench = Bench::cluster(2);
+    bench.part(&[0], &[1]);
+    bench.cut.extend([0, 1]);
+    bench.pass(LEASE);
+    assert_eq!(bench.serving(), [] as [usize; 0]);
+    bench.pass(CUT_OFF);
+    let mut said = bench.said();
+    said.sort();
+    assert_eq!(said, ["0 stops: CutOff", "1 stops: CutOff"]);
+}
+
+/// Both renew their leases, so the store alone would keep both for ever.
+#[test]
+fn when_only_the_link_between_two_is_broken_the_higher_gives_way() {
+    for ways in [vec![(0, 1), (1, 0)], vec![(0, 1)], vec![(1, 0)]] {
+        let mut bench = Bench::cluster(2);
+        bench.deaf.extend(ways);
+        let took = bench.until(20_000, |bench| bench.members() == [1]);
+        assert!(
+            (CUT_OFF..=CUT_OFF + LAPSE + 2 * RENEW).contains(&took),
+            "{took} ms"
+        );
+        assert!(bench.said().contains(&"1 stops: CutOff".to_owned()));
+        assert_eq!(bench.serving(), [0]);
+    }
+}
+
+#[test]
+fn nobody_gives_way_to_one_that_is_dead() {
+    let mut bench = Bench::cluster(3);
+    bench.still.extend([0, 1]);
+    bench.pass(20_000);
+    assert_eq!((bench.members(), bench.serving()), (vec![3], vec![2]));
+}
+
+#[test]
+fn a_lone_node_that_was_suspended_asks_before_it_sends() {
+    for replaced in [false, true] {
+        let mut bench = Bench::cluster(1);
+        bench.still.insert(0);
+        if replaced {
+            bench.add(options("b", 2));
+        }
+        bench.pass(20_000);
+        bench.still.clear();
+        bench.said();
+        assert!(!bench.nodes[0].may_serve(bench.now), "without any event");
+        let (now, mut out) = (bench.now, Vec::new());
+        bench.nodes[0].tick(now, WALL, &mut out);
+        assert!(!bench.nodes[0].may_serve(now), "it has not asked yet");
+        bench.effects(0, out);
+        bench.pass(100);
+        let (said, serves) = match replaced {
+            false => ("0 adopts 2", vec![0]),
+            true => ("0 stops: Removed", vec![1]),
+        };
+        assert_eq!(
+            (bench.said(), bench.serving()),
+            (vec![said.to_owned()], serves)
+        );
+    }
+    // The store does not answer either: what it did when it fell asleep goes on.
+    for degraded in [false, true] {
+        let mut bench = Bench::cluster(1);
+        if degraded {
+            bench.cut.insert(0);
+            bench.pass(2 * LEASE);
+        }
+        bench.said();
+        bench.now += 20_000;
+        bench.cut.insert(0);
+        bench.pass(100);
+        assert_eq!(
+            (bench.said(), bench.serving()),
+            (vec!["0 degraded".to_owned()], vec![0])
+        );
+    }
+}
+
+/// Beats that were sent before it slept are in the sockets when it wakes. They show nothing.
+#[test]
+fn a_process_that_was_suspended_is_not_taken_in_by_old_beats() {
+    let mut bench = Bench::cluster(3);
+    // The store does not answer, so it serves on by the word of the others.
+    bench.cut.extend([0, 1, 2]);
+    bench.pass(2 * LEASE);
+    assert_eq!(bench.serving(), [0, 1, 2]);
+    let old: Vec<(u64, Beat)> = [0, 1]
+        .map(|n| (bench.nodes[n].me, bench.nodes[n].beat(bench.now, 3)))
+        .into();
+    bench.still.insert(2);
+    bench.now += LEASE;
+    let now = bench.now;
+    assert!(!bench.nodes[2].may_serve(now), "without any event");
+    for (from, beat) in old {
+        bench.on(2, |node, now, out| node.heard(now, from, &beat, out));
+    }
+    assert!(!bench.nodes[2].may_serve(now), "nobody has answered since");
+    bench.still.clear();
+    let took = bench.until(2_000, |bench| bench.serving() == [0, 1, 2]);
+    assert!(took <= 600, "beats that answer its own: {took} ms");
+}
+
+/// Its sleep was shorter than its lease, which then has run out; another has seen that.
+#[test]
+fn a_renewal_that_comes_late_does_not_revive_a_lease() {
+    let mut bench = Bench::cluster(2);
+    bench.part(&[0], &[1]);
+    // The other has seen the lease lapse, and its put is on the way.
+    bench.cut.insert(1);
+    let (mut ops, mut out) = (Vec::new(), Vec::new());
+    while ops.is_empty() {
+        bench.now += 50;
+        bench.nodes[0].tick(bench.now, WALL, &mut out);
+        while let Some(effect) = out.pop() {
+            let Effect::Store { token, op } = effect else {
+                continue;
+            };
+            if bench.nodes[0].removes() == [2] {
+                ops.push(op);
+            } else {
+                let result = bench.rows.apply(op);
+                bench.nodes[0].on_result(bench.now, WALL, token, result, &mut out);
+            }
+        }
+        if bench.nodes[1].wake_at().is_some_and(|at| at <= bench.now) {
+            bench.on(1, |node, now, out| node.tick(now, WALL, out));
+        }
+    }
+    assert!(!bench.nodes[1].may_serve(bench.now));
+    // Now its renewal gets through, and what it reads after that.
+    bench.cut.clear();
+    bench.still.insert(0);
+    bench.until(2_000, |bench| bench.nodes[1].may_serve(bench.now));
+    let late = bench.rows.apply(ops.remove(0));
+    assert!(
+        matches!(late, Err(StoreError::Conflict { .. })),
+        "the view is a newer one"
+    );
+    assert_eq!(bench.members(), [1, 2]);
+}
+
+#[test]
+fn an_idle_member_writes_its_lease_and_reads_the_view_each_second() {
+    let mut bench = Bench::cluster(3);
+    let mut ops = (0, 0);
+    for _ in 0..100 {
+        bench.now += 100;
+        let mut out = Vec::new();
+        bench.nodes[0].tick(bench.now, WALL, &mut out);
+        bench.beats();
+        for effect in out {
+            let Effect::Store { token, op } = effect else {
+                panic!("{effect:?}")
+            };
+            match op {
+                Op::Put { .. } => ops.0 += 1,
+                _ => ops.1 += 1,
+            }
+            let result = bench.rows.apply(op);
+            bench.on(0, |node, now, out| {
+                node.on_result(now, WALL, token, result, out);
+            });
+        }
+    }
+    assert_eq!(ops, (10, 10));
+}
+
+#[test]
+fn what_can_not_be_understood_is_told_and_tried_again() {
+    let mut bench = Bench::cluster(1);
+    let mut item = bench.rows.view().unwrap().to_item().unwrap();
+    item.attrs.set("v", cirrus_store::Value::N(9));
+    let (condition, nonce) = (Condition::Any, 5);
+    bench
+        .rows
+        .apply(Op::Put {
+            item,
+            condition,
+            nonce,
+        })
+        .unwrap();
+    bench.pass(1_000);
+    assert_eq!(bench.said(), ["0: cluster[v][\\x00]: unknown format"]);
+    assert_eq!(bench.serving(), [0], "it knows nothing better");
+    let token = 99_999;
+    bench.on(0, |node, now, out| {
+        node.on_result(now, WALL, token, Err(timeout()), out);
+    });
+    assert_eq!(bench.said(), [] as [&str; 0], "an answer to nothing");
+}
