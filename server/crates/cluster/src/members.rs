@@ -213,7 +213,7 @@ impl Members {
             state,
             view: None,
             stale: true,
-            peers: Peers::new(me, options.silence_ms),
+            peers: Peers::new(options.silence_ms),
             looks: Looks::new(options.lease_ms, options.renew_ms),
             lease: Held::new(options.lease_ms),
             renewal: None,
@@ -429,7 +429,7 @@ impl Members {
         let gap = now.saturating_sub(self.ticked);
         let slept = gap >= self.options.lease_ms;
         if gap >= self.options.silence_ms / 2 {
-            self.peers.resume(self.ticked, now, slept);
+            self.peers.resume(self.ticked, now);
         }
         self.ticked = self.ticked.max(now);
         if now >= self.lease.until() {

@@ -8,12 +8,11 @@ use crate::lease::{self, Watch};
 #[derive(Debug, Default)]
 struct Look {
     watch: Watch,
-    /// When it was last asked for, and the epoch of the view that was known then.
+    /// When it was last asked for.
     asked: u64,
-    epoch: u64,
-    /// It was seen unchanged for a full lease and the margin, asked at that epoch.
+    /// It was seen unchanged for a full lease and the margin, asked when that epoch was known.
     lapsed_at: Option<u64>,
-    /// When it was last seen to change.
+    /// When at the earliest it changed for the last time: since the read before.
     changed: Option<u64>,
 }
 
@@ -48,9 +47,6 @@ impl Looks {
         }) else {
             return 0;
         };
-        if look.epoch != epoch {
-            return 0;
-        }
         let round = look.asked.saturating_add(self.renew_ms);
         match look.lapsed_at == Some(epoch) {
             true => round,
@@ -68,12 +64,12 @@ impl Looks {
     ) {
         let enough = self.enough();
         let look = self.known.entry(member.node_id()).or_default();
-        let before = look.watch.since();
+        let (before, asked_before) = (look.watch.since(), look.asked);
         let unchanged = look.watch.saw(&member.node(), beat, asked, answered);
         if before.is_some() && look.watch.since() != before {
-            look.changed = Some(answered);
+            look.changed = Some(asked_before);
         }
-        (look.asked, look.epoch) = (asked, epoch);
+        look.asked = asked;
         look.lapsed_at = (unchanged >= enough).then_some(epoch);
     }
 
@@ -84,7 +80,7 @@ impl Looks {
         (self.known.get(&node)).is_some_and(|look| look.lapsed_at == Some(epoch))
     }
 
-    /// Whether it was seen to change in the last lease's time.
+    /// Whether it has changed in the last lease's time.
     pub(super) fn is_renewed(&self, now: u64, node: u64) -> bool {
         let changed = self.known.get(&node).and_then(|look| look.changed);
         changed.is_some_and(|at| now < at.saturating_add(self.lease_ms))

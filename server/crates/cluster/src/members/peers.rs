@@ -21,15 +21,13 @@ struct Peer {
 /// The beats of other nodes, by [`Member::node_id`](crate::Member::node_id).
 #[derive(Debug)]
 pub(super) struct Peers {
-    me: u64,
     silence_ms: u64,
     known: BTreeMap<u64, Peer>,
 }
 
 impl Peers {
-    pub(super) fn new(me: u64, silence_ms: u64) -> Self {
+    pub(super) fn new(silence_ms: u64) -> Self {
         Self {
-            me,
             silence_ms,
             known: BTreeMap::new(),
         }
@@ -76,15 +74,11 @@ impl Peers {
         }
     }
 
-    /// This process did nothing from `before` to `now`, so it could not hear. After a long pause
-    /// beats that were sent before it may still be waiting, and are worth nothing.
-    pub(super) fn resume(&mut self, before: u64, now: u64, long: bool) {
+    /// This process did nothing from `before` to `now`, so it could not hear.
+    pub(super) fn resume(&mut self, before: u64, now: u64) {
         for peer in self.known.values_mut() {
             if before < peer.heard.saturating_add(self.silence_ms) {
                 peer.heard = now;
-            }
-            if long {
-                peer.beat = None;
             }
         }
     }
@@ -117,9 +111,7 @@ impl Peers {
     pub(super) fn both_ways_until(&self, now: u64, node: u64) -> u64 {
         let beat = self.known.get(&node).and_then(|peer| peer.beat.as_ref());
         match beat {
-            Some((_, beat)) if beat.echo > 0 && !beat.deaf.contains(&self.me) => {
-                beat.echo.min(now).saturating_add(self.silence_ms)
-            }
+            Some((_, beat)) if beat.echo > 0 => beat.echo.min(now).saturating_add(self.silence_ms),
             _ => 0,
         }
     }

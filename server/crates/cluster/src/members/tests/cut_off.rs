@@ -1,6 +1,7 @@
 //! What a node does that reaches neither the store nor the others, or was suspended.
 
 use super::*;
+use crate::lease;
 
 #[test]
 fn an_outage_of_the_store_stops_nobody() {
@@ -80,7 +81,9 @@ fn when_only_the_link_between_two_is_broken_the_higher_gives_way() {
 
 #[test]
 fn nobody_gives_way_to_one_that_is_dead() {
+    // It would long have given way when their leases have lapsed.
     let mut bench = Bench::cluster(3);
+    bench.nodes[2].options.cut_off_ms = 2_000;
     bench.still.extend([0, 1]);
     bench.pass(20_000);
     assert_eq!((bench.members(), bench.serving()), (vec![3], vec![2]));
@@ -162,8 +165,10 @@ fn a_renewal_that_comes_late_does_not_revive_a_lease() {
     // The other has seen the lease lapse, and its put is on the way.
     bench.cut.insert(1);
     let (mut ops, mut out) = (Vec::new(), Vec::new());
+    let start = bench.now;
     while ops.is_empty() {
         bench.now += 50;
+        assert!(bench.now < start + 10_000);
         bench.nodes[0].tick(bench.now, WALL, &mut out);
         while let Some(effect) = out.pop() {
             let Effect::Store { token, op } = effect else {
@@ -191,6 +196,174 @@ fn a_renewal_that_comes_late_does_not_revive_a_lease() {
         "the view is a newer one"
     );
     assert_eq!(bench.members(), [1, 2]);
+}
+
+/// A node whose lease has lapsed, with its next operations in hand: the renewal, and a look at the
+/// view. The others may have put a removal on the way meanwhile.
+fn lapsed() -> (Bench, (Token, Op), (Token, Op)) {
+    let mut bench = Bench::cluster(2);
+    // The other is too slow to have removed it.
+    bench.still.insert(0);
+    bench.cut.insert(1);
+    bench.pass(LEASE);
+    bench.now += RENEW;
+    let renewed = Op::Put {
+        item: lease::item(&bench.nodes[0].options.me.node(), 1_000, WALL),
+        condition: Condition::Any,
+        nonce: 78,
+    };
+    bench.rows.apply(renewed).unwrap();
+    let mut out = Vec::new();
+    bench.nodes[1].tick(bench.now, WALL, &mut out);
+    let mut ops = ops(out);
+    let renewal = ops.remove(0);
+    assert!(matches!(renewal.1, Op::Put { .. }));
+    let read = skip_looks(&mut bench, ops.pop());
+    assert!(matches!(read.1, Op::Get { .. }));
+    (bench, renewal, read)
+}
+
+fn ops(effects: Vec<Effect>) -> Vec<(Token, Op)> {
+    let op = |effect| match effect {
+        Effect::Store { token, op } => Some((token, op)),
+        _ => None,
+    };
+    effects.into_iter().filter_map(op).collect()
+}
+
+/// The node gets an answer. What does it ask for then?
+fn answer(
+    bench: &mut Bench,
+    token: Token,
+    result: Result<Outcome, StoreError>,
+) -> Option<(Token, Op)> {
+    let mut out = Vec::new();
+    bench.nodes[1].on_result(bench.now, WALL, token, result, &mut out);
+    ops(out).pop()
+}
+
+/// Its looks at the other's lease are answered.
+fn skip_looks(bench: &mut Bench, mut op: Option<(Token, Op)>) -> (Token, Op) {
+    loop {
+        match op.expect("it asks for something") {
+            (token, look @ Op::BatchGet { .. }) => {
+                let result = bench.rows.apply(look);
+                op = answer(bench, token, result);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Another's put, of which the node hears: it may have been made before the renewal.
+fn newer_view(bench: &mut Bench) {
+    let mut view = bench.rows.view().unwrap();
+    view.epoch += 1;
+    let put = Op::Put {
+        item: view.to_item().unwrap(),
+        condition: Condition::Version(view.epoch - 1),
+        nonce: 77,
+    };
+    bench.rows.apply(put).unwrap();
+    bench.on(1, |node, now, out| node.view_pushed(now, view, out));
+}
+
+#[test]
+fn a_view_proves_membership_only_if_it_follows_one_that_was_read_with_a_lease() {
+    // Renewed, and not read since.
+    let (mut bench, renewal, _) = lapsed();
+    let renewed = bench.rows.apply(renewal.1);
+    answer(&mut bench, renewal.0, renewed);
+    newer_view(&mut bench);
+    assert!(!bench.nodes[1].may_serve(bench.now));
+
+    // Read before it was renewed.
+    let (mut bench, renewal, look) = lapsed();
+    let read = bench.rows.apply(look.1);
+    let renewed = bench.rows.apply(renewal.1);
+    answer(&mut bench, renewal.0, renewed);
+    let again = answer(&mut bench, look.0, read);
+    newer_view(&mut bench);
+    assert!(!bench.nodes[1].may_serve(bench.now));
+
+    // And read with a lease.
+    let again = skip_looks(&mut bench, again);
+    let read = bench.rows.apply(again.1);
+    answer(&mut bench, again.0, read);
+    newer_view(&mut bench);
+    assert!(bench.nodes[1].may_serve(bench.now));
+}
+
+#[test]
+fn what_was_read_in_an_earlier_lease_proves_nothing() {
+    for answered in [true, false] {
+        let (mut bench, renewal, look) = lapsed();
+        let renewed = bench.rows.apply(renewal.1);
+        answer(&mut bench, renewal.0, renewed);
+        let read = bench.rows.apply(look.1);
+        let again = answer(&mut bench, look.0, read);
+        let again = skip_looks(&mut bench, again);
+        assert!(matches!(again.1, Op::Get { .. }), "now with a lease");
+        let read = bench.rows.apply(again.1);
+        let mut late = Some((again.0, read));
+        if answered && let Some((token, read)) = late.take() {
+            answer(&mut bench, token, read);
+        }
+        // That lease lapses as well, before the next renewal is answered.
+        let mut renewals = Vec::new();
+        for _ in 0..LEASE / 50 {
+            let mut out = Vec::new();
+            bench.now += 50;
+            bench.nodes[1].tick(bench.now, WALL, &mut out);
+            renewals.extend(ops(out));
+        }
+        let renewal = renewals.remove(0);
+        let renewed = bench.rows.apply(renewal.1);
+        answer(&mut bench, renewal.0, renewed);
+        if let Some((token, read)) = late {
+            answer(&mut bench, token, read);
+        }
+        newer_view(&mut bench);
+        assert!(bench.now < bench.nodes[1].lease.until(), "it has a lease");
+        assert!(
+            !bench.nodes[1].may_serve(bench.now),
+            "read and answered: {answered}"
+        );
+    }
+}
+
+#[test]
+fn only_those_at_the_same_epoch_let_a_node_serve_on() {
+    for (epoch, serves) in [(3, true), (2, false), (4, false)] {
+        let mut bench = Bench::cluster(3);
+        bench.part(&[2], &[0, 1]);
+        bench.cut.insert(2);
+        bench.pass(LEASE);
+        assert!(!bench.nodes[2].may_serve(bench.now));
+        for node in [1, 2] {
+            let beat = Beat {
+                epoch,
+                sent: bench.now,
+                echo: bench.now,
+                ..Beat::default()
+            };
+            bench.on(2, |machine, now, out| machine.heard(now, node, &beat, out));
+        }
+        assert_eq!(bench.nodes[2].may_serve(bench.now), serves, "epoch {epoch}");
+    }
+}
+
+#[test]
+fn of_a_link_that_broke_nothing_counts() {
+    let mut bench = Bench::cluster(3);
+    bench.cut.extend([0, 1, 2]);
+    bench.pass(2 * LEASE);
+    for (gone, serves) in [(1, true), (2, false)] {
+        bench.on(2, |node, now, out| node.link_down(now, gone, out));
+        assert_eq!(bench.nodes[2].may_serve(bench.now), serves);
+    }
+    bench.pass(SILENCE);
+    assert_eq!(bench.serving(), [0, 1, 2]);
 }
 
 #[test]

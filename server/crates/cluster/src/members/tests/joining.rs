@@ -100,7 +100,7 @@ fn whoever_comes_after_all_were_killed_waits_out_their_leases_and_replaces_them(
         ..options("d", 4)
     });
     let took = bench.until(10_000, |bench| bench.serving() == [3]);
-    assert!((LAPSE..=LAPSE + RENEW).contains(&took), "{took} ms");
+    assert!((LAPSE..=LAPSE + 200).contains(&took), "{took} ms");
     let view = bench.rows.view().unwrap();
     assert_eq!((bench.members(), view.epoch), (vec![4], 4), "in one put");
     assert_eq!(view.slot_key, key, "owners keep their slots");
@@ -132,10 +132,18 @@ fn an_earlier_process_of_the_instance_is_waited_for_as_long_as_its_lease() {
     );
     assert_eq!(said.len(), 2, "{said:?}");
 
-    // One that lives is never dropped.
+    // One that lives is never dropped, and a link to it helps nothing.
     let mut bench = Bench::cluster(1);
     bench.add(options("a", 9));
-    bench.pass(30_000);
+    for _ in 0..300 {
+        bench.pass(100);
+        let beat = Beat {
+            sent: bench.now,
+            echo: bench.now,
+            ..Beat::default()
+        };
+        bench.on(1, |node, now, out| node.heard(now, 1, &beat, out));
+    }
     assert_eq!((bench.members(), bench.serving()), (vec![1], vec![0]));
 }
 

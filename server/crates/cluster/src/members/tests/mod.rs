@@ -216,7 +216,13 @@ impl Bench {
 
     fn effects(&mut self, n: usize, effects: Vec<Effect>) {
         let mut queue: VecDeque<(usize, Effect)> = effects.into_iter().map(|e| (n, e)).collect();
+        let mut steps = 0;
         while let Some((n, effect)) = queue.pop_front() {
+            steps += 1;
+            assert!(
+                steps < 10_000,
+                "it does the same again and again: {effect:?}"
+            );
             let mut out = Vec::new();
             let (mut other, now) = (n, self.now);
             match effect {
