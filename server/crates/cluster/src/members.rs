@@ -168,6 +168,8 @@ pub struct Members {
     view: Option<View>,
     /// The view in the store may be another: it is read before anything is put.
     stale: bool,
+    /// The newest epoch that another said it knows.
+    hinted: u64,
     peers: Peers,
     looks: Looks,
     lease: Held,
@@ -213,6 +215,7 @@ impl Members {
             state,
             view: None,
             stale: true,
+            hinted: 0,
             peers: Peers::new(options.silence_ms),
             looks: Looks::new(options.lease_ms, options.renew_ms),
             lease: Held::new(options.lease_ms),
@@ -320,8 +323,9 @@ impl Members {
         if self.phase == Phase::Stopped || !self.peers.heard(now, node, beat) {
             return;
         }
-        if beat.epoch > self.epoch() {
-            self.round_at = now;
+        if beat.epoch > self.epoch().max(self.hinted) {
+            // Once: when that fails, it is tried again in its time, however many say so.
+            (self.hinted, self.round_at) = (beat.epoch, now);
         }
         if let Some(view) = self.view.as_ref().filter(|_| self.phase == Phase::Member) {
             let is_member = view.members.iter().any(|member| member.node_id() == node);

@@ -248,7 +248,7 @@ fn what_somebody_said_long_ago_does_not_count() {
 
 #[test]
 fn a_beat_of_a_newer_epoch_makes_a_node_read_at_once() {
-    let mut bench = Bench::cluster(2);
+    let mut bench = Bench::cluster(3);
     let get_at = |bench: &mut Bench, epoch| {
         let (now, mut out) = (bench.now, Vec::new());
         let beat = Beat {
@@ -269,8 +269,16 @@ fn a_beat_of_a_newer_epoch_makes_a_node_read_at_once() {
         out.iter().any(read)
     };
     bench.pass(100);
-    assert!(!get_at(&mut bench, 2));
-    assert!(get_at(&mut bench, 3));
+    assert!(!get_at(&mut bench, 3));
+    assert!(get_at(&mut bench, 4));
+    // It fails, and all the others say the same.
+    let token = bench.nodes[0].tokens;
+    bench.on(0, |node, now, out| {
+        node.on_result(now, WALL, token, Err(timeout()), out);
+    });
+    assert!(!get_at(&mut bench, 4));
+    bench.now += RENEW / 4;
+    assert!(get_at(&mut bench, 4), "in its time");
 }
 
 #[test]
