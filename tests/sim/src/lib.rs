@@ -2,8 +2,9 @@
 //!
 //! Clients log in, talk, break their connections, resume and leave; the store is slow, refuses,
 //! or writes and does not say so; the server is killed or stopped and starts again on what the
-//! store has. A checker compares what the clients saw with what the archives hold. The same seed
-//! gives the same run, so a failing seed is a test case.
+//! store has. A copy follows the home event by event and takes its place. A checker compares what
+//! the clients saw with what the archives hold. The same seed gives the same run, so a failing
+//! seed is a test case.
 //!
 //! It does not simulate TLS, XML framing or the async shell: those have tests of their own.
 

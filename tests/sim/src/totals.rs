@@ -13,11 +13,11 @@ pub struct Totals {
     pub failed: u64,
     /// Fewest clients, operations, restarts and store faults of one run.
     pub least: [u64; 4],
-    sums: [u64; 11],
+    sums: [u64; 13],
 }
 
 /// Names of the sums.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 13] = [
     "operations",
     "messages",
     "acknowledged",
@@ -26,6 +26,8 @@ const NAMES: [&str; 11] = [
     "kills",
     "stops",
     "erased",
+    "takeovers",
+    "snapshots",
     "store operations",
     "store faults",
     "events",
@@ -53,6 +55,8 @@ impl Totals {
             number(report.kills),
             number(report.stops),
             number(report.erased),
+            number(report.takeovers),
+            number(report.snapshots),
             report.store_operations,
             report.faults,
             report.events,
@@ -62,6 +66,17 @@ impl Totals {
         }
         self.seeds += 1;
         self.failed += u64::from(!report.violations.is_empty());
+    }
+}
+
+impl Totals {
+    /// Times that a copy took over.
+    pub fn takeovers(&self) -> u64 {
+        let names = NAMES.iter().zip(self.sums);
+        names
+            .filter(|(name, _)| **name == "takeovers")
+            .map(|(_, sum)| sum)
+            .sum()
     }
 }
 

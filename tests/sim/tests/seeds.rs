@@ -35,6 +35,10 @@ fn no_seed_shows_what_must_not_be() {
     }
     println!("{totals}; {:.0} seeds/s", SEEDS as f64 / seconds);
     assert!(found.is_empty(), "{}", found.join("\n"));
+    assert!(
+        totals.takeovers() >= SEEDS / 2,
+        "a copy takes over in every second run: {totals}"
+    );
     let [clients, operations, restarts, faults] = totals.least;
     assert!(
         clients >= 3 && operations >= 200 && restarts >= 1 && faults >= 1,
@@ -57,6 +61,8 @@ fn every_planted_bug_is_found() {
         Bug::ReusePosition,
         Bug::DropPage,
         Bug::CursorBeforeAck,
+        Bug::TrustRefusal,
+        Bug::ForgetOrigins,
     ] {
         plant(bug);
         let found = (1..=WITHIN).find_map(|seed| Some((seed, run(seed).violations.pop()?)));

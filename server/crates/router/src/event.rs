@@ -264,7 +264,8 @@ pub enum Event {
     },
     /// This state has just come to another node, because the one before is gone or gave it away.
     /// Sessions that wait to be resumed have their full time again; other timers go on. Whoever
-    /// runs the home asks the store again for every operation that was not answered.
+    /// runs the home asks the store again for every operation that was not answered, and then a
+    /// refusal does not count as proof that nothing was written.
     Takeover,
     /// Nothing but time passed.
     Tick,

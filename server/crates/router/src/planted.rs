@@ -17,6 +17,10 @@ pub enum Bug {
     DropPage,
     /// The offline cursor moves before the client has acknowledged.
     CursorBeforeAck,
+    /// Whoever takes a home over believes that a refused write was not written.
+    TrustRefusal,
+    /// A snapshot leaves out which stanzas of other sessions were taken.
+    ForgetOrigins,
 }
 
 #[cfg(feature = "planted")]
@@ -68,4 +72,12 @@ pub(crate) fn drop_page() -> bool {
 
 pub(crate) fn cursor_before_ack() -> bool {
     is(Bug::CursorBeforeAck)
+}
+
+pub(crate) fn trust_refusal() -> bool {
+    is(Bug::TrustRefusal)
+}
+
+pub(crate) fn forget_origins() -> bool {
+    is(Bug::ForgetOrigins)
 }

@@ -32,6 +32,8 @@ pub enum Violation {
     Roster(String),
     /// Something of an account that was erased can be read.
     Erased(String),
+    /// A copy of the home is none any more.
+    Copy(String),
     /// The server did not come to rest.
     Stuck(String),
 }
@@ -47,6 +49,7 @@ impl fmt::Display for Violation {
             Self::Presence(text) => ("presence", text),
             Self::Roster(text) => ("roster", text),
             Self::Erased(text) => ("erased", text),
+            Self::Copy(text) => ("copy", text),
             Self::Stuck(text) => ("stuck", text),
         };
         write!(f, "{what}: {text}")
@@ -97,6 +100,17 @@ impl History {
     pub fn detached(&mut self, session: u64, now: u64, until: u64) {
         if let Some(session) = self.sessions.get_mut(&session) {
             session.detached.push((now, until));
+        }
+    }
+
+    /// The sessions that wait now are kept until another time.
+    pub fn detached_anew(&mut self, now: u64, until: u64) {
+        for session in self.sessions.values_mut() {
+            if let Some((_, kept)) = session.detached.last_mut()
+                && *kept > now
+            {
+                *kept = until;
+            }
         }
     }
 

@@ -62,6 +62,11 @@ impl World {
             .is_some_and(|e| e.stage != Stage::Back)
     }
 
+    /// Whether what an account owns is being erased.
+    pub(super) fn is_erasing(&self) -> bool {
+        self.erasures.values().any(|e| e.stage == Stage::Erasing)
+    }
+
     /// Every deletion has come to its end.
     pub(super) fn has_erased(&self) -> bool {
         self.erasures.values().all(|e| e.stage == Stage::Back)
@@ -97,8 +102,7 @@ impl World {
                 }
                 // A row that a dead server wrote must not land behind the deletion: a request
                 // that is under way when a node dies is settled within seconds.
-                let last = self.history.kills.last().copied().unwrap_or(0);
-                if self.home.is_none() || self.now < last + STRAY_MS {
+                if self.home.is_none() || self.now < self.died_at + STRAY_MS {
                     return self.erase_in(account, RETRY_MS);
                 }
                 self.erase_in(account, 20 * RETRY_MS);

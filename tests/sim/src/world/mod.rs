@@ -5,6 +5,7 @@ mod erase;
 mod network;
 mod server;
 mod settle;
+mod shadow;
 
 use std::collections::BTreeMap;
 
@@ -23,6 +24,7 @@ use crate::store::Store;
 
 use erase::Erasure;
 use network::{Pipe, Up};
+use shadow::Shadow;
 
 /// What a run did and showed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +53,10 @@ pub struct Report {
     pub resumes: usize,
     /// Accounts erased.
     pub erased: usize,
+    /// Times that a copy of the home took its place.
+    pub takeovers: usize,
+    /// Times that a copy began anew from a snapshot.
+    pub snapshots: usize,
     /// Events that the server handled.
     pub events: u64,
     /// What must not be.
@@ -102,7 +108,14 @@ struct World {
     sequence: u64,
     queue: BTreeMap<(u64, u64), Happening>,
     home: Option<Home>,
-    /// Counts the server's starts.
+    shadow: Option<Shadow>,
+    /// Decides about copies; apart, so that a run without takeover does not depend on it.
+    chance: Rng,
+    /// How far the home's clock is ahead, milliseconds.
+    skew: i64,
+    /// When a node died last, Unix milliseconds.
+    died_at: u64,
+    /// Counts the server's starts, and takeovers.
     life: u64,
     store: Store,
     clients: Vec<Client>,
@@ -163,6 +176,10 @@ impl World {
             sequence: 0,
             queue: BTreeMap::new(),
             home: None,
+            shadow: None,
+            chance: Rng::new(!seed),
+            skew: 0,
+            died_at: 0,
             life: 0,
             store,
             clients,

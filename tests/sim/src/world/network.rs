@@ -6,7 +6,6 @@ use cirrus_stanza::{Kind, Stanza, Ty};
 use super::{Happening, World};
 use crate::check::{Session, index_of};
 use crate::client::Phase;
-use crate::plan::RESUME_SECONDS;
 
 /// Nodes that connections are at.
 pub const NODES: u64 = 2;
@@ -104,22 +103,25 @@ impl World {
 
     /// The server learns that a connection is gone.
     pub(super) fn closed(&mut self, pipe: PipeId, clean: bool) {
-        let Some(state) = self.pipes.remove(&pipe) else {
-            return;
-        };
+        if self.lose_pipe(pipe, clean).is_some() {
+            let event = PipeEvent::Closed { clean };
+            self.home_event(Event::Pipe { pipe, event });
+        }
+    }
+
+    /// A connection is no more; returns whose it was, if it was there.
+    pub(super) fn lose_pipe(&mut self, pipe: PipeId, clean: bool) -> Option<usize> {
+        let state = self.pipes.remove(&pipe)?;
         self.tell(|| format!("pipe {pipe} closed, clean: {clean}"));
         let client = &mut self.clients[state.client];
         if clean && client.pipe == pipe {
             client.phase = Phase::Off;
             client.forget();
         } else if state.counted && !clean {
-            let until = self.now + u64::from(RESUME_SECONDS) * 1_000;
+            let until = self.resumable_until();
             self.history.detached(state.session, self.now, until);
         }
-        self.home_event(Event::Pipe {
-            pipe,
-            event: PipeEvent::Closed { clean },
-        });
+        Some(state.client)
     }
 
     /// The server has written everything up to `n` to a socket.

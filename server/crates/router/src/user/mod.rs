@@ -150,6 +150,9 @@ impl User {
         self.roster.set_limits(roster_limits(limits));
         self.log.set_limits(log_limits(limits));
         self.idle_ms = limits.entity_idle_ms;
+        if crate::planted::forget_origins() {
+            self.origins = Origins::default();
+        }
     }
 
     pub(crate) fn session_count(&self) -> usize {
