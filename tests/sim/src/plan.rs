@@ -9,6 +9,8 @@ use crate::rng::Rng;
 
 /// Seconds that a broken session is kept for its client.
 pub const RESUME_SECONDS: u32 = 20;
+/// How far a node's clock may be from the true time, milliseconds.
+pub const SKEW_MS: u64 = 2_000;
 /// Fewest operations of clients in one seed.
 pub const OPERATIONS: usize = 200;
 /// The domains of the simulated server; a seed uses one or two.

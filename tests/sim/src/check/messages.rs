@@ -7,6 +7,7 @@ use cirrus_router::log::Direction;
 use cirrus_stanza::Stanza;
 
 use super::{Archive, History, Violation};
+use crate::plan::SKEW_MS;
 
 /// What a message promises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,7 +129,7 @@ impl History {
             // An erased archive no longer says what waited in it.
             let waited =
                 archives[message.to].waits(index) || self.erased_since(message.to, message.sent_at);
-            if message.is_late() {
+            if message.is_late() || self.was_kept(message, session) {
                 continue;
             }
             let addressed = overtaken.addressed.filter(|_| !waited);
@@ -137,6 +138,17 @@ impl History {
                 self.wrong(Violation::Reordered(text));
             }
         }
+    }
+
+    /// Another session had it and waited to be resumed. When that one ends, what it has not
+    /// acknowledged goes to those that are there, who may have got newer messages already.
+    fn was_kept(&self, message: &Message, session: u64) -> bool {
+        let others = self.sessions.iter().filter(|(id, _)| **id != session);
+        let mut others = others.filter(|(_, other)| other.account == message.to);
+        others.any(|(_, other)| {
+            let mut waits = other.detached.iter();
+            waits.any(|(from, to)| *from <= message.emitted_at && *to >= message.sent_at)
+        })
     }
 
     /// A client received a message.
@@ -270,10 +282,13 @@ impl History {
 
 impl Message {
     /// The store did not answer in time, so its sender was told that it may still arrive, or would
-    /// have been if it was there: what was sent afterwards does not wait for it.
+    /// have been if it was there: what was sent afterwards does not wait for it. The deadline is
+    /// measured by the clocks of up to two nodes.
     fn is_late(&self) -> bool {
         let taken = self.taken_at.unwrap_or(self.emitted_at);
-        self.accepted.is_none() && self.emitted_at >= taken + Limits::default().store_deadline_ms
+        let told = self.refused || self.accepted.is_none();
+        let deadline = Limits::default().store_deadline_ms - 2 * SKEW_MS;
+        told && self.emitted_at >= taken + deadline
     }
 
     /// Its sender knows it handled, and it was worth keeping.

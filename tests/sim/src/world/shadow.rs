@@ -12,15 +12,13 @@ use super::World;
 use super::network::NODES;
 use crate::check::Violation;
 use crate::client::Phase;
-use crate::plan::RESUME_SECONDS;
+use crate::plan::{RESUME_SECONDS, SKEW_MS};
 use crate::rng::Rng;
 
 /// How often the copy begins anew from a snapshot, in events.
 const SNAPSHOT: u64 = 128;
 /// Fewest events before a copy takes over, and most after that.
 const TAKEOVER: (u64, u64) = (50, 1_200);
-/// How far the clocks of two nodes may differ, milliseconds.
-const SKEW_MS: u64 = 2_000;
 
 /// A home that is told what another is told.
 pub struct Shadow {
