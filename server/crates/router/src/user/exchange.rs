@@ -11,6 +11,7 @@ use crate::roster::Kind;
 const DRIVE_MS: u64 = 5_000;
 /// After a pause as long as this only the next activation sends again.
 const LAST_DRIVE_MS: u64 = 600_000;
+
 impl User {
     /// After a load: stanzas that the other homes may not have got.
     pub(super) fn drive_unsent(&mut self, cx: &mut Cx<'_>) {
@@ -31,19 +32,34 @@ impl User {
         }
     }
 
-    /// Subscription stanzas are under way to other homes.
+    /// Subscription stanzas may be under way to other homes: if so, they are sent again after a
+    /// pause.
     pub(super) fn expect_confirmation(&mut self, cx: &Cx<'_>) {
-        let (at, pause) = (cx.now.saturating_add(DRIVE_MS), DRIVE_MS);
-        self.roster_waits.drive.get_or_insert((at, pause));
+        if self.roster_waits.drive.is_none() && !self.unconfirmed(cx).is_empty() {
+            self.roster_waits.drive = Some((cx.now.saturating_add(DRIVE_MS), DRIVE_MS));
+        }
     }
 
-    /// Sends again what other homes have not confirmed, if that is due. Other servers are told
-    /// when they can be reached.
+    /// Another home has confirmed something. When that was the last, the pause ends with it: what
+    /// is sent next has a whole one.
+    pub(super) fn confirmation_came(&mut self, cx: &Cx<'_>) {
+        if self.unconfirmed(cx).is_empty() {
+            self.roster_waits.drive = None;
+        }
+    }
+
+    /// What other homes have not confirmed. Other servers are told when they can be reached.
+    fn unconfirmed(&self, cx: &Cx<'_>) -> Vec<(BareJid, Kind)> {
+        let mut unsent = self.roster.unsent();
+        unsent.retain(|(contact, _)| cx.home.serves(contact.host()));
+        unsent
+    }
+
+    /// Sends again what other homes have not confirmed, if that is due.
     pub(super) fn retry_unsent(&mut self, cx: &mut Cx<'_>) {
         let due = self.roster_waits.drive.take_if(|(at, _)| *at <= cx.now);
         let Some((_, pause)) = due else { return };
-        let mut unsent = self.roster.unsent();
-        unsent.retain(|(contact, _)| cx.home.serves(contact.host()));
+        let unsent = self.unconfirmed(cx);
         if unsent.is_empty() || pause > LAST_DRIVE_MS {
             return;
         }

@@ -70,6 +70,24 @@ impl Waits {
         self.queue.is_empty() && self.writing.is_none() && self.reload.is_none()
     }
 
+    /// Whether something must come before that presence. While the roster is read again it may be
+    /// any sender's subscription stanza.
+    fn holds_up(&self, presence: &Stanza) -> bool {
+        if self.is_reloading() {
+            return true;
+        }
+        if self.is_idle() {
+            return false;
+        }
+        let sender = presence.from.as_ref().map(Jid::bare);
+        let mut ahead = self.writing.iter().chain(&self.queue);
+        ahead.any(|change| match change {
+            Change::Inbound { contact, .. } => Some(contact) == sender.as_ref(),
+            Change::Pass { stanza } => stanza.from.as_ref().map(Jid::bare) == sender,
+            Change::Set { .. } | Change::Outbound { .. } | Change::Confirmed { .. } => false,
+        })
+    }
+
     pub fn is_reloading(&self) -> bool {
         self.reload.is_some()
     }
@@ -210,9 +228,11 @@ impl User {
         );
     }
 
-    /// Delivers presence in its place behind subscription stanzas that are being written.
+    /// Delivers presence in its place behind its sender's subscription stanzas that are being
+    /// written. Other changes don't hold it up: a session that comes meanwhile would see it twice,
+    /// late and in the answer to its probe.
     pub(super) fn pass_presence(&mut self, cx: &mut Cx<'_>, stanza: Stanza) {
-        if self.roster_waits.is_idle() {
+        if !self.roster_waits.holds_up(&stanza) {
             self.queue(cx, stanza);
         } else {
             self.change(
@@ -404,13 +424,20 @@ impl User {
             contacts.map(|contact| contact.jid.clone()).collect()
         };
         let (old, new) = (lets(before), lets(&self.roster));
-        for contact in old.difference(&new) {
+        // Who has not confirmed gets the subscription stanza again, and presence behind it.
+        self.drive_unsent(cx);
+        let unsent = self.roster.unsent();
+        let driven: BTreeSet<_> = unsent
+            .iter()
+            .filter(|(_, kind)| matches!(kind, Kind::Subscribed | Kind::Unsubscribed))
+            .map(|(contact, _)| contact)
+            .collect();
+        for contact in old.difference(&new).filter(|c| !driven.contains(c)) {
             self.hide_presence(cx, contact);
         }
-        for contact in new.difference(&old) {
+        for contact in new.difference(&old).filter(|c| !driven.contains(c)) {
             self.show_presence(cx, contact);
         }
-        self.drive_unsent(cx);
     }
 
     /// To every interested resource (RFC 6121 section 2.1.6).
@@ -479,7 +506,8 @@ impl User {
                 }
                 self.confirm_subscription(cx, contact, kind, number);
             }
-            Change::Confirmed { .. } | Change::Pass { .. } => {}
+            Change::Confirmed { .. } => self.confirmation_came(cx),
+            Change::Pass { .. } => {}
         }
         for kind in &done.sends {
             self.send_kind(cx, &done.jid, *kind);

@@ -1,6 +1,8 @@
 //! Users, their sessions and messages, seen from the pipes: a home over a store that answers at
 //! once, or only when it is told to.
 
+mod subscriptions;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
