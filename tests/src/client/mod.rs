@@ -2,6 +2,7 @@
 //!
 //! It logs in when asked, but does nothing by itself except what [`Acks`] says about XEP-0198.
 
+mod roster;
 pub mod scram;
 pub mod tls;
 
@@ -434,34 +435,6 @@ impl Client {
             "expected a bound address, received {result}"
         );
         Ok(())
-    }
-
-    /// Asks for the roster until this contact is in it with a subscription in both directions.
-    ///
-    /// # Errors
-    /// When that does not come to be in time.
-    pub fn wait_for_contact(&mut self, contact: &str) -> Result<()> {
-        let until = deadline();
-        let roster = "jabber:iq:roster";
-        while !left(until).is_zero() {
-            self.send(format!(
-                "<iq type='get' id='friends'><query xmlns='{roster}'/></iq>"
-            ))?;
-            let mut result = self.element()?;
-            while result.attr("id") != Some("friends") {
-                result = self.element()?;
-            }
-            let items = result.child("query", roster);
-            if items.into_iter().flat_map(Node::nodes).any(|item| {
-                item.attr("jid") == Some(contact) && item.attr("subscription") == Some("both")
-            }) {
-                return Ok(());
-            }
-        }
-        bail!(
-            "{contact} does not become a friend of {}",
-            self.identity.bare()
-        )
     }
 
     /// Ends the stream and waits until the server has ended its own and the connection. What it

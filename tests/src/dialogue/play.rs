@@ -195,7 +195,9 @@ impl Player<'_> {
         self.stage.restart(signal)
     }
 
-    /// Both subscribe and approve at once; then their rosters are asked until both say so.
+    /// Both subscribe and approve at once; then their rosters are asked until both say so. By then
+    /// each side has been sent the other's confirmations; those are written when this ends, so that
+    /// nothing of it comes into the dialogue.
     fn befriend(&mut self, one: &str, other: &str) -> Result<()> {
         let address = self.stage.address();
         let mut clients = Vec::new();
@@ -217,8 +219,11 @@ impl Player<'_> {
                 client.send(format!("<presence type='{kind}' to='{contact}'/>"))?;
             }
         }
-        for (mut client, contact) in clients.into_iter().zip(bare.iter().rev()) {
+        for (client, contact) in clients.iter_mut().zip(bare.iter().rev()) {
             client.wait_for_contact(contact)?;
+        }
+        for mut client in clients {
+            client.wait_for_roster()?;
             client.disconnect()?;
         }
         Ok(())
