@@ -16,7 +16,8 @@ pub mod machine;
 pub mod process;
 pub mod server;
 pub mod snapshot;
-pub mod xml;
+
+pub use cirrus_client::xml;
 
 use std::time::{Duration, Instant};
 

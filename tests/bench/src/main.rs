@@ -7,13 +7,13 @@
 //! doubled does not count. A whole run ends within `--minutes` and a stage.
 
 mod fleet;
+mod forwarder;
 mod link;
 mod load;
 mod plan;
 mod poller;
 mod report;
 mod scram;
-mod servers;
 mod session;
 mod sys;
 mod wire;
@@ -25,10 +25,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use cirrus_peers::cirrus::Store;
+use cirrus_peers::prosody::{ArchiveStore, Backend, Prosody};
+use cirrus_peers::{Lab, Server, cirrus, ejabberd};
 use plan::{Measure, Request};
-use servers::cirrus::Store;
-use servers::prosody::{ArchiveStore, Backend, Prosody};
-use servers::{Lab, Server, cirrus, ejabberd, forwarder};
 
 /// Open files that the largest load and its server need.
 const FILES: u64 = 4_096;
@@ -145,7 +145,11 @@ fn bench(arguments: &BenchArguments) -> Result<()> {
         .prefix("cirrus-bench-")
         .tempdir_in(&parent)?;
     folder.disable_cleanup(arguments.keep);
-    let lab = Lab::new(folder.path(), arguments.server_cpu)?;
+    let lab = Lab::new(
+        folder.path(),
+        Some(arguments.server_cpu),
+        load::idle::ACCOUNTS,
+    )?;
     let mut servers = arguments
         .servers
         .iter()

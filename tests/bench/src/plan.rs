@@ -6,12 +6,12 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use cirrus_peers::{Lab, PASSWORD, Running, Server};
 use clap::ValueEnum;
 
 use crate::fleet::Fleet;
 use crate::link;
 use crate::load::{self, Outcome, SESSIONS, closed, idle, login, paced};
-use crate::servers::{Lab, PASSWORD, Running, Server};
 use crate::session::{Dialect, Login, Shared};
 use crate::sys;
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use cirrus_peers::{HOST, account};
 use memchr::memmem::Finder;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
@@ -12,8 +13,6 @@ use crate::link::{Link, Received};
 use crate::scram::{Exchange, KeyCache};
 use crate::wire::{self, Cutter, Mark};
 
-/// The one host of every measured server.
-pub(crate) const HOST: &str = "bench.test";
 /// The resource that every session binds.
 pub(crate) const RESOURCE: &str = "bench";
 
@@ -79,11 +78,6 @@ enum Step {
     Presence,
     Greeting,
     Online,
-}
-
-/// The name of an account.
-pub(crate) fn account(user: u32) -> String {
-    format!("u{user}")
 }
 
 /// A client and its stream.

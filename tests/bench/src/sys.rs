@@ -6,10 +6,10 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, Resource, Rlimit};
+use rustix::process::{Resource, Rlimit};
 use rustix::thread::CpuSet;
 
 /// Nanoseconds since the first call.
@@ -21,15 +21,6 @@ pub(crate) fn now() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     let start = START.get_or_init(Instant::now);
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Blocks: only for starting and stopping servers, never while measuring.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "waits for another process that can't tell us"
-)]
-pub(crate) fn sleep(time: Duration) {
-    std::thread::sleep(time);
 }
 
 /// CPU seconds that a process, its live descendants, and the children it has waited for used so
@@ -173,20 +164,6 @@ pub(crate) fn raise_file_limit(files: u64) -> Result<()> {
     };
     rustix::process::setrlimit(Resource::Nofile, wanted)
         .with_context(|| format!("can't raise the limit of open files to {files}"))
-}
-
-/// This process is root and can give servers users of their own.
-pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// Asks a process of ours to end.
-pub(crate) fn terminate(pid: u32) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        // It may be gone already, which is as good.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
 }
 
 /// CPU model, cores, kernel, and what a durable write of 4 KiB costs in `folder`.

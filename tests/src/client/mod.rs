@@ -3,8 +3,6 @@
 //! It logs in when asked, but does nothing by itself except what [`Acks`] says about XEP-0198.
 
 mod roster;
-pub mod scram;
-pub mod tls;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,6 +10,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+pub use cirrus_client::{scram, tls};
 use rustls::{ClientConnection, StreamOwned, SupportedProtocolVersion};
 
 use crate::client::scram::{Binding, Hash, Scram};

@@ -10,9 +10,10 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::Result;
+use cirrus_peers::{HOST, account};
 
 use crate::fleet::Fleet;
-use crate::session::{Arrival, HOST, account};
+use crate::session::Arrival;
 use crate::sys;
 use crate::wire::{self, Mark};
 

@@ -56,8 +56,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "cirrus-sim",
         &["jid", "router", "schema", "stanza", "store", "xml"],
     ),
-    // Knows the servers it measures by their sockets.
-    ("cirrus-bench", &[]),
+    // Know the servers they load by their sockets, and by the command lines that start them.
+    ("cirrus-client", &[]),
+    ("cirrus-peers", &[]),
+    ("cirrus-bench", &["peers"]),
     ("xtask", &[]),
 ];
 

@@ -1,32 +1,38 @@
-//! The servers: how each is configured, given accounts, started on its core and stopped.
+//! The servers that loads run against: how each is configured, given accounts, started on loopback,
+//! killed and stopped.
+//!
+//! Cirrus from a binary, ejabberd and prosody from their Debian packages, each with a configuration
+//! of its own in a folder of the caller, and none that runs already is touched. It knows their
+//! command lines, and nothing of what is sent to them.
 
-pub(crate) mod cirrus;
-pub(crate) mod ejabberd;
-pub(crate) mod forwarder;
-pub(crate) mod prosody;
+pub mod cirrus;
+pub mod ejabberd;
+mod process;
+pub mod prosody;
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::session::HOST;
-use crate::sys;
+pub use process::{Running, Signal};
 
+/// The one host of every server.
+pub const HOST: &str = "bench.test";
 /// The password of every account.
-pub(crate) const PASSWORD: &str = "bench-password";
+pub const PASSWORD: &str = "bench-password";
 
-/// Longest time for a server to accept its first connection.
-const START_PATIENCE: Duration = Duration::from_secs(30);
-/// Longest time for a server to end after SIGTERM.
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
+/// The name of an account, by its number from 0.
+#[must_use]
+pub fn account(user: u32) -> String {
+    format!("u{user}")
+}
 
-/// A server that can be measured.
-pub(crate) trait Server {
+/// A server.
+pub trait Server {
     /// The name on the command line and in the tables.
     fn name(&self) -> &'static str;
 
@@ -46,17 +52,23 @@ pub(crate) trait Server {
 }
 
 /// Where servers run.
-pub(crate) struct Lab {
+pub struct Lab {
     folder: PathBuf,
-    server_cpu: usize,
-    /// Certificate and key, PEM, readable by every server.
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
+    server_cpu: Option<usize>,
+    accounts: u32,
+    /// The certificate, PEM, readable by every server.
+    pub certificate: PathBuf,
+    /// Its key, PEM, readable by every server.
+    pub key: PathBuf,
 }
 
 impl Lab {
     /// Makes the certificate: ECDSA P-256, self-signed, the same for every server.
-    pub(crate) fn new(folder: &Path, server_cpu: usize) -> Result<Lab> {
+    /// Servers run on `server_cpu` alone if that is given, and have this many accounts.
+    ///
+    /// # Errors
+    /// When the files can't be written.
+    pub fn new(folder: &Path, server_cpu: Option<usize>, accounts: u32) -> Result<Lab> {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
         let mut parameters = rcgen::CertificateParams::new([HOST.to_owned()])?;
         // The default, year 4096, makes ejabberd refuse the certificate.
@@ -72,13 +84,14 @@ impl Lab {
         Ok(Lab {
             folder: folder.to_owned(),
             server_cpu,
+            accounts,
             certificate,
             key,
         })
     }
 
     /// An empty folder that belongs to `owner` where we may give it away.
-    pub(crate) fn fresh_folder(&self, name: &str, owner: Option<&str>) -> Result<PathBuf> {
+    pub fn fresh_folder(&self, name: &str, owner: Option<&str>) -> Result<PathBuf> {
         let folder = self.folder.join(name);
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
@@ -89,7 +102,7 @@ impl Lab {
     }
 
     /// Copies a folder, owners included.
-    pub(crate) fn copy(&self, from: &Path, name: &str) -> Result<PathBuf> {
+    pub fn copy(&self, from: &Path, name: &str) -> Result<PathBuf> {
         let to = self.folder.join(name);
         if to.exists() {
             fs::remove_dir_all(&to)?;
@@ -105,29 +118,32 @@ impl Lab {
     }
 
     /// Writes a file below the lab's folder that a server of this owner may read.
-    pub(crate) fn write(&self, path: &Path, text: &str, owner: Option<&str>) -> Result<()> {
+    pub fn write(&self, path: &Path, text: &str, owner: Option<&str>) -> Result<()> {
         fs::write(path, text).with_context(|| format!("can't write {}", path.display()))?;
         self.give(path, owner)
     }
 
     fn give(&self, path: &Path, owner: Option<&str>) -> Result<()> {
-        if let Some(owner) = owner.filter(|_| sys::is_root()) {
+        if let Some(owner) = owner.filter(|_| is_root()) {
             let (user, group) = ids(owner)?;
             chown(path, Some(user), Some(group))?;
         }
         Ok(())
     }
 
-    /// A command on the server's core, as `owner` where we are root, that dies with this process.
+    /// A command on the server's core, as `owner` where we are root, that dies with this thread.
     ///
     /// taskset and setpriv replace themselves by the program, so the child's id is the program's.
-    pub(crate) fn command(&self, program: &str, owner: Option<&str>) -> Result<Command> {
-        let mut command = Command::new("taskset");
-        command
-            .arg("-c")
-            .arg(self.server_cpu.to_string())
-            .arg("setpriv");
-        if let Some(owner) = owner.filter(|_| sys::is_root()) {
+    pub fn command(&self, program: &str, owner: Option<&str>) -> Result<Command> {
+        let mut command = match self.server_cpu {
+            Some(cpu) => {
+                let mut command = Command::new("taskset");
+                command.arg("-c").arg(cpu.to_string()).arg("setpriv");
+                command
+            }
+            None => Command::new("setpriv"),
+        };
+        if let Some(owner) = owner.filter(|_| is_root()) {
             let (user, group) = ids(owner)?;
             command
                 .arg(format!("--reuid={user}"))
@@ -140,86 +156,23 @@ impl Lab {
     }
 
     /// Starts a server's process with its output in `log`, and waits until `port` is open.
-    pub(crate) fn run(
-        &self,
-        mut command: Command,
-        port: u16,
-        data: PathBuf,
-        log: &Path,
-    ) -> Result<Running> {
-        let output = fs::File::create(log)?;
-        command.stdout(output.try_clone()?).stderr(output);
-        let child = command
-            .spawn()
-            .with_context(|| format!("can't start {command:?}"))?;
-        let mut running = Running { child, port, data };
-        let end = sys::now() + START_PATIENCE.as_nanos() as u64;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            let ended = running.child.try_wait()?;
-            if ended.is_some() || sys::now() > end {
-                let said = fs::read_to_string(log).unwrap_or_default();
-                bail!("{command:?} does not open port {port}: {ended:?}\n{said}");
-            }
-            sys::sleep(Duration::from_millis(50));
-        }
-        Ok(running)
-    }
-}
-
-/// A server that runs; dropped, it is stopped.
-pub(crate) struct Running {
-    child: Child,
-    /// Where clients connect.
-    pub(crate) port: u16,
-    /// Its data folder.
-    pub(crate) data: PathBuf,
-}
-
-impl Running {
-    /// The root of its process tree.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Stops it cleanly, and waits for its end.
-    pub(crate) fn stop(mut self) -> Result<()> {
-        self.end()
-    }
-
-    fn end(&mut self) -> Result<()> {
-        if self.child.try_wait()?.is_some() {
-            return Ok(());
-        }
-        sys::terminate(self.child.id());
-        let end = sys::now() + STOP_PATIENCE.as_nanos() as u64;
-        while sys::now() < end {
-            if self.child.try_wait()?.is_some() {
-                return Ok(());
-            }
-            sys::sleep(Duration::from_millis(20));
-        }
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Nothing is left to do about a child that can't be killed.
-        let _ = self.end();
+    ///
+    /// # Errors
+    /// When it ends instead, or takes too long.
+    pub fn run(&self, command: Command, port: u16, data: PathBuf, log: &Path) -> Result<Running> {
+        Running::start(command, port, data, log)
     }
 }
 
 /// A port that nothing listens on.
-pub(crate) fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
         .local_addr()?
         .port())
 }
 
 /// Runs a tool to its end and gives its output.
-pub(crate) fn output(mut command: Command) -> Result<String> {
+pub fn output(mut command: Command) -> Result<String> {
     let output = command
         .output()
         .with_context(|| format!("can't run {command:?}"))?;
@@ -245,4 +198,9 @@ fn ids(name: &str) -> Result<(u32, u32)> {
         (Some(Ok(user)), Some(Ok(group))) => Ok((user, group)),
         _ => bail!("the /etc/passwd line of {name} has no ids"),
     }
+}
+
+/// This process is root and can give servers users of their own.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }

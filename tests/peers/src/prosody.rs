@@ -6,15 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use super::{Lab, PASSWORD, Running, Server, free_port, output};
-use crate::load::idle::ACCOUNTS;
-use crate::session::HOST;
+use crate::{HOST, Lab, PASSWORD, Running, Server, free_port, output};
 
 const USER: Option<&str> = Some("prosody");
 
 /// What prosody waits for sockets with.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Backend {
+pub enum Backend {
     /// Its own binding of epoll, the default.
     Epoll,
     /// libevent through lua-event.
@@ -23,7 +21,7 @@ pub(crate) enum Backend {
 
 /// Where prosody keeps its archive.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum ArchiveStore {
+pub enum ArchiveStore {
     /// Its own files, the default: one list per user, appended to.
     Internal,
     /// SQLite through lua-dbi.
@@ -31,7 +29,7 @@ pub(crate) enum ArchiveStore {
 }
 
 /// prosody and its variants.
-pub(crate) struct Prosody {
+pub struct Prosody {
     backend: Backend,
     archive: ArchiveStore,
     template: PathBuf,
@@ -39,7 +37,7 @@ pub(crate) struct Prosody {
 
 impl Prosody {
     /// Not yet prepared.
-    pub(crate) fn new(backend: Backend, archive: ArchiveStore) -> Prosody {
+    pub fn new(backend: Backend, archive: ArchiveStore) -> Prosody {
         Prosody {
             backend,
             archive,
@@ -121,12 +119,13 @@ impl Server for Prosody {
         self.configure(lab, &folder, false)?;
         let mut command = lab.command("/usr/bin/prosodyctl", USER)?;
         command.arg("--config").arg(folder.join("prosody.cfg.lua"));
-        command.args(["mod_bench_accounts", HOST, &ACCOUNTS.to_string(), PASSWORD]);
+        let wanted = lab.accounts;
+        command.args(["mod_bench_accounts", HOST, &wanted.to_string(), PASSWORD]);
         let said = output(command)?;
         let made = fs::read_dir(folder.join("data/bench%2etest/accounts"))
             .map_or(0, |accounts| accounts.flatten().count());
-        if made != ACCOUNTS as usize {
-            bail!("prosodyctl made {made} of {ACCOUNTS} accounts: {said}");
+        if made != wanted as usize {
+            bail!("prosodyctl made {made} of {wanted} accounts: {said}");
         }
         self.template = folder;
         Ok(())

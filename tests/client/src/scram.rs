@@ -1,5 +1,6 @@
 //! SCRAM, the client's side (RFC 5802, RFC 7677; channel binding of RFC 9266 and RFC 5929).
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -16,6 +17,17 @@ pub enum Hash {
     Sha256,
 }
 
+impl Hash {
+    /// The mechanism's name, without channel binding.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Hash::Sha1 => "SCRAM-SHA-1",
+            Hash::Sha256 => "SCRAM-SHA-256",
+        }
+    }
+}
+
 /// The data of a channel binding, and its type's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Binding {
@@ -26,6 +38,11 @@ pub enum Binding {
     /// Bound to the channel: `p=<type>`.
     Bound(&'static str, Vec<u8>),
 }
+
+/// What one account's password was stretched to, by hash, salt and iterations: the slow part of a
+/// login, which clients do once and keep.
+#[derive(Default)]
+pub struct KeyCache(HashMap<(&'static str, Vec<u8>, NonZeroU32), Vec<u8>>);
 
 /// One login under way.
 #[derive(Debug)]
@@ -71,6 +88,14 @@ impl Scram {
     /// # Errors
     /// When the challenge is not one of SCRAM or does not continue our nonce.
     pub fn answer(&mut self, challenge: &str) -> Result<String> {
+        self.answer_with(challenge, &mut KeyCache::default())
+    }
+
+    /// As [`Scram::answer`], with the keys that an earlier login of the same account left.
+    ///
+    /// # Errors
+    /// When the challenge is not one of SCRAM or does not continue our nonce.
+    pub fn answer_with(&mut self, challenge: &str, keys: &mut KeyCache) -> Result<String> {
         let field = |name: &str| {
             let found = challenge
                 .split(',')
@@ -88,8 +113,9 @@ impl Scram {
         channel.extend(&self.binding);
         let without_proof = format!("c={},r={nonce}", STANDARD.encode(channel));
         let message = format!("{},{challenge},{without_proof}", self.first_bare);
-        let salted = self.salted(&salt, iterations);
-        let client_key = self.mac(&salted, b"Client Key");
+        let kept = keys.0.entry((self.hash.name(), salt.clone(), iterations));
+        let salted = kept.or_insert_with(|| self.salted(&salt, iterations));
+        let client_key = self.mac(salted, b"Client Key");
         let stored_key = digest::digest(self.digest(), &client_key);
         let signature = self.mac(stored_key.as_ref(), message.as_bytes());
         let proof: Vec<u8> = client_key
@@ -97,7 +123,7 @@ impl Scram {
             .zip(&signature)
             .map(|(a, b)| a ^ b)
             .collect();
-        let server_key = self.mac(&salted, b"Server Key");
+        let server_key = self.mac(salted, b"Server Key");
         self.server_signature = Some(self.mac(&server_key, message.as_bytes()));
         Ok(format!("{without_proof},p={}", STANDARD.encode(proof)))
     }
@@ -186,6 +212,22 @@ mod tests {
              p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
             "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=",
         );
+    }
+
+    #[test]
+    fn kept_keys_answer_as_fresh_ones_do() {
+        let challenge = "r=abcd,s=QSXCR+Q6sek8bf92,i=4096";
+        let mut keys = KeyCache::default();
+        let answer = |hash, keys: &mut KeyCache| {
+            let mut scram = Scram::new(hash, "a", "b", "abc", Binding::Unsupported);
+            scram.answer_with(challenge, keys).unwrap()
+        };
+        for hash in [Hash::Sha1, Hash::Sha256] {
+            let fresh = answer(hash, &mut KeyCache::default());
+            assert_eq!(answer(hash, &mut keys), fresh);
+            assert_eq!(answer(hash, &mut keys), fresh);
+        }
+        assert_eq!(keys.0.len(), 2);
     }
 
     #[test]

@@ -7,13 +7,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 
-use super::{Lab, PASSWORD, Running, Server, free_port, output};
-use crate::load::idle::ACCOUNTS;
-use crate::session::{HOST, account};
+use crate::{HOST, Lab, PASSWORD, Running, Server, account, free_port, output};
 
 /// Where Cirrus keeps its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Store {
+pub enum Store {
     /// Its files, with fsync: what is compared with the others.
     Embedded,
     /// Nowhere: shows what storage costs.
@@ -21,7 +19,7 @@ pub(crate) enum Store {
 }
 
 /// Cirrus with its defaults, but for the rate limits, which the closed loop would meet.
-pub(crate) struct Cirrus {
+pub struct Cirrus {
     program: PathBuf,
     store: Store,
     template: PathBuf,
@@ -29,7 +27,7 @@ pub(crate) struct Cirrus {
 
 impl Cirrus {
     /// Runs `program`, or `cirrus-server` from the folder of this program.
-    pub(crate) fn new(program: Option<PathBuf>, store: Store) -> Result<Cirrus> {
+    pub fn new(program: Option<PathBuf>, store: Store) -> Result<Cirrus> {
         let program = match program {
             Some(program) => program,
             None => std::env::current_exe()?.with_file_name("cirrus-server"),
@@ -66,8 +64,8 @@ impl Cirrus {
         Ok(())
     }
 
-    fn add_all(&self, folder: &Path) -> Result<()> {
-        for user in 0..ACCOUNTS {
+    fn add_all(&self, lab: &Lab, folder: &Path) -> Result<()> {
+        for user in 0..lab.accounts {
             self.add(folder, user)
                 .with_context(|| format!("can't add {}", account(user)))?;
         }
@@ -124,7 +122,7 @@ impl Server for Cirrus {
         let folder = lab.fresh_folder("cirrus-accounts", None)?;
         let running = self.start_in(lab, &folder, false)?;
         if self.store == Store::Embedded {
-            self.add_all(&folder)?;
+            self.add_all(lab, &folder)?;
         }
         running.stop()?;
         self.template = folder;
@@ -135,7 +133,7 @@ impl Server for Cirrus {
         let folder = lab.copy(&self.template, "cirrus")?;
         let running = self.start_in(lab, &folder, archive)?;
         if self.store == Store::Memory {
-            self.add_all(&folder)?;
+            self.add_all(lab, &folder)?;
         }
         Ok(running)
     }

@@ -10,12 +10,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use cirrus_peers::{Lab, Running, Server, free_port};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
 
-use super::{Lab, Running, Server, free_port};
 use crate::link::{Link, Received};
 use crate::poller::Poller;
 use crate::wire::{self, Cutter};

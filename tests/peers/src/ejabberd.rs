@@ -7,16 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Lab, PASSWORD, Running, Server, free_port, output};
-use crate::load::idle::ACCOUNTS;
-use crate::session::{HOST, account};
+use crate::{HOST, Lab, PASSWORD, Running, Server, account, free_port, output};
 
 const USER: Option<&str> = Some("ejabberd");
 const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
 
 /// ejabberd with Mnesia.
 #[derive(Default)]
-pub(crate) struct Ejabberd {
+pub struct Ejabberd {
     template: PathBuf,
 }
 
@@ -40,7 +38,7 @@ impl Server for Ejabberd {
         let spool = lab.fresh_folder("ejabberd-accounts", USER)?;
         let http = free_port()?;
         let running = start(lab, &spool, false, Some(http))?;
-        for user in 0..ACCOUNTS {
+        for user in 0..lab.accounts {
             register(http, user).with_context(|| format!("can't register {}", account(user)))?;
         }
         running.stop()?;
