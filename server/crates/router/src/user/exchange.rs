@@ -33,8 +33,11 @@ impl User {
     }
 
     /// Subscription stanzas may be under way to other homes: if so, they are sent again after a
-    /// pause.
+    /// pause. An account that is being erased takes everything back instead.
     pub(super) fn expect_confirmation(&mut self, cx: &Cx<'_>) {
+        if !self.state.is_active() {
+            return;
+        }
         if self.roster_waits.drive.is_none() && !self.unconfirmed(cx).is_empty() {
             self.roster_waits.drive = Some((cx.now.saturating_add(DRIVE_MS), DRIVE_MS));
         }

@@ -168,3 +168,25 @@ fn an_approval_whose_answer_was_lost_shows_presence_once_and_behind_it() {
     world.release();
     assert_eq!(kinds(&world.got(1)), ["to", "subscribed", "available"]);
 }
+
+#[test]
+fn an_account_that_is_being_erased_asks_for_nothing_again() {
+    let mut world = World::new(&[JULIET, ROMEO]);
+    world.online(1, JULIET, "balcony");
+    world.online(2, ROMEO, "orchard");
+    world.held = true;
+    world.say(1, &format!("<presence to='{ROMEO}' type='subscribe'/>"));
+    let user = BareJid::parse(JULIET).unwrap();
+    world.event(Event::Erase { user, token: 1 });
+    // The roster's write comes back first; then Romeo's home is told, and confirms.
+    let erases = |(_, op): &(Token, Op)| matches!(op, Op::Get { .. });
+    while !world.waiting.front().is_some_and(erases) {
+        world.answer_one();
+    }
+    let told = world.got(2);
+    assert!(kinds(&told).ends_with(&["unsubscribe"]), "{told:?}");
+    world.until(world.now + 6_000);
+    world.release();
+    let told = world.got(2);
+    assert!(told.is_empty(), "{told:?}");
+}
