@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cirrus_router::{Effect, Effects, Event, Home, HomeConfig, Replay, Territory, Token};
+use cirrus_schema::TableId;
 use cirrus_store::Op;
 
 use super::World;
@@ -18,7 +19,11 @@ use crate::rng::Rng;
 /// How often the copy begins anew from a snapshot, in events.
 const SNAPSHOT: u64 = 128;
 /// Fewest events before a copy takes over, and most after that.
-const TAKEOVER: (u64, u64) = (50, 1_200);
+const TAKEOVER: (u64, u64) = (50, 900);
+/// Events that a copy then waits at most for a roster to be written: the moment that hurts.
+const PATIENCE: u64 = 200;
+/// Longest time that the store is overloaded after a node has died, milliseconds.
+const OVERLOAD_MS: u64 = 500;
 
 /// A home that is told what another is told.
 pub struct Shadow {
@@ -26,8 +31,9 @@ pub struct Shadow {
     config: Arc<HomeConfig>,
     /// What it has asked the store for and not been answered.
     operations: BTreeMap<Token, Op>,
-    /// Events until it takes over.
+    /// Events until it may take over, and until it must.
     left: u64,
+    patience: u64,
 }
 
 /// One event as a copy is told of it.
@@ -44,7 +50,14 @@ impl Shadow {
             config: Arc::clone(config),
             operations: BTreeMap::new(),
             left: TAKEOVER.0 + rng.below(TAKEOVER.1),
+            patience: PATIENCE,
         }
+    }
+
+    /// It has waited long enough, for so many events or for its moment.
+    fn is_due(&self) -> bool {
+        let writes = |op: &Op| op.kind().is_write() && op.table() == Some(TableId::Rosters);
+        self.left == 0 && (self.patience == 0 || self.operations.values().any(writes))
     }
 
     /// Goes along with the home, which asked for this. `Err`: how it is no copy any more.
@@ -103,7 +116,10 @@ impl World {
             same = shadow.copy(home);
             self.report.snapshots += 1;
         }
-        shadow.left = shadow.left.saturating_sub(1);
+        match shadow.left.checked_sub(1) {
+            Some(left) => shadow.left = left,
+            None => shadow.patience = shadow.patience.saturating_sub(1),
+        }
         if let Err(text) = same {
             self.shadow = None;
             self.wrong(Violation::Copy(text));
@@ -111,7 +127,7 @@ impl World {
     }
 
     pub(super) fn take_over_if_due(&mut self) {
-        if self.shadow.as_ref().is_some_and(|shadow| shadow.left == 0) {
+        if self.shadow.as_ref().is_some_and(Shadow::is_due) {
             self.take_over();
         }
     }
@@ -141,6 +157,10 @@ impl World {
         next.operations.clone_from(&shadow.operations);
         self.home = Some(shadow.home);
         self.shadow = Some(next);
+        if self.playing && self.chance.one_in(2) {
+            let until = self.now + self.chance.below(OVERLOAD_MS);
+            self.store.down_until = self.store.down_until.max(until);
+        }
         for (token, op) in shadow.operations {
             self.operate(token, op);
         }
