@@ -16,6 +16,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cirrus-stanza", &["jid", "xml"]),
     ("cirrus-sasl", &[]),
     ("cirrus-tls", &[]),
+    // Bytes between nodes; what they mean is for who uses it.
+    ("cirrus-link", &[]),
     ("cirrus-web", &[]),
     ("cirrus-store", &["schema"]),
     ("cirrus-accounts", &["jid", "sasl", "schema", "store"]),
