@@ -20,6 +20,7 @@ mod ejabberd;
 mod health;
 mod image;
 mod instance;
+mod loss;
 mod server_commands;
 mod terraform;
 mod units;

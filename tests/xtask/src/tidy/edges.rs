@@ -62,6 +62,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cirrus-client", &[]),
     ("cirrus-peers", &[]),
     ("cirrus-bench", &["peers"]),
+    ("cirrus-loss", &["client", "peers"]),
     ("xtask", &[]),
 ];
 
