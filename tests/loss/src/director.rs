@@ -233,15 +233,15 @@ impl Director<'_> {
     async fn shell(&self, command: &str) -> Result<(bool, String)> {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(command).kill_on_drop(true);
-        shell.stdin(Stdio::null()).stderr(Stdio::inherit());
+        shell.stdin(Stdio::null()).stdout(Stdio::piped());
         if let Some(server) = &self.server {
             shell.env("SERVER_PID", server.pid().to_string());
             shell.env("SERVER_PORT", server.port.to_string());
         }
-        let output = timeout(COMMAND, shell.output()).await;
-        let output = output
-            .with_context(|| format!("`{command}` takes longer than {COMMAND:?}"))?
-            .with_context(|| format!("`{command}` can't be run"))?;
+        let child = shell.spawn().context("no shell sh")?;
+        let output = timeout(COMMAND, child.wait_with_output()).await;
+        let output =
+            output.with_context(|| format!("`{command}` takes longer than {COMMAND:?}"))??;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         Ok((output.status.success(), printed))
     }

@@ -185,6 +185,8 @@ pub struct Person {
     pub presence: u32,
     /// Since when it is not present.
     pub absent_since: At,
+    /// When its connection broke, other than by its choice, if it has none since.
+    pub broke_at: Option<At>,
     /// When it was not present; the last one may be open.
     pub absences: Vec<Range<At>>,
     /// What its contacts are shown as.
@@ -231,6 +233,8 @@ pub struct Sessions {
     pub resumed: Vec<At>,
     /// Resumption times after a client's own breaks.
     pub resumed_by_choice: Vec<At>,
+    /// Times without a session that can be used, after breaks other than by choice.
+    pub gaps: Vec<At>,
     /// Resumptions that were refused.
     pub resume_failed: u64,
     /// Full logins by clients that had a session to resume.
@@ -450,6 +454,12 @@ impl Ledger {
             return;
         };
         let window = self.windows.last_mut().filter(|it| it.end.is_none());
+        if matches!(event, Event::LoggedIn(_) | Event::Resumed { .. }) {
+            let broke_at = person.broke_at.take();
+            self.sessions
+                .gaps
+                .extend(broke_at.map(|broke_at| at - broke_at));
+        }
         match event {
             Event::Stalled => person.stalled.push(at),
             Event::Told { session, count } => {
@@ -490,6 +500,7 @@ impl Ledger {
                 if by_choice {
                     self.sessions.broke_by_choice += 1;
                 } else {
+                    person.broke_at = Some(at);
                     self.sessions.broke += 1;
                     window.into_iter().for_each(|it| it.broke += 1);
                 }

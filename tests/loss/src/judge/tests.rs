@@ -179,6 +179,10 @@ fn a_flap_is_one_who_is_shown_to_leave_and_did_not() {
     ledger.record(1, at + 1, Event::Shown(0, None));
     ledger.record(0, at + 2, resumed);
     assert_eq!(judged(&ledger).flaps, 1);
+    assert_eq!(
+        (&ledger.sessions.gaps[..], &ledger.sessions.resumed[..]),
+        (&[2][..], &[5][..])
+    );
     // The same, but its session was not to be had any more: others were told the truth.
     let mut ledger = pair();
     ledger.record(0, at, broken);
