@@ -24,6 +24,8 @@ pub struct Judgement {
     pub by_archive: u64,
     /// Acknowledged and never seen.
     pub lost: u64,
+    /// Those of them that were sent while their recipient had no connection.
+    pub lost_cut_off: u64,
     /// Acknowledged and never seen, at recipients that don't say what they have received, on a
     /// server without an archive: it can't know, and they can't ask.
     pub lost_unmanaged: u64,
@@ -116,13 +118,7 @@ impl Judgement {
             self.messages += 1;
             let recipient = ledger.people.get(pair.1 as usize);
             self.judge_sightings(pair, number, message, recipient);
-            let managed = recipient.is_some_and(|person| person.managed);
-            self.judge_fate(
-                pair,
-                number,
-                message,
-                managed || ledger.archive == Some(true),
-            );
+            self.judge_fate(pair, number, message, ledger);
             let first = message.seen.iter().find(|it| it.by != By::Archive);
             if let Some(first) = first {
                 let order = last.entry(pair).or_insert(first.order);
@@ -164,8 +160,11 @@ impl Judgement {
         }
     }
 
-    fn judge_fate(&mut self, pair: (u32, u32), number: u32, message: &Message, can_know: bool) {
+    fn judge_fate(&mut self, pair: (u32, u32), number: u32, message: &Message, ledger: &Ledger) {
         let seen = !message.seen.is_empty();
+        let recipient = ledger.people.get(pair.1 as usize);
+        let managed = recipient.is_some_and(|person| person.managed);
+        let can_know = managed || ledger.archive == Some(true);
         match (message.sent.refusal, message.sent.fate) {
             (Some(Refusal::Definite), _) => {
                 self.refused += 1;
@@ -174,9 +173,20 @@ impl Judgement {
             (Some(Refusal::Unknown), _) => self.refused_unknown += 1,
             (None, Fate::Acknowledged) if seen => {}
             (None, Fate::Acknowledged) if can_know => {
+                let at = message.sent.at;
+                let cut_off = recipient.map_or(&[][..], |person| &person.cut_off);
+                let cut_off = cut_off.iter().any(|times| times.contains(&at));
                 self.lost += 1;
-                let at = message.sent.at / 1000;
-                self.example(|| format!("lost: {pair:?} {number}, sent at {at} ms"));
+                self.lost_cut_off += u64::from(cut_off);
+                let to = if cut_off {
+                    " to one without a connection"
+                } else {
+                    ""
+                };
+                self.example(|| {
+                    let at = at / 1000;
+                    format!("lost: {pair:?} {number}, sent{to} at {at} ms")
+                });
             }
             (None, Fate::Acknowledged) => self.lost_unmanaged += 1,
             (None, _) if seen => self.unacknowledged_seen += 1,

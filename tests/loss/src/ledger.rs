@@ -189,6 +189,8 @@ pub struct Person {
     pub broke_at: Option<At>,
     /// When it was not present; the last one may be open.
     pub absences: Vec<Range<At>>,
+    /// When it had no connection; the last time may be open.
+    pub cut_off: Vec<Range<At>>,
     /// What its contacts are shown as.
     pub shown: BTreeMap<Account, Option<u32>>,
     /// When contacts were shown unavailable.
@@ -277,6 +279,7 @@ impl Ledger {
         let people = managed.iter().zip(0..).map(|(managed, account)| Person {
             managed: *managed,
             absences: std::iter::once(0..At::MAX).collect(),
+            cut_off: std::iter::once(0..At::MAX).collect(),
             shown: contacts(account).into_iter().map(|of| (of, None)).collect(),
             ..Person::default()
         });
@@ -459,6 +462,12 @@ impl Ledger {
             self.sessions
                 .gaps
                 .extend(broke_at.map(|broke_at| at - broke_at));
+            if let Some(last) = person.cut_off.last_mut() {
+                last.end = last.end.min(at);
+            }
+        }
+        if matches!(event, Event::Left | Event::Broke { .. }) && person.online {
+            person.cut_off.push(at..At::MAX);
         }
         match event {
             Event::Stalled => person.stalled.push(at),

@@ -66,6 +66,7 @@ impl Report {
         let count = |number: u64| number.to_string();
         vec![
             ("lost", count(it.lost)),
+            ("- sent to one without connection", count(it.lost_cut_off)),
             ("doubled", count(it.doubled)),
             ("reordered", count(it.reordered)),
             ("ghost presence at the end", count(it.ghosts)),
@@ -136,6 +137,7 @@ impl Report {
             "name": self.name,
             "clean": it.is_clean(),
             "lost": it.lost,
+            "lost_cut_off": it.lost_cut_off,
             "doubled": it.doubled,
             "reordered": it.reordered,
             "ghosts": it.ghosts,

@@ -82,6 +82,23 @@ fn a_planted_loss_is_found() {
 }
 
 #[test]
+fn what_is_lost_to_one_without_a_connection_is_told() {
+    let mut ledger = pair();
+    sent(&mut ledger, 1..=1);
+    ledger.record(1, 15, Event::Broke { by_choice: true });
+    let item = Item::Message(1, 2);
+    ledger.record(0, 16, Event::Sent(item));
+    ledger.record(0, 17, Event::Acknowledged(item));
+    let resumed = Event::Resumed {
+        by_choice: true,
+        took: 1,
+    };
+    ledger.record(1, 18, resumed);
+    let judgement = judged(&ledger);
+    assert_eq!((judgement.lost, judgement.lost_cut_off), (2, 1));
+}
+
+#[test]
 fn what_was_not_acknowledged_may_be_lost() {
     let mut ledger = pair();
     for (sequence, seen_too) in [(1, true), (2, false)] {
