@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cirrus_acme::{
-    AcmeError, Around, CertificateRecord, Install, Method, Pace, Settings, Subject, answer_http,
+    AcmeError, Around, CertificateRecord, Dns, Install, Method, Pace, Settings, Subject,
+    answer_http,
 };
 use cirrus_config::{Challenge, Config, Domain};
+#[cfg(feature = "aws")]
+use cirrus_route53::Route53;
 use cirrus_router::Entropy as _;
 use cirrus_runtime::{SystemEntropy, wall_ms};
 use cirrus_store::Table;
@@ -23,7 +26,7 @@ const HTTP: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 80);
 /// Answers an authority's questions, where that is asked for. Any node does, whether it serves or
 /// stands by: a balancer may send the question to each.
 pub(crate) async fn answer(config: &Config, table: Arc<dyn Table>) {
-    if !config.acme.enabled || config.acme.challenge != Challenge::Http01 {
+    if config.acme.challenge != Challenge::Http01 || subjects(config).is_empty() {
         return;
     }
     let address = config.listen.acme_http.unwrap_or(HTTP);
@@ -58,8 +61,24 @@ pub(crate) async fn adopt(
     Ok(())
 }
 
+/// Says how long each certificate lasts, and what should be known about it.
+pub(crate) fn tell(tls: &ServerTls) {
+    let now = wall_ms();
+    for it in tls.certificates() {
+        let (host, days_left) = (&it.host, it.days_left(now));
+        let self_signed = it.self_signed;
+        tracing::info!(host, days_left, self_signed, "certificate");
+        for remark in it.remarks(now) {
+            tracing::warn!(host, "{remark}");
+        }
+    }
+}
+
 /// Keeps the domains in certificates until it is dropped.
 pub(crate) async fn keep(config: &Config, table: Arc<dyn Table>, tls: Arc<ServerTls>) {
+    for error in candidates(config).filter_map(Result::err) {
+        tracing::warn!(%error, "a self-signed certificate stays in use");
+    }
     let subjects = subjects(config);
     if subjects.is_empty() {
         return;
@@ -77,14 +96,20 @@ pub(crate) async fn keep(config: &Config, table: Arc<dyn Table>, tls: Arc<Server
         }
     }
     let acme = &config.acme;
+    let method = match acme.challenge {
+        Challenge::Http01 => Method::Http01,
+        Challenge::TlsAlpn01 => Method::TlsAlpn01,
+        Challenge::Dns01 => match zones(config).await {
+            Some(zones) => Method::Dns01(zones),
+            None => return,
+        },
+    };
     let settings = Settings {
         directory: acme.directory.clone(),
         roots: acme.roots.clone(),
         contact: acme.contact.clone(),
-        method: match acme.challenge {
-            Challenge::Http01 => Method::Http01,
-            Challenge::TlsAlpn01 => Method::TlsAlpn01,
-        },
+        method,
+        record_seconds: acme.record_seconds,
     };
     let pace = Pace {
         renew_before_ms: acme.renew_before_days * DAY_MS,
@@ -103,19 +128,38 @@ pub(crate) async fn keep(config: &Config, table: Arc<dyn Table>, tls: Arc<Server
     cirrus_acme::run(settings, (pace, poll), subjects, table, around, install).await;
 }
 
+/// The zones that challenges are written to.
+#[cfg(feature = "aws")]
+async fn zones(config: &Config) -> Option<Arc<dyn Dns>> {
+    let patience = Duration::from_secs(config.acme.record_seconds);
+    let region = config.store.region.as_deref();
+    Some(Arc::new(Route53::new(region, patience).await))
+}
+
+/// The zones that challenges are written to.
+#[cfg(not(feature = "aws"))]
+async fn zones(_config: &Config) -> Option<Arc<dyn Dns>> {
+    tracing::error!(
+        "acme.challenge: this cirrus-server was built without `dns-01`; build it with the feature \
+         `aws`, or set another challenge"
+    );
+    None
+}
+
 /// The domains that an authority is to certify, with their names.
-fn subjects(config: &Config) -> Vec<Subject> {
+pub(crate) fn subjects(config: &Config) -> Vec<Subject> {
+    candidates(config).filter_map(Result::ok).collect()
+}
+
+/// The domains without files of their own, and why one of them can't be certified.
+fn candidates(config: &Config) -> impl Iterator<Item = Result<Subject, AcmeError>> {
     let own = |domain: &&Domain| {
         let files = &config.tls.certificates;
         !files.iter().any(|files| files.host == **domain)
     };
-    let subject = |domain: &Domain| {
-        Subject::new(domain.as_str(), services())
-            .inspect_err(|error| tracing::warn!(%error, "a self-signed certificate stays in use"))
-            .ok()
-    };
     let domains = config.domains.iter().filter(|_| config.acme.enabled);
-    domains.filter(own).filter_map(subject).collect()
+    let domains = domains.filter(own);
+    domains.map(|domain| Subject::new(domain.as_str(), services()))
 }
 
 /// The DNS records of a domain, as in a zone file: clients find the server by them (RFC 6120

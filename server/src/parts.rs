@@ -120,11 +120,7 @@ pub(crate) async fn build(
 ) -> Result<Parts, PartsError> {
     let tls = Arc::new(tls(config, &*table).await?);
     certificates::adopt(config, &*table, &tls).await?;
-    for certificate in tls.certificates() {
-        for remark in certificate.remarks(wall_ms()) {
-            tracing::warn!(host = certificate.host, "{remark}");
-        }
-    }
+    certificates::tell(&tls);
     let secret = shared_keys::obtain(&*table, shared_keys::FAKE).await?;
     let fake_keys =
         FakeKeys::new(secret, config.auth.iterations).map_err(PartsError::Iterations)?;
@@ -193,13 +189,23 @@ async fn tls(config: &Config, table: &dyn Table) -> Result<ServerTls, PartsError
         host: domain.to_string(),
         files: files(domain),
     };
+    let hosts: Vec<HostTls> = config.domains.iter().map(host).collect();
+    if !config.tls.self_signed {
+        // What an authority is asked for has a self-signed one until it is there.
+        let asked = certificates::subjects(config);
+        let has_none =
+            |it: &&HostTls| it.files.is_none() && !asked.iter().any(|asked| asked.host == it.host);
+        if let Some(HostTls { host, .. }) = hosts.iter().find(has_none) {
+            return Err(TlsError::NoFiles { host: host.clone() }.into());
+        }
+    }
     let tickets = match config.tls.tickets {
         true => Some(shared_keys::ticket_secrets(table).await?),
         false => None,
     };
     let options = cirrus_tls::Options {
-        hosts: config.domains.iter().map(host).collect(),
-        folder: config.tls.self_signed.then(|| config.tls.folder.clone()),
+        hosts,
+        folder: Some(config.tls.folder.clone()),
         min_version: match config.tls.min_version {
             TlsVersion::V1_2 => MinVersion::V12,
             TlsVersion::V1_3 => MinVersion::V13,

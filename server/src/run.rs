@@ -19,6 +19,8 @@ use crate::standing::Claim;
 
 /// How often certificate files are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(60);
+/// How often the log says how long certificates last.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the process may still do after the drain's deadline.
 const LINGER: Duration = Duration::from_secs(5);
@@ -120,14 +122,18 @@ async fn serve(
         serving.spawn(async move { shell.serve(listener, direct_tls).await });
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), domains = %domains(config), "ready");
-    let mut certificates = tokio::time::interval(CERTIFICATES);
+    let mut looks = tokio::time::interval(CERTIFICATES);
+    let mut days = tokio::time::interval(DAY);
+    // The first comes at once, and the start has told already.
+    days.tick().await;
     loop {
         tokio::select! {
             told = signals.next() => match told {
                 Told::Stop => break,
                 Told::Reload => reload(&tls, true).await,
             },
-            _ = certificates.tick() => reload(&tls, false).await,
+            _ = looks.tick() => reload(&tls, false).await,
+            _ = days.tick() => certificates::tell(&tls),
             // Not another byte may be sent: the runtime's end closes every connection.
             why = claim.end() => return Err(RunError::Stopped(why)),
         }

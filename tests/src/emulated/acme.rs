@@ -16,13 +16,16 @@ use crate::process::{Process, free_address};
 /// Percent of good nonces that it refuses.
 const NONCES_REFUSED: &str = "20";
 
+/// A port on which nobody is.
+const NOBODY: u16 = 1;
+
 /// A running authority. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Authority {
     folder: TempDir,
     address: SocketAddr,
     process: Process,
-    _names: Process,
+    _names: Option<Process>,
 }
 
 impl Authority {
@@ -31,17 +34,7 @@ impl Authority {
     /// # Errors
     /// When it can't be started.
     pub fn start(http_port: u16, tls_port: u16) -> Result<Authority> {
-        let folder = TempDir::with_prefix("pebble-")?;
-        let key = KeyPair::generate()?;
-        let own = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
-        std::fs::write(folder.path().join("own.pem"), own.self_signed(&key)?.pem())?;
-        std::fs::write(folder.path().join("own.key"), key.serialize_pem())?;
-        let (address, management, dns, control) = (
-            free_address()?,
-            free_address()?,
-            free_address()?,
-            free_address()?,
-        );
+        let (dns, control) = (free_address()?, free_address()?);
         let mut names = Command::new("pebble-challtestsrv");
         names.args(["-http01", "", "-https01", "", "-tlsalpn01", ""]);
         names.args(["-defaultIPv6", "", "-defaultIPv4", "127.0.0.1"]);
@@ -51,6 +44,28 @@ impl Authority {
         names.wait_for("that it runs", |line| {
             line.contains("Starting management server").then_some(())
         })?;
+        Authority::run((http_port, tls_port), dns, Some(names))
+    }
+
+    /// Starts an authority that asks this name server, and nobody else.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start_with_names(dns: SocketAddr) -> Result<Authority> {
+        Authority::run((NOBODY, NOBODY), dns, None)
+    }
+
+    fn run(
+        (http_port, tls_port): (u16, u16),
+        dns: SocketAddr,
+        names: Option<Process>,
+    ) -> Result<Authority> {
+        let folder = TempDir::with_prefix("pebble-")?;
+        let key = KeyPair::generate()?;
+        let own = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+        std::fs::write(folder.path().join("own.pem"), own.self_signed(&key)?.pem())?;
+        std::fs::write(folder.path().join("own.key"), key.serialize_pem())?;
+        let (address, management) = (free_address()?, free_address()?);
         let config = json!({ "pebble": {
             "listenAddress": address.to_string(),
             "managementListenAddress": management.to_string(),

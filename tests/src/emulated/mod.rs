@@ -5,5 +5,6 @@ pub mod cloud;
 pub mod dynamodb;
 pub mod front;
 pub mod metadata;
+pub mod route53;
 pub mod s3;
 pub mod services;

@@ -162,7 +162,7 @@ impl Service for Api {
 }
 
 /// Whether a request is signed for a service (as far as that can be seen without the key).
-fn signed_for(request: &Request, service: &str) -> bool {
+pub(super) fn signed_for(request: &Request, service: &str) -> bool {
     let scope = format!("/{service}/aws4_request");
     let header = request.headers.get("authorization");
     header.is_some_and(|h| h.starts_with("AWS4-HMAC-SHA256 ") && h.contains(&scope))

@@ -1,8 +1,12 @@
 //! Certificates from an authority: the real server, and Let's Encrypt's test server.
 
+use std::net::SocketAddr;
+
 use cirrus_tests::client::{Client, Identity};
 use cirrus_tests::dialogue::play::Stage as _;
 use cirrus_tests::emulated::acme::Authority;
+use cirrus_tests::emulated::cloud::{Cloud, Node};
+use cirrus_tests::emulated::route53::Route53;
 use cirrus_tests::process::free_address;
 use cirrus_tests::server::{Options, Server};
 use serde_json::{Value, json};
@@ -27,8 +31,15 @@ fn options(directory: &str, roots: &str, http: &str) -> Options {
 }
 
 fn client(server: &Server) -> Client {
-    let identity = Identity::new(&format!("romeo@{HOST}"), "wherefore").unwrap();
-    Client::connect(server.address(), identity).unwrap()
+    client_at(server.address())
+}
+
+fn client_at(address: SocketAddr) -> Client {
+    Client::connect(address, romeo()).unwrap()
+}
+
+fn romeo() -> Identity {
+    Identity::new(&format!("romeo@{HOST}"), "wherefore").unwrap()
 }
 
 /// Whether the certificate that a client saw is one of the authority.
@@ -153,4 +164,113 @@ fn an_authority_that_is_not_there_is_named() {
         .add_user(&format!("romeo@{HOST}"), "wherefore")
         .unwrap();
     assert!(!is_issued(&client(&server)));
+}
+
+/// A record in the zone with the longest name that fits, waited for, and taken away again. That
+/// self-signed certificates are not wanted holds for domains that no authority is asked for.
+#[test]
+fn a_server_gets_its_certificate_by_a_record() {
+    let route53 = Route53::start(&["com", "example.com", "other.chat.example.com"]).unwrap();
+    let authority = Authority::start_with_names(route53.names()).unwrap();
+    let roots = authority.roots().display().to_string();
+    let mut given = options(&authority.directory(), &roots, "127.0.0.1:0");
+    given.insert("acme.challenge".into(), "dns-01".into());
+    given.insert("tls.self_signed".into(), "false".into());
+    let folder = TempDir::with_prefix("cirrus-").unwrap();
+    let mut server = Server::start_in(folder, &given, route53.environment()).unwrap();
+    server
+        .add_user(&format!("romeo@{HOST}"), "wherefore")
+        .unwrap();
+    wait(&mut server, "the authority has issued a certificate");
+    assert!(is_issued(&client(&server)));
+    assert_eq!(authority.issued(), 1);
+    let seen = route53.seen();
+    let name = format!("_acme-challenge.{HOST}.");
+    assert!(
+        !seen.is_empty() && seen.iter().all(|it| *it == name),
+        "{seen:?}"
+    );
+    assert_eq!(route53.records(), [""; 0], "it is left over");
+
+    // The log says each day how long it lasts; the first time at the start.
+    server.restart("TERM").unwrap();
+    let said = wait_for(&mut server, "certificate", HOST);
+    assert_eq!(said["self_signed"], false, "{said}");
+    assert!(said["days_left"].as_u64().unwrap() > 300, "{said}");
+}
+
+/// What is missing is named, and the server serves with a certificate of its own.
+#[test]
+fn a_record_that_cannot_be_written_is_named() {
+    for (zone, denied, words) in [
+        (
+            "example.org",
+            None,
+            "the record _acme-challenge.chat.example.com can't be published: no public hosted \
+             zone of this account has it (looked for chat.example.com, example.com)",
+        ),
+        (
+            "example.com",
+            Some("ChangeResourceRecordSets"),
+            "ChangeResourceRecordSets: AccessDenied: User: node is not authorized to perform: \
+             route53:ChangeResourceRecordSets (the role of this machine lacks the permission",
+        ),
+    ] {
+        let route53 = Route53::start(&[zone]).unwrap();
+        if let Some(call) = denied {
+            route53.deny(call);
+        }
+        let authority = Authority::start_with_names(route53.names()).unwrap();
+        let roots = authority.roots().display().to_string();
+        let mut given = options(&authority.directory(), &roots, "127.0.0.1:0");
+        given.insert("acme.challenge".into(), "dns-01".into());
+        let folder = TempDir::with_prefix("cirrus-").unwrap();
+        let mut server = Server::start_in(folder, &given, route53.environment()).unwrap();
+        wait_for(&mut server, "no new certificate", words);
+        assert_eq!(certificates(&server)[0]["self_signed"], true);
+    }
+}
+
+/// A domain that no authority certifies is an error where self-signed certificates are not wanted.
+#[test]
+fn without_files_and_authority_there_is_an_error() {
+    let given: Options = [("domains", "[192.0.2.1]"), ("acme.enabled", "true")]
+        .into_iter()
+        .chain([("tls.self_signed", "false")])
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let error = Server::start(&given).unwrap_err().to_string();
+    assert!(
+        error.contains("192.0.2.1 has no certificate; give its files"),
+        "{error}"
+    );
+}
+
+/// The certificate that one node got is what the next one shows. The authority is gone by then.
+#[test]
+fn another_node_uses_the_certificate_that_is_there() {
+    let cloud = Cloud::start().unwrap();
+    let http = free_address().unwrap();
+    let authority = Authority::start(http.port(), NOBODY).unwrap();
+    let user_data = format!(
+        "domain={HOST}\nacme.directory={}\nacme.roots={}\nacme.retry_seconds=1\n\
+         listen.acme_http={http}",
+        authority.directory(),
+        authority.roots().display(),
+    );
+    let mut first = Node::start(&cloud, "i-0000000000000000a", &user_data).unwrap();
+    first.add_account(&romeo()).unwrap();
+    first
+        .wait_for("the authority has issued a certificate")
+        .unwrap();
+    assert!(is_issued(&client_at(first.address())));
+    assert_eq!(authority.issued(), 1);
+    first.process().signal("TERM").unwrap();
+    first.process().wait().unwrap();
+    drop((first, authority));
+
+    let second = Node::start(&cloud, "i-0000000000000000b", &user_data).unwrap();
+    assert!(is_issued(&client_at(second.address())));
+    let said = second.wait_for("\"message\":\"certificate\"").unwrap();
+    assert!(said.contains("\"self_signed\":false"), "{said}");
 }

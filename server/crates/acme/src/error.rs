@@ -14,16 +14,23 @@ pub enum AcmeError {
         source: instant_acme::Error,
     },
     /// The authority has asked and was not satisfied.
-    #[error(
-        "the authority could not confirm {name} by {method}: {reason}; the name must lead to this \
-         server from the outside"
-    )]
+    #[error("the authority could not confirm {name} by {method}: {reason}; {remedy}")]
     Unconfirmed {
         /// The name.
         name: String,
         /// The kind of challenge.
         method: &'static str,
         /// The authority's word.
+        reason: String,
+        /// What must be so for it to find the answer.
+        remedy: &'static str,
+    },
+    /// The record that the authority is to read can't be published.
+    #[error("the record {name} can't be published: {reason}")]
+    Record {
+        /// Its name.
+        name: String,
+        /// Why, with the remedy.
         reason: String,
     },
     /// The authority does not offer the configured challenge.

@@ -6,15 +6,17 @@
 //! * [`run`] is the shell around both: it asks, stores what was issued, and gives every new
 //!   certificate, whoever got it, to an [`Install`].
 //! * [`answer_http`] answers the authority's questions on port 80 from the table, on any node;
-//!   [`proof`] is what to answer with in a handshake.
+//!   [`proof`] is what to answer with in a handshake, and a [`Dns`] publishes a record instead.
 //!
 //! It does not know what a certificate is used for, opens no XMPP socket and reads no clock of its
 //! own. Private keys are in the table and in memory, never in a log line or an error.
 //!
-//! Limits: one order at a time, [`ORDER_SECONDS`] each; [`HTTP_CONNECTIONS`] connections of
-//! authorities at a time.
+//! Limits: one order at a time, [`ORDER_SECONDS`] each and the time of its records;
+//! [`HTTP_CONNECTIONS`] connections of authorities at a time.
 
 mod alpn;
+mod challenge;
+mod dns;
 mod error;
 mod http;
 mod keeper;
@@ -24,10 +26,12 @@ mod task;
 mod turn;
 
 pub use alpn::proof;
+pub use challenge::Method;
+pub use dns::{Dns, Done};
 pub use error::AcmeError;
 pub use http::{HTTP_CONNECTIONS, answer_http};
 pub use keeper::{Keeper, Pace, Validity};
-pub use order::{Method, ORDER_SECONDS, Settings};
+pub use order::{ORDER_SECONDS, Settings};
 pub use record::{CertificateRecord, find};
 pub use task::{Around, Install, Subject, run};
 pub use turn::Turn;

@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use cirrus_store::Table;
 use instant_acme::{
-    Account, AccountBuilder, AccountCredentials, AuthorizationStatus, ChallengeType, Identifier,
-    NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, AccountBuilder, AccountCredentials, AuthorizationStatus, Identifier, NewAccount,
+    NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData as _};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::record::{self, Question};
+use crate::challenge::{Answer, Method};
+use crate::record;
 use crate::task::Around;
 use crate::{AcmeError, Validity};
 
-/// Longest order. The renewal of the lease goes on meanwhile.
+/// Longest order, the time of records apart. The renewal of the lease goes on meanwhile.
 pub const ORDER_SECONDS: u64 = 300;
 /// How long the authority may take to ask its question, and to issue: two of these and the
 /// requests around them fit in an order.
@@ -27,41 +28,6 @@ const POLL: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(250))
     .backoff(1.5)
     .timeout(Duration::from_secs(120));
-
-/// How the authority sees that a name is ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    /// By a question to port 80.
-    Http01,
-    /// By a handshake on port 443.
-    TlsAlpn01,
-}
-
-impl Method {
-    /// Its name in RFC 8555.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Http01 => "http-01",
-            Self::TlsAlpn01 => "tls-alpn-01",
-        }
-    }
-
-    /// The row that answers about this token or name.
-    fn question(self, about: &str) -> Question<'_> {
-        match self {
-            Self::Http01 => Question::Http(about),
-            Self::TlsAlpn01 => Question::Tls(about),
-        }
-    }
-
-    fn kind(self) -> ChallengeType {
-        match self {
-            Self::Http01 => ChallengeType::Http01,
-            Self::TlsAlpn01 => ChallengeType::TlsAlpn01,
-        }
-    }
-}
 
 /// Whom to ask, and how.
 #[derive(Debug, Clone)]
@@ -74,6 +40,8 @@ pub struct Settings {
     pub contact: Option<String>,
     /// The challenge.
     pub method: Method,
+    /// Seconds that one record may take until it is published, where the challenge is one.
+    pub record_seconds: u64,
 }
 
 /// What an order brings: PEM.
@@ -89,15 +57,18 @@ pub(crate) async fn order(
     around: &Around,
     names: &[String],
 ) -> Result<Issued, AcmeError> {
-    let limit = Duration::from_secs(ORDER_SECONDS);
-    let mut asked = Vec::new();
-    let whole = place(settings, table, around, names, &mut asked);
-    let result = match tokio::time::timeout(limit, whole).await {
-        Ok(result) => result,
-        Err(_) => Err(AcmeError::Timeout(ORDER_SECONDS)),
+    let seconds = match settings.method {
+        Method::Dns01(_) => ORDER_SECONDS + settings.record_seconds * names.len() as u64,
+        Method::Http01 | Method::TlsAlpn01 => ORDER_SECONDS,
     };
-    for it in &asked {
-        record::withdraw(table, settings.method.question(it)).await;
+    let mut laid = Vec::new();
+    let whole = place(settings, table, around, names, &mut laid);
+    let result = match tokio::time::timeout(Duration::from_secs(seconds), whole).await {
+        Ok(result) => result,
+        Err(_) => Err(AcmeError::Timeout(seconds)),
+    };
+    for answer in &laid {
+        answer.take_away(table).await;
     }
     result
 }
@@ -107,7 +78,7 @@ async fn place(
     table: &dyn Table,
     around: &Around,
     names: &[String],
-    asked: &mut Vec<String>,
+    laid: &mut Vec<Answer>,
 ) -> Result<Issued, AcmeError> {
     let failed = |source| AcmeError::Authority {
         directory: settings.directory.clone(),
@@ -126,7 +97,7 @@ async fn place(
             continue;
         }
         let name = authorization.identifier().to_string();
-        let method = settings.method;
+        let method = &settings.method;
         let mut challenge =
             authorization
                 .challenge(method.kind())
@@ -134,14 +105,11 @@ async fn place(
                     name: name.clone(),
                     method: method.name(),
                 })?;
-        let about = match method {
-            Method::Http01 => challenge.token.clone(),
-            Method::TlsAlpn01 => name,
-        };
-        let proof = challenge.key_authorization();
-        let when = ((around.wall)(), around.nonce());
-        asked.push(about.clone());
-        record::prepare(table, method.question(&about), proof.as_str(), when).await?;
+        let answer = method.answer(&name, &challenge.token, &challenge.key_authorization());
+        laid.push(answer);
+        if let Some(answer) = laid.last() {
+            answer.lay(table, around).await?;
+        }
         challenge.set_ready().await.map_err(failed)?;
     }
     let ready = order.poll_ready(&POLL).await;
@@ -151,7 +119,7 @@ async fn place(
         said => {
             let silent = "it did not say why".to_owned();
             let reason = said.err().map_or(silent, |error| words(&error));
-            return Err(unconfirmed(&mut order, settings.method, names, reason).await);
+            return Err(unconfirmed(&mut order, &settings.method, names, reason).await);
         }
     }
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(request)?;
@@ -219,7 +187,7 @@ fn builder(settings: &Settings) -> Result<AccountBuilder, AcmeError> {
 /// Which name the authority could not confirm, and why.
 async fn unconfirmed(
     order: &mut Order,
-    method: Method,
+    method: &Method,
     names: &[String],
     reason: String,
 ) -> AcmeError {
@@ -235,6 +203,7 @@ async fn unconfirmed(
                 name: state.identifier().to_string(),
                 method: method.name(),
                 reason: problem.to_string(),
+                remedy: method.remedy(),
             };
         }
     }
@@ -242,6 +211,7 @@ async fn unconfirmed(
         name: names.join(", "),
         method: method.name(),
         reason,
+        remedy: method.remedy(),
     }
 }
 

@@ -105,7 +105,8 @@ section! {
         /// Folder for certificates that the server makes itself.
         folder: PathBuf = "/var/lib/cirrus/tls".into();
         /// Make a self-signed certificate for each domain without one. If false, such a domain is
-        /// an error.
+        /// an error, unless an authority is asked for its certificate: until that is there, a
+        /// self-signed one serves.
         self_signed: bool = true;
         /// Least version of TLS.
         min_version: TlsVersion = TlsVersion::V1_2;
@@ -142,8 +143,11 @@ section! {
         contact: Option<String> = None, EMAIL;
         /// How the authority sees that a domain is ours. `http-01`: it asks port 80
         /// (`listen.acme_http`). `tls-alpn-01`: it asks port 443, which must lead to
-        /// `listen.c2s_tls`.
+        /// `listen.c2s_tls`. `dns-01`: it reads a record that the server puts into the domain's
+        /// hosted zone in Route 53.
         challenge: Challenge = Challenge::Http01;
+        /// Seconds that a record may take until all servers of the zone have it (`dns-01`).
+        record_seconds: u64 = 120, 10..=600;
         /// Days before its end at which a certificate is renewed; at most a third of its life.
         renew_before_days: u64 = 30, 1..=365;
         /// Seconds after a failure before the next try; each further failure doubles it, up to

@@ -126,6 +126,8 @@ words! {
         Http01 = "http-01",
         /// By a handshake on port 443.
         TlsAlpn01 = "tls-alpn-01",
+        /// By a record in the domain's zone.
+        Dns01 = "dns-01",
     }
 }
 

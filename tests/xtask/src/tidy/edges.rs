@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cirrus-accounts", &["jid", "sasl", "schema", "store"]),
     ("cirrus-cluster", &["schema", "store"]),
     ("cirrus-acme", &["cluster", "schema", "store"]),
+    ("cirrus-route53", &["acme"]),
     (
         "cirrus-router",
         &["jid", "schema", "stanza", "store", "xml"],
@@ -45,8 +46,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "cirrus-server",
         &[
-            "accounts", "acme", "c2s", "cluster", "config", "jid", "router", "runtime", "sasl",
-            "schema", "stanza", "store", "tls", "web", "xep", "xml",
+            "accounts", "acme", "c2s", "cluster", "config", "jid", "route53", "router", "runtime",
+            "sasl", "schema", "stanza", "store", "tls", "web", "xep", "xml",
         ],
     ),
     // Knows the server only by its configuration and by what must exist.
@@ -73,6 +74,7 @@ const TESTS: &str = "cirrus-tests";
 const SOLE_USERS: &[(&str, &str)] = &[
     ("aws-sdk-autoscaling", "cirrus-cloud"),
     ("aws-sdk-ec2", "cirrus-cloud"),
+    ("aws-sdk-route53", "cirrus-route53"),
     ("aws-sdk-secretsmanager", "cirrus-cloud"),
     ("aws-sdk-ssm", "cirrus-cloud"),
     ("quick-xml", "cirrus-xml"),
