@@ -7,6 +7,13 @@ locals {
   prefix  = coalesce(var.prefix, var.domain)
   image   = coalesce(var.image_id, one(data.aws_ami.this[*].id))
   tags    = merge({ "cirrus:domain" = var.domain }, var.tags)
+
+  # Certificates: by records where nodes may write them for every domain, else by questions to
+  # port 80, which is open for nothing else.
+  in_zones  = alltrue([for domain in local.domains : contains(keys(var.zone_ids), domain)])
+  acme_dns  = coalesce(var.acme_dns, local.in_zones)
+  options   = merge(local.acme_dns ? { "acme.challenge" = "dns-01" } : {}, var.options)
+  acme_http = lookup(local.options, "acme.enabled", "true") == "true" && lookup(local.options, "acme.challenge", "http-01") == "http-01"
 }
 
 data "aws_ami" "this" {
@@ -60,7 +67,7 @@ module "cluster" {
   parameter_arns     = var.parameter_arns
   object_arns        = var.object_arns
   reference_key_arns = var.reference_key_arns
-  challenge_zone_ids = var.acme_dns ? values(var.zone_ids) : []
+  challenge_zone_ids = local.acme_dns ? values(var.zone_ids) : []
   image_id           = local.image
   instance_types     = var.instance_types
   size               = var.size
@@ -68,11 +75,11 @@ module "cluster" {
   balancer           = var.balancer
   proxy_protocol     = var.proxy_protocol
   replace_unhealthy  = var.replace_unhealthy
-  plain_http         = var.plain_http
+  plain_http         = coalesce(var.plain_http, local.acme_http)
   sessions_per_node  = var.sessions_per_node
   cpu_percent        = var.cpu_percent
   scale_in_minutes   = var.scale_in_minutes
-  options            = var.options
+  options            = local.options
   key_name           = var.key_name
   alarm_topic_arns   = var.alarm_topic_arns
   tags               = local.tags
@@ -103,6 +110,13 @@ check "subnets" {
   assert {
     condition     = var.vpc_id == null || length(var.subnet_ids) >= 2
     error_message = "Name two or more subnets of the VPC, in different availability zones: one zone alone is a single point of failure."
+  }
+}
+
+check "challenge_zones" {
+  assert {
+    condition     = !local.acme_dns || local.in_zones
+    error_message = "Nodes answer ACME's DNS-01 challenge for domains in `zone_ids` only: name the zone of each domain, or set acme_dns = false."
   }
 }
 

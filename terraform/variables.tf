@@ -184,19 +184,19 @@ variable "addresses" {
 
 variable "acme_dns" {
   type        = bool
-  default     = false
-  description = "Let nodes answer ACME's DNS-01 challenge in the hosted zones of `zone_ids`."
+  default     = null
+  description = "Let nodes answer ACME's DNS-01 challenge in the hosted zones of `zone_ids`; null = if every domain has one."
 
   validation {
-    condition     = !var.acme_dns || length(var.zone_ids) > 0
+    condition     = var.acme_dns != true || length(var.zone_ids) > 0
     error_message = "The DNS-01 challenge needs `zone_ids`: the zones that nodes may write to."
   }
 }
 
 variable "plain_http" {
   type        = bool
-  default     = false
-  description = "Open port 80, for certificates by the HTTP-01 challenge."
+  default     = null
+  description = "Open port 80; null = if certificates come by the HTTP-01 challenge, which is without `acme_dns`."
 }
 
 variable "storage" {

@@ -94,6 +94,12 @@ pub fn settle(
         aws(identity, around, &mut config)?;
     }
     node(given, identity, around, &mut config);
+    if on_ec2 && !given.has("acme.enabled") {
+        config.acme.enabled = config.domains.iter().any(|domain| {
+            let files = &config.tls.certificates;
+            is_public(domain.as_str()) && !files.iter().any(|files| files.host == *domain)
+        });
+    }
     if !on_ec2 && config.domains.iter().all(|d| is_loopback(d.as_str())) {
         loopback(given, around, &mut config);
     } else if !around.ipv6 {
@@ -250,6 +256,27 @@ fn without_ipv6(given: &Given, config: &mut Config) {
     if !given.has("listen.c2s_tls") {
         config.listen.c2s_tls.iter_mut().for_each(to_v4);
     }
+}
+
+/// Names that belong to nobody in the world's domain name system (RFC 6761, RFC 6762, RFC 7686,
+/// RFC 8375, ICANN's `internal`): their last labels.
+const NOBODYS: [&str; 9] = [
+    "alt",
+    "arpa",
+    "example",
+    "internal",
+    "invalid",
+    "local",
+    "localhost",
+    "onion",
+    "test",
+];
+
+/// Whether an authority of the world could certify a domain.
+fn is_public(domain: &str) -> bool {
+    let address = domain.starts_with('[') || domain.parse::<IpAddr>().is_ok();
+    let last = domain.rsplit_once('.').map(|(_, last)| last);
+    !address && last.is_some_and(|last| !NOBODYS.contains(&last))
 }
 
 /// Whether a domain always means this machine (RFC 6761 6.3, loopback addresses).

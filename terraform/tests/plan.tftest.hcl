@@ -33,6 +33,10 @@ run "one_domain" {
     condition     = output.connect_host == "example-com-0123456789abcdef.elb.eu-west-1.amazonaws.com"
     error_message = "Clients can connect to the balancer before there are records."
   }
+  assert {
+    condition     = lookup(module.cluster.ports, "http", 0) == 80
+    error_message = "Without hosted zones certificates come by questions to port 80."
+  }
 }
 
 run "more_domains_and_options" {
@@ -77,12 +81,59 @@ run "hosted_zone" {
 
   variables {
     zone_ids = { "example.com" = "Z0123456789ABCDEFGHIJ" }
-    acme_dns = true
+  }
+
+  assert {
+    condition     = output.user_data == file("./tests/user-data/hosted-zone.txt")
+    error_message = "Certificates come by records in the zone."
+  }
+  assert {
+    condition     = !contains(keys(module.cluster.ports), "http")
+    error_message = "Port 80 stays closed."
   }
 
   assert {
     condition     = contains(output.dns_records, "_xmpps-client._tcp.example.com. 300 IN SRV 5 1 5223 xmpp.example.com.") && length(output.dns_records) == 5
     error_message = "In a hosted zone the records lead to xmpp.example.com, an alias of the balancer."
+  }
+}
+
+run "a_domain_outside_of_the_zones" {
+  command = plan
+
+  variables {
+    more_domains = ["example.org"]
+    zone_ids     = { "example.com" = "Z0123456789ABCDEFGHIJ" }
+  }
+
+  assert {
+    condition     = lookup(module.cluster.ports, "http", 0) == 80 && !strcontains(output.user_data, "acme.challenge")
+    error_message = "One challenge is used for all domains: questions to port 80."
+  }
+}
+
+run "a_challenge_outside_of_the_zones_is_warned_about" {
+  command = plan
+
+  variables {
+    more_domains = ["example.org"]
+    zone_ids     = { "example.com" = "Z0123456789ABCDEFGHIJ" }
+    acme_dns     = true
+  }
+
+  expect_failures = [check.challenge_zones]
+}
+
+run "certificates_from_elsewhere" {
+  command = plan
+
+  variables {
+    options = { "acme.enabled" = "false" }
+  }
+
+  assert {
+    condition     = !contains(keys(module.cluster.ports), "http")
+    error_message = "Port 80 is open only where an authority asks it."
   }
 }
 

@@ -79,6 +79,30 @@ fn an_instance() {
     assert!(!config.registration.enabled);
 }
 
+/// A domain that the world knows has its certificate from an authority, unless it has files of
+/// its own or its owner says no.
+#[test]
+fn an_instance_asks_for_certificates() {
+    let own = "tls.certificates=[{host: example.com, chain: /c, key: /k}]";
+    for (text, asks) in [
+        ("domain=example.com", true),
+        ("domain=localhost,example.com", true),
+        ("domain=localhost", false),
+        ("domain=chat", false),
+        ("domain=chat.internal", false),
+        ("domain=192.0.2.1", false),
+        ("domain=example.com\nacme.enabled=false", false),
+        (&format!("domain=example.com\n{own}"), false),
+        (&format!("domain=example.com,example.org\n{own}"), true),
+    ] {
+        let around = Surroundings::default();
+        let site = settle(&given(text), Some(&instance()), &around).unwrap();
+        assert_eq!(site.config.acme.enabled, asks, "{text}");
+        let site = settle(&given(text), None, &laptop()).unwrap();
+        assert!(!site.config.acme.enabled, "{text}: nobody reaches a laptop");
+    }
+}
+
 #[test]
 fn what_was_given_stays() {
     let text = "domain=localhost\nstore.backend=memory\nstore.path=/a\ntls.folder=/b\n\

@@ -23,6 +23,11 @@ output "balancer" {
   value       = var.balancer ? { dns_name = aws_lb.this[0].dns_name, zone_id = aws_lb.this[0].zone_id, arn_suffix = aws_lb.this[0].arn_suffix } : null
 }
 
+output "ports" {
+  description = "The ports that are open to the world, by name."
+  value       = local.ports
+}
+
 output "user_data" {
   description = "The user-data of a node."
   value       = local.user_data

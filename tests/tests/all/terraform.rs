@@ -28,5 +28,5 @@ fn every_rendered_user_data_is_understood() {
         assert!(text.len() < 1024, "{}: not small", path.display());
         seen += 1;
     }
-    assert_eq!(seen, 3);
+    assert_eq!(seen, 4);
 }
