@@ -84,6 +84,10 @@ codes! {
         "A table exists with other keys; it cannot hold our data.";
     FolderUnusable = "folder-unusable", 44,
         "The data folder cannot be made or written.";
+    DiskFull = "disk-full", 45,
+        "The disk has no room left.";
+    ClockWrong = "clock-wrong", 46,
+        "The clock of this machine is wrong, so AWS takes nothing that it signs.";
     SecretsFailed = "secrets-failed", 50,
         "A secret could not be made.";
     RenderFailed = "render-failed", 55,

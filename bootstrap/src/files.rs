@@ -12,6 +12,9 @@ const FILE: u32 = 0o640;
 /// A private key: for its user alone.
 const SECRET: u32 = 0o600;
 
+/// Bytes for which a folder must have room: a configuration has some thousands, a key less.
+const ROOM: usize = 65_536;
+
 /// A file or folder that could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("{path} cannot be {what}")]
@@ -20,6 +23,17 @@ pub struct FileError {
     what: &'static str,
     #[source]
     source: io::Error,
+}
+
+impl FileError {
+    /// Whether there is no room for it.
+    pub fn is_of_room(&self) -> bool {
+        let kind = self.source.kind();
+        matches!(
+            kind,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
 }
 
 fn failed(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> FileError {
@@ -43,7 +57,7 @@ pub fn make_folder(path: &Path) -> Result<bool, FileError> {
     Ok(true)
 }
 
-/// Checks that files can be made in a folder.
+/// Checks that files can be made in a folder, and that there is room for some.
 ///
 /// # Errors
 /// Names the folder.
@@ -55,8 +69,10 @@ pub fn check_writable(folder: &Path) -> Result<(), FileError> {
         .truncate(true)
         .mode(0o600)
         .open(&probe);
-    made.map(drop).map_err(failed(folder, "written"))?;
-    fs::remove_file(&probe).map_err(failed(&probe, "removed"))
+    let mut file = made.map_err(failed(folder, "written"))?;
+    let filled = file.write_all(&[0; ROOM]);
+    fs::remove_file(&probe).map_err(failed(&probe, "removed"))?;
+    filled.map_err(failed(folder, "written"))
 }
 
 /// Writes a file in one step: a reader sees the old text or the new one. False if it already had

@@ -68,6 +68,7 @@ impl ProvisionError {
     /// The class of the outcome.
     pub fn code(&self) -> Code {
         match self {
+            Self::Call(refusal) if refusal.is_of_clock() => Code::ClockWrong,
             Self::Call(refusal) if refusal.class == Class::Refused => Code::AwsRefused,
             Self::Call(_) | Self::Late { .. } => Code::AwsUnavailable,
             Self::Foreign { .. } => Code::BucketForeign,

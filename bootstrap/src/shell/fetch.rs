@@ -112,6 +112,7 @@ fn error(refusal: &Refusal) -> FetchError {
     let absent = refusal.code.as_deref().is_some_and(|c| ABSENT.contains(&c));
     let code = match refusal.class {
         _ if absent => Code::ReferenceAbsent,
+        _ if refusal.is_of_clock() => Code::ClockWrong,
         Class::Refused => Code::AwsRefused,
         Class::Again => Code::AwsUnavailable,
     };

@@ -11,7 +11,7 @@ use super::discover::surroundings;
 use super::{Failure, Shell, on_terminal, print_err, print_out, say};
 use crate::code::Code;
 use crate::control::{self, Account, ServerState};
-use crate::files::{check_writable, make_folder, write_file, write_secret};
+use crate::files::{FileError, check_writable, make_folder, write_file, write_secret};
 use crate::greeting::FirstAccount;
 use crate::password::{RANDOM, password};
 use crate::phases::{Command, Event, Phase};
@@ -169,7 +169,7 @@ impl Shell {
         let folder = &self.site()?.config.tls.folder;
         for file in files {
             let written = write_secret(&folder.join(file.path()), &file.text);
-            written.map_err(|e| Failure::of(Code::SecretsFailed, &e))?;
+            written.map_err(|e| unwritten(Code::SecretsFailed, &e))?;
         }
         Ok(files.len())
     }
@@ -198,7 +198,7 @@ impl Shell {
         }
         let file = site.config_file.display();
         let written = write_file(&site.config_file, &text);
-        let written = written.map_err(|e| Failure::of(Code::RenderFailed, &e))?;
+        let written = written.map_err(|e| unwritten(Code::RenderFailed, &e))?;
         let what = if written {
             "written"
         } else {
@@ -331,6 +331,16 @@ pub(super) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A file or folder that could not be made: for this reason, or for want of room.
+fn unwritten(code: Code, error: &FileError) -> Failure {
+    let Failure { code, message } = Failure::of(code, error);
+    if !error.is_of_room() {
+        return Failure::new(code, message);
+    }
+    let remedy = "make room on the disk, or give the machine a larger one";
+    Failure::new(Code::DiskFull, format!("{message}; {remedy}"))
+}
+
 /// The folders that a site needs.
 fn folders(site: &Site) -> Vec<PathBuf> {
     let config = &site.config;
@@ -351,7 +361,7 @@ fn folders(site: &Site) -> Vec<PathBuf> {
 
 fn make_folders(site: &Site) -> Result<String, Failure> {
     let mut made = Vec::new();
-    let failed = |e| Failure::of(Code::FolderUnusable, &e);
+    let failed = |e| unwritten(Code::FolderUnusable, &e);
     for folder in folders(site) {
         if make_folder(&folder).map_err(failed)? {
             made.push(folder.display().to_string());

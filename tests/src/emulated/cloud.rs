@@ -47,6 +47,12 @@ impl Cloud {
         })
     }
 
+    /// The tables.
+    #[must_use]
+    pub fn tables(&self) -> &DynamoDb {
+        &self.dynamodb
+    }
+
     /// Where DynamoDB is.
     #[must_use]
     pub fn dynamodb(&self) -> String {

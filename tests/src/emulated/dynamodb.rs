@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -22,6 +22,7 @@ use super::front::{Front, Request, Service};
 /// A running emulator. It ends when this is dropped.
 pub struct DynamoDb {
     front: Front,
+    refusals: Arc<Mutex<Refusals>>,
     stop: Option<oneshot::Sender<()>>,
     server: Option<JoinHandle<()>>,
 }
@@ -59,12 +60,29 @@ impl DynamoDb {
                 }
             })?;
         let behind = told.recv().context("the emulator has ended")??;
-        let front = Front::start(Api::default(), behind, faults)?;
+        let api = Api::default();
+        let refusals = Arc::clone(&api.refusals);
+        let front = Front::start(api, behind, faults)?;
         Ok(DynamoDb {
             front,
+            refusals,
             stop: Some(stop),
             server: Some(server),
         })
+    }
+
+    /// Refuses a call from now on, as without permission: `CreateTable`.
+    pub fn deny(&self, call: &'static str) {
+        self.refusals().denied.insert(call);
+    }
+
+    /// Refuses every call from now on, as AWS does to a machine whose clock is behind.
+    pub fn find_clock_behind(&self) {
+        self.refusals().clock_behind = true;
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The value of `AWS_ENDPOINT_URL_DYNAMODB`.
@@ -107,6 +125,37 @@ fn serve(
 struct Api {
     /// Tables with point-in-time recovery.
     recoverable: Mutex<BTreeSet<String>>,
+    refusals: Arc<Mutex<Refusals>>,
+}
+
+/// What is refused before anything is looked at.
+#[derive(Default)]
+struct Refusals {
+    denied: BTreeSet<&'static str>,
+    clock_behind: bool,
+}
+
+impl Api {
+    fn refusal(&self, request: &Request, call: &str) -> Option<(u16, String)> {
+        let refusals = self.refusals.lock();
+        let refusals = refusals.unwrap_or_else(PoisonError::into_inner);
+        let (kind, message) = if refusals.clock_behind {
+            let date = request.headers.get("x-amz-date")?;
+            let message = format!(
+                "Signature expired: {date} is now earlier than 20991231T235500Z (20991231T235959Z \
+                 - 5 min.)"
+            );
+            ("InvalidSignatureException", message)
+        } else if refusals.denied.contains(call) {
+            let message = format!("User: node is not authorized to perform: dynamodb:{call}");
+            ("AccessDeniedException", message)
+        } else {
+            return None;
+        };
+        let kind = format!("com.amazon.coral.service#{kind}");
+        let body = json!({ "__type": kind, "message": message });
+        Some((400, body.to_string()))
+    }
 }
 
 fn call(request: &Request) -> Option<&str> {
@@ -150,6 +199,9 @@ impl Service for Api {
 
     fn answer(&self, request: &Request) -> Option<(u16, String)> {
         let call = call(request)?;
+        if let Some(refusal) = self.refusal(request, call) {
+            return Some(refusal);
+        }
         if !matches!(
             call,
             "UpdateContinuousBackups" | "DescribeContinuousBackups"

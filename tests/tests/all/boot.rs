@@ -391,3 +391,38 @@ fn metadata_that_makes_no_sense() {
     );
     assert_eq!(command.output().unwrap().status.code(), Some(0));
 }
+
+/// A disk without room is named, with what to do about it, before anything is written.
+#[test]
+fn a_full_disk_is_named() {
+    let site = Site::new();
+    std::fs::create_dir(site.data()).unwrap();
+    // A file system of its own, which ends with the process; who is not root here is it there.
+    let mut probe = Command::new("unshare");
+    probe.args(["--user", "--map-root-user", "--mount", "true"]);
+    if !probe.output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: this machine allows no namespaces, so no disk of a known size");
+        return;
+    }
+    let script = "mount -t tmpfs -o size=32k none \"$0\" && exec \"$@\"";
+    let command = site.command(&["run", "--no-metadata", "--user-data", &site.user_data]);
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--user", "--map-root-user", "--mount", "--", "sh", "-c"]);
+    unshare.arg(script).arg(site.data());
+    unshare.arg(command.get_program()).args(command.get_args());
+    let output = unshare.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(45), "{said}");
+    let words = format!(
+        "message=\"{} cannot be written: No space left on device (os error 28); make room on the \
+         disk, or give the machine a larger one\"",
+        site.data().display()
+    );
+    let line = said.lines().find(|line| line.starts_with("CIRRUS-BOOT "));
+    let line = line.unwrap();
+    assert!(
+        line.starts_with("CIRRUS-BOOT fail phase=provision code=disk-full ")
+            && line.ends_with(&words),
+        "{line}"
+    );
+}

@@ -91,3 +91,35 @@ fn the_bill_of_materials_names_programs_crates_and_packages() {
         assert!(has(place), "{place}");
     }
 }
+
+/// No unit is opened further than docs/IMAGE.md says, by systemd's own figures.
+#[test]
+fn units_are_as_closed_as_documented() {
+    let document = fs::read_to_string(workspace().join("docs/IMAGE.md")).unwrap();
+    let folder = workspace().join("cloud-init/root/usr/lib/systemd/system");
+    for (unit, of) in [
+        ("cirrus-server", "server"),
+        ("cirrus-bootstrap", "bootstrap"),
+    ] {
+        let output = Command::new("systemd-analyze")
+            .args(["security", "--no-pager", "--offline=true"])
+            .arg(folder.join(format!("{unit}.service")))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let last = said
+            .lines()
+            .rfind(|line| line.contains("Overall exposure level"));
+        let (_, level) = last.and_then(|line| line.split_once(".service: ")).unwrap();
+        let level = level.split(' ').next().unwrap();
+        let words = format!("{level} for the {of}");
+        assert!(
+            document
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ")
+                .contains(&words),
+            "docs/IMAGE.md does not say `{words}`:\n{said}"
+        );
+    }
+}

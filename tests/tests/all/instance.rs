@@ -130,6 +130,42 @@ fn values_and_a_certificate_from_the_services() {
     assert!(log.contains(expected), "{log}");
 }
 
+/// What an operator reads on the console when the machine can't do what it should: one status line
+/// with the cause and the remedy, an exit code of its own, and nothing half configured.
+#[test]
+fn permissions_and_a_clock_are_named() {
+    for (spoil, exit, status, words) in [
+        (
+            (|cloud: &Cloud| cloud.tables().deny("CreateTable")) as fn(&Cloud),
+            40,
+            "CIRRUS-BOOT fail phase=provision code=aws-refused",
+            "CreateTable: AccessDeniedException: User: node is not authorized to perform: \
+             dynamodb:CreateTable (the role or user of this machine lacks the permission; \
+             docs/BOOT.md lists what an instance needs)",
+        ),
+        (
+            |cloud: &Cloud| cloud.tables().find_clock_behind(),
+            46,
+            "CIRRUS-BOOT fail phase=provision code=clock-wrong",
+            "(the clock of this machine is wrong: set it, and let it follow a time server; on \
+             EC2 that is 169.254.169.123)",
+        ),
+    ] {
+        let cloud = Cloud::start().unwrap();
+        cloud.services().put_group(group(&["Pending:Wait"]));
+        spoil(&cloud);
+        let mut node = Node::launch(&cloud, ID, "domain=localhost").unwrap();
+        assert_eq!(node.process().wait().unwrap().code(), Some(exit));
+        let log = node.process().log();
+        let line = log.lines().find(|line| line.starts_with(status));
+        let line = line.unwrap_or_else(|| panic!("{status} is not in:\n{log}"));
+        assert!(line.contains(words), "{line}");
+        assert!(!node.data().join("cirrus.yaml").exists(), "{log}");
+        let group = cloud.services().group().unwrap();
+        assert_eq!(group.completed, heard("ready", "ABANDON"));
+    }
+}
+
 /// A node that serves lets its group go on. It was ready before the group began to wait, and its
 /// first words were too early.
 #[test]

@@ -13,6 +13,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("go-sendxmpp", &["go-sendxmpp", "--version"]),
     ("pebble", &["pebble", "-help"]),
     ("python3-venv", &["python3", "-c", "import venv, ensurepip"]),
+    ("systemd", &["systemd-analyze", "--version"]),
 ];
 
 /// Those of an emulated machine: to make its disk and to run it.

@@ -71,13 +71,26 @@ impl Refusal {
         }
     }
 
+    /// Whether AWS refused a signature for its time: then this machine's clock is wrong.
+    pub fn is_of_clock(&self) -> bool {
+        let code = self.code.as_deref().unwrap_or_default();
+        // Some services have one code for every signature that they refuse.
+        let signature = ["InvalidSignatureException", "SignatureDoesNotMatch"].contains(&code);
+        let words = ["Signature expired", "Signature not yet current"];
+        matches!(
+            code,
+            "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture"
+        ) || signature && words.iter().any(|words| self.message.contains(words))
+    }
+
     fn advice(&self) -> &'static str {
-        let denied = self
-            .code
-            .as_deref()
-            .is_some_and(|c| c.starts_with("AccessDenied"));
-        if denied {
-            " (the role or user of this machine lacks the permission)"
+        let code = self.code.as_deref().unwrap_or_default();
+        if self.is_of_clock() {
+            " (the clock of this machine is wrong: set it, and let it follow a time server; \
+             on EC2 that is 169.254.169.123)"
+        } else if code.starts_with("AccessDenied") {
+            " (the role or user of this machine lacks the permission; docs/BOOT.md lists what an \
+             instance needs)"
         } else if self.code.is_none() && self.message.to_lowercase().contains("credential") {
             " (no credentials: give the instance a profile, or set AWS_ACCESS_KEY_ID)"
         } else {
@@ -160,6 +173,38 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_clock_is_recognised() {
+        let refusal = |code: &str, message: &str| Refusal {
+            object: "p-rooms".into(),
+            call: "DescribeTable",
+            code: Some(code.into()),
+            status: Some(400),
+            message: message.into(),
+            class: Class::Refused,
+        };
+        let expired = "Signature expired: 20261128T120000Z is now earlier than 20261128T121500Z";
+        for (code, message, expected) in [
+            ("InvalidSignatureException", expired, true),
+            (
+                "SignatureDoesNotMatch",
+                "Signature not yet current: x",
+                true,
+            ),
+            ("RequestTimeTooSkewed", "", true),
+            (
+                "InvalidSignatureException",
+                "The request signature we calculated",
+                false,
+            ),
+            ("AccessDeniedException", "", false),
+        ] {
+            let refusal = refusal(code, message);
+            assert_eq!(refusal.is_of_clock(), expected, "{refusal}");
+            assert_eq!(refusal.to_string().contains("169.254.169.123"), expected);
+        }
+    }
+
+    #[test]
     fn what_is_said() {
         let refusal = Refusal {
             object: "p-rooms".into(),
@@ -170,7 +215,8 @@ mod tests {
             class: Class::Refused,
         };
         let expected = "p-rooms: CreateTable: AccessDeniedException: User x is not authorized \
-                        (the role or user of this machine lacks the permission)";
+                        (the role or user of this machine lacks the permission; docs/BOOT.md lists \
+                        what an instance needs)";
         assert_eq!(refusal.to_string(), expected);
     }
 }
