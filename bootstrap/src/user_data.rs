@@ -14,6 +14,7 @@ use std::fmt;
 
 use cirrus_config::{
     ConfigError, Content, Document, Domain, Fault, Given, MAX_FILE_BYTES, TextValue, parse_yaml,
+    visible,
 };
 
 use crate::code::Code;
@@ -104,7 +105,7 @@ impl Note {
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.text)
+        write!(f, "{}: {}", self.place, visible(&self.text))
     }
 }
 
@@ -418,7 +419,7 @@ fn recognise(text: &str, file: &str) -> Result<Form, UserDataError> {
     if alone && !first.contains(['<', '>', '{', '}', '=', '|', ';']) {
         return Ok(Form::Domain);
     }
-    let excerpt: String = first.chars().take(60).collect();
+    let excerpt = visible(&first.chars().take(60).collect::<String>());
     Err(UserDataError::Unrecognised {
         file: file(),
         line,

@@ -1,16 +1,11 @@
 //! Every form, and what is said about everything else.
 
-use std::io::Write;
+mod properties;
 
 use proptest::prelude::*;
 
 use super::*;
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
+use properties::{any_body, any_bytes, gzip};
 
 fn said(bytes: &[u8]) -> (Code, String) {
     let error = parse(bytes, "user-data").unwrap_err();
@@ -412,14 +407,13 @@ fn what_is_mended_is_noted() {
 proptest! {
     #[test]
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-        let _ = parse(&bytes, "user-data");
-        let _ = parse(&gzip(&bytes), "user-data");
+        any_bytes(&bytes);
+        any_bytes(&gzip(&bytes));
     }
 
     #[test]
     fn no_text_panics(text in "(domains?|#cirrus|#|=|:|[\\[\\]{}]|example\\.com|[ \n\ta-zé.-]){0,60}") {
-        if let Err(error) = parse(text.as_bytes(), "user-data") {
-            prop_assert!(!error.to_string().is_empty());
-        }
+        any_bytes(text.as_bytes());
+        any_body(&text);
     }
 }

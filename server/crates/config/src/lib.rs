@@ -22,7 +22,7 @@ mod sections;
 mod value;
 
 pub use document::{Document, TextValue};
-pub use error::{ConfigError, Fault};
+pub use error::{ConfigError, Fault, visible};
 pub use nearest::nearest;
 pub use node::{Content, Key, Node, Place};
 pub use option::OptionDoc;

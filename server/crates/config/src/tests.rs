@@ -12,6 +12,19 @@ fn errors(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn an_error_is_one_line_without_control_characters() {
+    for text in [
+        r#"domains: ["a\e[2J\nb c"]"#,
+        "domains: [a]\n\"x\\ny\\e[2J\": 1\n",
+        "domains: [a]\nlog:\n  level: \"a\\u0085\\u009b2J\"\n",
+    ] {
+        for error in errors(text) {
+            assert!(!error.contains(char::is_control), "{error:?}");
+        }
+    }
+}
+
+#[test]
 fn one_line_is_enough() {
     let config = Config::parse("domains: [Example.COM]\n", "cirrus.yaml").unwrap();
     assert_eq!(config, Config::new("example.com").unwrap());
