@@ -119,9 +119,15 @@ impl Director<'_> {
             Some(time) => format!("settled after {time:.1} s"),
             None => format!("not settled after {:?}", self.length.drain),
         });
+        // Clients hear of the stage later: their presences before it are not the last ones.
+        let presences = |ledger: &Ledger| -> Vec<u32> {
+            ledger.people.iter().map(|person| person.presence).collect()
+        };
+        let before = presences(&self.shared.ledger());
         stage.send_replace(Stage::Greeting);
         self.wait(NEWS, |ledger| {
-            ledger.is_settled() && views_are_right(ledger)
+            let mut now = presences(ledger).into_iter().zip(&before);
+            now.all(|(now, before)| now > *before) && ledger.is_settled() && views_are_right(ledger)
         })
         .await;
         let missing = recipients_of_missing(&self.shared.ledger());
