@@ -12,12 +12,10 @@ use cirrus_config::{Challenge, Config, Domain};
 #[cfg(feature = "aws")]
 use cirrus_route53::Route53;
 use cirrus_router::Entropy as _;
-use cirrus_runtime::{SystemEntropy, wall_ms};
+use cirrus_runtime::{SystemEntropy, boot_ms, wall_ms};
 use cirrus_store::Table;
 use cirrus_tls::{IssuedPem, Proof, Proofs, ServerTls};
 use tokio::net::TcpListener;
-
-use crate::standing::boot_ms;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Where an authority asks by HTTP-01 (RFC 8555, section 8.3).

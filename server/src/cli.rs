@@ -14,9 +14,10 @@ Examples:
   cirrus-server user add ada@example.com      create an account, asking for its password
   echo 's3cret' | cirrus-server user passwd ada@example.com
   cirrus-server user list example.com
+  cirrus-server cluster status                nodes, slots, sessions and copies
 
-The user commands speak to the running server through its control socket, so they need the rights
-to open it (the server's user, or root).
+The user and cluster commands speak to the running server through its control socket, so they need
+the rights to open it (the server's user, or root).
 
 Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 no server is running;
 4 the configuration is wrong.";
@@ -42,6 +43,32 @@ pub(crate) enum Command {
     /// Create, change, remove and list accounts of the running server
     #[command(subcommand)]
     User(User),
+    /// Show the cluster that the running server is in, and take the server out of it
+    #[command(subcommand)]
+    Cluster(Cluster),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// Show nodes, slots, sessions and copies, as the running server sees them
+    Status(Status),
+    /// Give the server's slots to other nodes, and wait until that is done
+    ///
+    /// The server stays a member and keeps its connections; it is not healthy any more, so that a
+    /// balancer sends no new clients. SIGTERM does the same and then breaks the connections whose
+    /// sessions can go on elsewhere.
+    Drain(Server),
+    /// Take a drain back: the server is to have slots again
+    Abort(Server),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: Server,
 }
 
 #[derive(Debug, Args)]

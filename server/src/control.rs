@@ -55,6 +55,15 @@ pub(crate) enum Call {
     /// How the server is; answers `version`, `hosts` and some numbers.
     #[serde(rename = "server.status")]
     ServerStatus {},
+    /// The cluster as this node sees it; answers `nodes` and counts of slots and entities.
+    #[serde(rename = "cluster.status")]
+    ClusterStatus {},
+    /// Give the node's slots away; answers when that is done.
+    #[serde(rename = "cluster.drain")]
+    ClusterDrain {},
+    /// Take a drain back.
+    #[serde(rename = "cluster.abort")]
+    ClusterAbort {},
 }
 
 /// The calls there are, for an error's text.
@@ -64,6 +73,9 @@ const CALLS: &[&str] = &[
     "user.delete",
     "user.list",
     "server.status",
+    "cluster.status",
+    "cluster.drain",
+    "cluster.abort",
 ];
 
 /// Text that is not printed.
@@ -199,7 +211,8 @@ mod tests {
     /// A request line, and code and text of its refusal.
     #[test]
     fn wrong_requests_are_refused_by_name() {
-        let calls = "user.add, user.passwd, user.delete, user.list, server.status";
+        let calls = "user.add, user.passwd, user.delete, user.list, server.status, \
+                 cluster.status, cluster.drain, cluster.abort";
         let unknown = format!("there is no such call; there are {calls}");
         let table = [
             (

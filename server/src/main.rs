@@ -4,7 +4,9 @@
 
 mod certificates;
 mod cli;
+mod cluster;
 mod control;
+mod joining;
 mod load;
 mod logging;
 mod metrics;
@@ -14,7 +16,6 @@ mod password;
 mod run;
 mod service;
 mod shared_keys;
-mod standing;
 mod users;
 
 use std::fmt::Display;
@@ -55,6 +56,17 @@ fn main() -> ExitCode {
         Command::Check(options) => match load::load(&options.config) {
             Ok(_) => say(&format!("{}: no fault found", options.config.display())),
             Err(error) => fail(&error, CONFIGURATION),
+        },
+        Command::Cluster(cluster) => match cluster::run(cluster) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let code = match &error {
+                    UserError::Client(ClientError::NotRunning(_)) => NOT_RUNNING,
+                    UserError::Config(_) => CONFIGURATION,
+                    _ => FAILED,
+                };
+                fail(&error, code)
+            }
         },
         Command::User(user) => match users::run(user) {
             Ok(()) => ExitCode::SUCCESS,

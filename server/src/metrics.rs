@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cirrus_c2s::shell::Counts;
-use cirrus_router::home::Census;
+use cirrus_runtime::Census;
 use cirrus_store::meter::{Counters, Snapshot};
 use cirrus_tls::Certificate;
 use cirrus_web::{Kind, Metric, Sample};
@@ -140,7 +140,11 @@ pub(crate) fn of_home(census: &Census) -> Vec<Metric> {
     let sessions = [("attached", census.attached), ("detached", census.detached)];
     let samples = sessions.map(|(state, value)| sample("state", state, value as u64));
     vec![
-        gauge("cirrus_entities", "Entities in memory", census.entities),
+        gauge(
+            "cirrus_entities",
+            "Entities in memory",
+            census.slots.entities,
+        ),
         Metric {
             name: "cirrus_sessions",
             help: "Sessions with a connection, and those that wait to be resumed",
@@ -151,6 +155,36 @@ pub(crate) fn of_home(census: &Census) -> Vec<Metric> {
             "cirrus_store_operations",
             "Operations of the store under way",
             census.operations,
+        ),
+        gauge(
+            "cirrus_entities_single_copy",
+            "Entities of which no other node has a copy",
+            census.slots.single_copy,
+        ),
+        gauge(
+            "cirrus_slots_home",
+            "Slots whose home this node is",
+            census.slots.homes,
+        ),
+        gauge(
+            "cirrus_slots_copied",
+            "Slots that this node keeps a copy of",
+            census.slots.copies,
+        ),
+        gauge(
+            "cirrus_slots_moving",
+            "Slots that come to this node or leave it",
+            census.slots.awaited + census.slots.leaving,
+        ),
+        gauge(
+            "cirrus_cluster_members",
+            "Members of the view",
+            census.members,
+        ),
+        gauge(
+            "cirrus_cluster_links",
+            "Nodes with whom there is a link",
+            census.linked,
         ),
     ]
 }
@@ -237,12 +271,7 @@ mod tests {
     /// is there.
     #[test]
     fn the_document_lists_every_metric() {
-        let census = Census {
-            entities: 0,
-            attached: 0,
-            detached: 0,
-            operations: 0,
-        };
+        let census = Census::default();
         let all = [
             of_node(true, false),
             of_connections(&Counts::default()),

@@ -10,8 +10,8 @@ use cirrus_c2s::shell::{self, Shell, SocketOptions};
 use cirrus_c2s::stream::{Features, Settings, Timeouts};
 use cirrus_config::{Backend, Certificate, Config, Domain, TlsVersion};
 use cirrus_router::registry::{About, Registry};
-use cirrus_router::{Entropy, Home, HomeConfig, Territory};
-use cirrus_runtime::{Gate, HomeHandle, SystemEntropy, wall_ms};
+use cirrus_router::{Entropy, HomeConfig};
+use cirrus_runtime::{Node, SystemEntropy, wall_ms};
 use cirrus_sasl::{FakeKeys, Mechanism, SaslError};
 use cirrus_store::meter::system_monotonic;
 use cirrus_store::{
@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 
 use crate::certificates;
 use crate::control::server::{Bounds, Control, ControlError};
+use crate::joining;
 use crate::service::{AccountService, Operator};
 use crate::shared_keys::{self, KeyError};
 
@@ -32,11 +33,9 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(crate) struct Parts {
     pub(crate) table: Arc<dyn Table>,
     pub(crate) tls: Arc<ServerTls>,
-    pub(crate) home: HomeHandle,
+    pub(crate) node: Node,
     pub(crate) shell: Shell,
     pub(crate) operator: Arc<Operator>,
-    /// Listening sockets, and whether their connections begin with TLS.
-    pub(crate) listeners: Vec<(TcpListener, bool)>,
 }
 
 /// What a server has before it is known whether it serves.
@@ -65,6 +64,9 @@ pub(crate) enum PartsError {
     /// A key that all nodes share.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Links with other nodes.
+    #[error(transparent)]
+    Link(#[from] cirrus_link::LinkError),
     /// The number of iterations.
     #[error("auth.iterations: {0}")]
     Iterations(SaslError),
@@ -111,12 +113,12 @@ pub(crate) async fn open(config: &Config) -> Result<Base, PartsError> {
     })
 }
 
-/// Builds the parts of a server that serves. What others could notice (listening) comes last.
+/// Builds the parts of a server. Its node begins to look for others at once; clients can't come
+/// before [`listeners`] are open.
 pub(crate) async fn build(
     config: &Config,
     (table, direct): (Arc<dyn Table>, Arc<dyn Table>),
     meter: Arc<Meter>,
-    gate: Gate,
 ) -> Result<Parts, PartsError> {
     let tls = Arc::new(tls(config, &*table).await?);
     certificates::adopt(config, &*table, &tls).await?;
@@ -129,13 +131,22 @@ pub(crate) async fn build(
     let registry = cirrus_xep::registry(config.registration.enabled);
     let about = about(config);
     let settings = settings(config, fake_keys, &registry, &about);
-    let home = home(
-        config,
-        about,
-        registry,
-        (direct, gate),
-        Arc::clone(&service),
+    let cluster = match config.store.backend {
+        Backend::Aws => Some(joining::cluster(config, &*table).await?),
+        // One process alone can open these.
+        Backend::Embedded | Backend::Memory => None,
+    };
+    let home = home_config(config, about, registry, cluster.is_some());
+    let node = cirrus_runtime::start(
+        cirrus_runtime::Parts {
+            home: Arc::new(home),
+            table: direct,
+            accounts: Arc::clone(&service) as _,
+            cluster,
+        },
+        node_options(config),
     );
+    let home = node.home.clone();
     service.set_home(home.clone());
     let shell = Shell::new(shell::Parts {
         settings,
@@ -153,14 +164,12 @@ pub(crate) async fn build(
         tls: Arc::clone(&tls),
         meter,
     });
-    let listeners = listeners(config)?;
     Ok(Parts {
         table,
         tls,
-        home,
+        node,
         shell,
         operator,
-        listeners,
     })
 }
 
@@ -236,14 +245,18 @@ fn about(config: &Config) -> About {
     }
 }
 
-fn home(
-    config: &Config,
-    about: About,
-    registry: Registry,
-    (table, gate): (Arc<dyn Table>, Gate),
-    service: Arc<AccountService>,
-) -> HomeHandle {
+/// What every home is told about itself. Where homes are one for each slot, each gets its share of
+/// the entities, and eight times that, as slots differ.
+fn home_config(config: &Config, about: About, registry: Registry, slots: bool) -> HomeConfig {
+    const UNEVEN: usize = 8;
+    const LEAST: usize = 256;
     let limits = &config.limits;
+    let share = limits.entities_cached * UNEVEN / usize::from(cirrus_cluster::SLOTS);
+    let entities = if slots {
+        share.max(LEAST)
+    } else {
+        limits.entities_cached
+    };
     let limits = cirrus_router::Limits {
         resources_per_user: limits.resources_per_user,
         roster_items: limits.roster_items,
@@ -252,28 +265,34 @@ fn home(
         // Connections pause at the configured number; the home ends those that don't.
         max_unhandled: limits.max_unhandled.saturating_mul(2),
         entity_queue: limits.entity_inbox,
-        entities: limits.entities_cached,
+        entities,
         entity_idle_ms: limits.entity_idle_seconds * 1_000,
         store_deadline_ms: config.store.deadline_ms,
         directed_presence: limits.directed_presence,
         resume_seconds: u32::try_from(config.stream_management.resume_seconds).unwrap_or(u32::MAX),
         ..cirrus_router::Limits::default()
     };
-    let archive = config.archive.enabled;
-    let about_home = HomeConfig {
+    HomeConfig {
         limits,
         about,
         registry,
-        archive,
+        archive: config.archive.enabled,
         started_ms: wall_ms(),
-    };
-    let home = Home::new(Arc::new(about_home), Territory::Everything);
-    let options = cirrus_runtime::Options {
+    }
+}
+
+fn node_options(config: &Config) -> cirrus_runtime::Options {
+    cirrus_runtime::Options {
         inbox: config.limits.home_inbox,
         operations: config.limits.store_calls,
         shutdown: Duration::from_millis(config.store.deadline_ms),
-    };
-    cirrus_runtime::start(home, table, service, gate, options).0
+        replica: cirrus_runtime::ReplicaOptions {
+            states: config.cluster.states_under_way,
+            queue: config.cluster.slot_queue,
+            fresh_ms: config.cluster.lease_ms + config.cluster.lease_ms.div_ceil(10),
+            ..cirrus_runtime::ReplicaOptions::default()
+        },
+    }
 }
 
 fn settings(config: &Config, fake_keys: FakeKeys, registry: &Registry, about: &About) -> Settings {
@@ -340,14 +359,15 @@ fn limits(config: &Config) -> shell::Limits {
     }
 }
 
-fn socket(config: &Config) -> SocketOptions {
+pub(crate) fn socket(config: &Config) -> SocketOptions {
     SocketOptions {
         backlog: config.listen.backlog,
         keepalive: Duration::from_secs(config.listen.keepalive_seconds),
     }
 }
 
-fn listeners(config: &Config) -> Result<Vec<(TcpListener, bool)>, PartsError> {
+/// Opens the sockets for clients, and says whether their connections begin with TLS.
+pub(crate) fn listeners(config: &Config) -> Result<Vec<(TcpListener, bool)>, PartsError> {
     let plain = config.listen.c2s.iter().map(|address| (*address, false));
     let direct = config.listen.c2s_tls.iter().map(|address| (*address, true));
     let all: Vec<_> = plain.chain(direct).collect();

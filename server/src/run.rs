@@ -4,7 +4,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cirrus_config::{Backend, Config};
+use cirrus_c2s::shell::Shell;
+use cirrus_config::Config;
+use cirrus_runtime::{Node, Standing};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
@@ -15,7 +18,6 @@ use crate::notify::Manager;
 use crate::parts::{self, Parts, PartsError};
 use crate::service::Desk;
 use crate::shared_keys;
-use crate::standing::Claim;
 
 /// How often certificate files are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(60);
@@ -24,6 +26,10 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the process may still do after the drain's deadline.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long clients that are told to go, and the store, may take.
+const LAST_WORDS: Duration = Duration::from_secs(30);
+/// How often it is looked whether every connection has gone.
+const LOOKS: Duration = Duration::from_millis(100);
 /// How often the service manager is told where the server stands, if it has no watchdog.
 const REPORT: Duration = Duration::from_secs(10);
 
@@ -61,34 +67,29 @@ async fn live(config: &Config) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
     let manager = Arc::new(Manager::from_environment());
     let base = parts::open(config).await?;
-    let claim = match config.store.backend {
-        Backend::Aws => Claim::join(config, Arc::clone(&base.table)),
-        // One process alone can open these.
-        Backend::Embedded | Backend::Memory => Claim::alone(),
-    };
-    let desk = Desk::new(claim.standing());
     let mut tasks = JoinSet::new();
+    let (questions, asked) = (Arc::clone(&base.table), config.clone());
+    tasks.spawn(async move { certificates::answer(&asked, questions).await });
+    let parts = parts::build(config, (base.table, base.direct), base.meter).await?;
+    let desk = Desk::new(parts.node.standing.clone());
     tasks.spawn(base.control.serve(Arc::clone(&desk), base.bounds));
     if let Some((listener, address)) = base.health {
         tracing::info!(%address, "health and metrics");
         let connections = config.limits.health_connections;
         tasks.spawn(cirrus_web::serve(listener, Arc::clone(&desk), connections));
     }
-    let (questions, asked) = (Arc::clone(&base.table), config.clone());
-    tasks.spawn(async move { certificates::answer(&asked, questions).await });
     tasks.spawn(report(Arc::clone(&manager), Arc::clone(&desk)));
     manager.ready();
-    let turn = tokio::select! {
-        turn = claim.turn() => turn.map_err(RunError::Stopped),
+    tokio::select! {
+        turn = turn(&parts.node) => turn.map_err(RunError::Stopped)?,
         _ = signals.next() => {
-            claim.leave().await;
+            parts.node.home.leave().await;
             tracing::info!("stopped before serving");
             tasks.shutdown().await;
             return Ok(());
         }
-    };
-    turn?;
-    let parts = parts::build(config, (base.table, base.direct), base.meter, claim.gate()).await?;
+    }
+    let listeners = parts::listeners(config)?;
     desk.serve(Arc::clone(&parts.operator));
     if config.tls.tickets {
         let (table, tls) = (Arc::clone(&parts.table), Arc::clone(&parts.tls));
@@ -99,24 +100,51 @@ async fn live(config: &Config) -> Result<(), RunError> {
         let config = config.clone();
         tasks.spawn(async move { certificates::keep(&config, table, tls).await });
     }
-    let ended = serve(config, parts, &desk, &claim, &mut signals, &manager).await;
+    let ended = serve(config, parts, listeners, &desk, &mut signals, &manager).await;
     // Dropping the tasks takes the control socket's file away.
     tasks.shutdown().await;
     ended
+}
+
+/// Waits until the node serves. `Err` says why it never will.
+async fn turn(node: &Node) -> Result<(), &'static str> {
+    let mut standing = node.standing.clone();
+    loop {
+        match &*standing.borrow_and_update() {
+            Standing::Serving { .. } | Standing::Degraded => return Ok(()),
+            Standing::Stopped(why) => return Err(why),
+            _ => {}
+        }
+        if standing.changed().await.is_err() {
+            return Err("the node's task has ended");
+        }
+    }
+}
+
+/// Waits until the node must not serve any more, and says why.
+async fn end(node: &Node) -> &'static str {
+    let mut standing = node.standing.clone();
+    let ended = standing
+        .wait_for(|now| matches!(now, Standing::Stopped(_)))
+        .await;
+    match ended.as_deref() {
+        Ok(Standing::Stopped(why)) => why,
+        _ => std::future::pending().await,
+    }
 }
 
 /// Serves until it is told to stop, then drains.
 async fn serve(
     config: &Config,
     parts: Parts,
+    listeners: Vec<(TcpListener, bool)>,
     desk: &Desk,
-    claim: &Claim,
     signals: &mut Signals,
     manager: &Manager,
 ) -> Result<(), RunError> {
-    let (tls, home, shell) = (parts.tls, parts.home, parts.shell);
+    let (tls, node, shell) = (parts.tls, parts.node, parts.shell);
     let mut serving = JoinSet::new();
-    for (listener, direct_tls) in parts.listeners {
+    for (listener, direct_tls) in listeners {
         tracing::info!(address = %listener.local_addr()?, direct_tls, "listening");
         let shell = shell.clone();
         serving.spawn(async move { shell.serve(listener, direct_tls).await });
@@ -135,27 +163,58 @@ async fn serve(
             _ = looks.tick() => reload(&tls, false).await,
             _ = days.tick() => certificates::tell(&tls),
             // Not another byte may be sent: the runtime's end closes every connection.
-            why = claim.end() => return Err(RunError::Stopped(why)),
+            why = end(&node) => return Err(RunError::Stopped(why)),
         }
     }
     tracing::info!("stopping");
     desk.drain();
     let deadline = Duration::from_secs(config.drain.deadline_seconds);
     manager.stopping(deadline + LINGER);
-    let drain = async {
+    tokio::select! {
+        moved = tokio::time::timeout(deadline, hand_over(config, &node, &shell)) => match moved {
+            Ok(true) => tracing::info!("every session goes on on another node"),
+            Ok(false) => {}
+            Err(_) => tracing::warn!("some sessions did not go on elsewhere before the deadline"),
+        },
+        () = signals.stop_again() => return Err(RunError::Impatient),
+        why = end(&node) => return Err(RunError::Stopped(why)),
+    }
+    let close = async {
         shell.stop();
         while serving.join_next().await.is_some() {}
-        home.shutdown().await;
-        claim.leave().await;
+        node.home.shutdown().await;
+        node.home.leave().await;
     };
     tokio::select! {
-        ended = tokio::time::timeout(deadline, drain) => match ended {
+        ended = tokio::time::timeout(LAST_WORDS, close) => match ended {
             Ok(()) => tracing::info!("stopped"),
             Err(_) => tracing::warn!("stopped at the deadline; something was still under way"),
         },
         () = signals.stop_again() => return Err(RunError::Impatient),
     }
     Ok(())
+}
+
+/// Gives slots and connections to other nodes, and leaves. `false` = there are none.
+async fn hand_over(config: &Config, node: &Node, shell: &Shell) -> bool {
+    let Ok(true) = node.home.drain().await else {
+        return false;
+    };
+    // Until the balancer has noticed, clients still come.
+    tokio::time::sleep(Duration::from_secs(config.drain.settle_seconds)).await;
+    shell.leave(config.drain.closes_per_second);
+    let mut looks = tokio::time::interval(LOOKS);
+    loop {
+        looks.tick().await;
+        match node.home.census().await {
+            // What the last connections said has arrived at their homes.
+            Ok(census) if census.slots.ports == 0 && census.pipes == 0 => break,
+            Ok(_) => {}
+            Err(_) => return true,
+        }
+    }
+    node.home.leave().await;
+    true
 }
 
 /// Tells the service manager, as long as the server answers, that it lives and where it stands.

@@ -7,7 +7,7 @@ use cirrus_accounts::{AccountError, Accounts, Erase};
 use cirrus_c2s::shell::Shell;
 use cirrus_jid::BareJid;
 use cirrus_router::AccountRequest;
-use cirrus_runtime::{Change, HomeHandle, wall_ms};
+use cirrus_runtime::{Change, HomeHandle, Standing, wall_ms};
 use cirrus_sasl::Password;
 use cirrus_stanza::{Condition, StanzaError};
 use cirrus_store::{BoxFuture, Meter};
@@ -19,7 +19,6 @@ use tokio::sync::watch;
 use crate::control::server::Service;
 use crate::control::{Answer, Call, Refusal};
 use crate::metrics;
-use crate::standing::Standing;
 
 /// Accounts in one page of a list.
 const PAGE: u32 = 500;
@@ -95,7 +94,7 @@ fn refusal(user: &BareJid, error: &AccountError) -> StanzaError {
     }
 }
 
-/// Answers the control socket: a server that serves through its operator, one that stands by
+/// Answers the control socket: a server that serves through its operator, one that does not yet
 /// with where it stands.
 pub(crate) struct Desk {
     standing: watch::Receiver<Standing>,
@@ -115,6 +114,11 @@ impl Desk {
     /// From now on no client should come: health fails before anything else of the drain.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// A drain was taken back.
+    pub(crate) fn undrain(&self) {
+        self.draining.store(false, Ordering::Relaxed);
     }
 
     /// From now on the server serves.
@@ -161,6 +165,11 @@ impl Service for Desk {
     async fn call(&self, call: Call) -> Answer {
         let standing = self.standing.borrow().clone();
         let (state, message) = standing.describe();
+        match call {
+            Call::ClusterDrain {} => self.drain(),
+            Call::ClusterAbort {} => self.undrain(),
+            _ => {}
+        }
         let mut fields = match (self.operator.get(), call) {
             (Some(operator), Call::ServerStatus {}) => operator.status().await,
             (Some(operator), call) => return operator.call(call).await,
@@ -169,7 +178,7 @@ impl Service for Desk {
                 fields.insert("version".into(), env!("CARGO_PKG_VERSION").into());
                 fields
             }
-            (None, _) => return Err(Refusal::new("standby", message)),
+            (None, _) => return Err(Refusal::new("joining", message)),
         };
         fields.insert("state".into(), state.into());
         fields.insert("message".into(), message.into());
@@ -216,6 +225,16 @@ impl Service for Operator {
             }
             Call::UserList { host, after } => return self.list(&host, after.as_deref()).await,
             Call::ServerStatus {} => return Ok(self.status().await),
+            Call::ClusterStatus {} => return self.cluster().await,
+            Call::ClusterDrain {} => match self.home.drain().await {
+                Ok(true) => {}
+                Ok(false) => return Err(Refusal::new("alone", "there is no other node")),
+                Err(gone) => return Err(Refusal::new("stopping", gone.to_string())),
+            },
+            Call::ClusterAbort {} => {
+                let undrained = self.home.undrain().await;
+                undrained.map_err(|gone| Refusal::new("stopping", gone.to_string()))?;
+            }
         }
         Ok(Map::new())
     }
@@ -267,7 +286,7 @@ impl Operator {
         fields.insert("unauthenticated".into(), counts.unauthenticated.into());
         fields.insert("logins".into(), counts.logins.into());
         if let Ok(census) = self.home.census().await {
-            fields.insert("entities".into(), census.entities.into());
+            fields.insert("entities".into(), census.slots.entities.into());
             fields.insert("sessions".into(), census.attached.into());
             fields.insert("detached".into(), census.detached.into());
         }
@@ -278,6 +297,46 @@ impl Operator {
 }
 
 impl Operator {
+    /// The cluster as this node sees it.
+    async fn cluster(&self) -> Answer {
+        let census = self.home.census().await;
+        let census = census.map_err(|gone| Refusal::new("stopping", gone.to_string()))?;
+        let mut fields = Map::new();
+        let counts = [
+            ("members", census.members),
+            ("linked", census.linked),
+            ("homes", census.slots.homes),
+            ("copies", census.slots.copies),
+            ("awaited", census.slots.awaited),
+            ("leaving", census.slots.leaving),
+            ("entities", census.slots.entities),
+            ("entities_single_copy", census.slots.single_copy),
+            ("entries_unconfirmed", census.slots.unconfirmed),
+            ("sessions", census.attached),
+            ("sessions_detached", census.detached),
+            ("connections", census.pipes),
+        ];
+        for (name, count) in counts {
+            fields.insert(name.into(), count.into());
+        }
+        fields.insert("copies_diverged".into(), census.slots.diverged.into());
+        let view = self.home.view().await;
+        if let Some(view) = view.map_err(|gone| Refusal::new("stopping", gone.to_string()))? {
+            fields.insert("epoch".into(), view.epoch.into());
+            let nodes = view.nodes.iter().map(|node| {
+                json!({
+                    "instance": node.instance,
+                    "address": node.address,
+                    "zone": node.zone,
+                    "state": node.state,
+                    "here": node.here,
+                })
+            });
+            fields.insert("nodes".into(), nodes.collect());
+        }
+        Ok(fields)
+    }
+
     /// Each host's certificate and how long it lasts.
     fn certificates(&self) -> Vec<Value> {
         let now = wall_ms();

@@ -12,6 +12,8 @@ use cirrus_tls::{ServerTls, TicketSecrets};
 
 /// Makes up keys of accounts that don't exist.
 pub(crate) const FAKE: &str = "fake";
+/// Proves to a node that another is of the same cluster.
+pub(crate) const LINKS: &str = "links";
 /// Seals TLS session tickets.
 const TICKETS: &str = "tickets";
 /// Format of a key's row: `v` this number, `k` the key, `t` when it was made (Unix milliseconds).

@@ -99,7 +99,7 @@ fn texts(value: Option<&Value>) -> Option<Vec<String>> {
         .collect()
 }
 
-fn connect(server: &Server) -> Result<Client, UserError> {
+pub(crate) fn connect(server: &Server) -> Result<Client, UserError> {
     Ok(Client::connect(&socket(server)?)?)
 }
 

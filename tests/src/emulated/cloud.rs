@@ -132,6 +132,7 @@ impl Node {
         };
         let user_data = format!(
             "{user_data}\n{acme}listen.c2s={address}\nlisten.c2s_tls={tls_address}\n\
+             listen.links=127.0.0.1:0\ncluster.address=127.0.0.1\n\
              listen.health=127.0.0.1:0\nauth.iterations=4096\n"
         );
         let instance = Instance {
@@ -166,16 +167,6 @@ impl Node {
     pub fn start(cloud: &Cloud, id: &str, user_data: &str) -> Result<Node> {
         let node = Node::launch(cloud, id, user_data)?;
         node.wait_for("code=ok")?;
-        Ok(node)
-    }
-
-    /// Launches an instance and waits until it stands by.
-    ///
-    /// # Errors
-    /// When it does not come up.
-    pub fn start_standby(cloud: &Cloud, id: &str, user_data: &str) -> Result<Node> {
-        let node = Node::launch(cloud, id, user_data)?;
-        node.wait_for("code=standby")?;
         Ok(node)
     }
 

@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpStream};
 
 use cirrus_tests::client::{Client, Identity};
 use cirrus_tests::dialogue::play::Stage as _;
-use cirrus_tests::emulated::cloud::{Cloud, Node};
 use cirrus_tests::process::Process;
 use cirrus_tests::server::{Options, Server};
 
@@ -55,19 +54,4 @@ fn a_serving_node_is_healthy_and_counts() {
         assert!(there, "{line} in\n{metrics}");
     }
     drop(romeo);
-}
-
-#[test]
-fn a_node_that_stands_by_is_not_healthy() {
-    let cloud = Cloud::start().unwrap();
-    let mut first = Node::start(&cloud, "i-0000000000000000a", "domain=localhost").unwrap();
-    let mut second =
-        Node::start_standby(&cloud, "i-0000000000000000b", "domain=localhost").unwrap();
-    let health = address(second.process());
-    let (status, body) = get(health, "/health");
-    assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
-    assert!(body.starts_with("standby: i-0000000000000000a"), "{body}");
-    first.process().kill().unwrap();
-    second.wait_for("\"message\":\"ready\"").unwrap();
-    assert_eq!(get(health, "/health").0, "HTTP/1.1 200 OK");
 }

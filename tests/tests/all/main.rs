@@ -13,6 +13,7 @@ mod boot;
 mod budgets;
 mod certificates;
 mod clients;
+mod cluster;
 mod commands;
 mod contract_aws;
 mod dialogues;

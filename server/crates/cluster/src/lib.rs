@@ -6,13 +6,8 @@
 //! "am I cut off". Nobody compares wall clocks: who holds a lease counts from before it sent the
 //! renewal, who watches one waits a full lease after the last change it saw.
 //!
-//! [`Membership`] runs the rule for a single serving node: one serves, others stand by with a
-//! message that says who does, watch its lease, and take over when it has not changed for a full
-//! lease. Its events are answers of the store and time; its effects are operations and what to do.
-//!
-//! [`members::Members`] runs the rules for a cluster in which many nodes serve: joining over links,
-//! heartbeats that only propose, removal by a majority or by the store, draining, and what a node
-//! does that is cut off.
+//! [`members::Members`] is the machine of one node: it joins, renews its lease, finds out who is
+//! gone, and says which view holds.
 //!
 //! What this crate does not do: no I/O, no clock, no links between nodes, no sessions. It knows
 //! owners as bytes, not addresses.
@@ -23,11 +18,10 @@
 mod error;
 pub mod lease;
 pub mod members;
-mod membership;
 mod place;
 mod view;
 
 pub use error::ClusterError;
-pub use membership::{CutOff, Effect, Membership, Options, Stopped, Token};
+pub use members::Token;
 pub use place::{Placement, SLOTS, Slot, slot};
 pub use view::{MAX_MEMBERS, MAX_TEXT, MAX_WEIGHT, Member, MemberState, View};

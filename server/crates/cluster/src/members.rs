@@ -43,7 +43,10 @@ use self::looks::Looks;
 use self::peers::Peers;
 use self::store::Asked;
 use crate::lease::Held;
-use crate::{ClusterError, Member, MemberState, Token, View};
+use crate::{ClusterError, Member, MemberState, View};
+
+/// Names an operation from [`Effect::Store`] to [`Members::on_result`].
+pub type Token = u64;
 
 /// How much longer the next in rank waits before it proposes a removal: time for one write and a
 /// beat that tells of it.
@@ -205,10 +208,7 @@ impl Members {
     /// A node that has not asked for anything yet: tick it.
     pub fn new(options: Options) -> Self {
         let me = options.me.node_id();
-        let state = match options.me.state {
-            MemberState::Draining => MemberState::Draining,
-            MemberState::Serving | MemberState::Standby => MemberState::Serving,
-        };
+        let state = options.me.state;
         Self {
             me,
             phase: Phase::Joining,

@@ -204,17 +204,17 @@ mod tests {
         }
         let one = Placement::new(&view(&[("a", "1a", 1)])).unwrap();
         assert_eq!((one.home(7), one.backup(7)), (0, None));
-        let mut standby = view(&[("a", "", 1), ("b", "", 1)]);
-        standby.members[0].state = MemberState::Standby;
-        assert_eq!(shares(&standby), [0, usize::from(SLOTS)]);
-        standby.members[0].state = MemberState::Draining;
-        let drained = Placement::new(&standby).unwrap();
+        let mut draining = view(&[("a", "", 1), ("b", "", 1)]);
+        draining.members[0].state = MemberState::Draining;
+        assert_eq!(shares(&draining), [0, usize::from(SLOTS)]);
+        draining.members[0].state = MemberState::Draining;
+        let drained = Placement::new(&draining).unwrap();
         assert_eq!(
             (drained.home(7), drained.backup(7)),
             (1, None),
             "it gets nothing"
         );
-        standby.members[1].state = MemberState::Standby;
-        assert_eq!(Placement::new(&standby), None);
+        draining.members[1].state = MemberState::Draining;
+        assert_eq!(Placement::new(&draining), None);
     }
 }

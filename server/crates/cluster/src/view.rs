@@ -24,8 +24,6 @@ const FORMAT: u64 = 1;
 pub enum MemberState {
     /// It is home of slots.
     Serving,
-    /// It waits for its turn.
-    Standby,
     /// It is about to go: home and backup of nothing, still a pipe, and counted for majorities.
     Draining,
 }
@@ -139,7 +137,6 @@ impl View {
             members.extend_from_slice(&member.boot.to_be_bytes());
             let state = match member.state {
                 MemberState::Serving => 1,
-                MemberState::Standby => 2,
                 MemberState::Draining => 3,
             };
             members.extend_from_slice(&[member.weight, state]);
@@ -192,7 +189,6 @@ fn decode(bytes: &[u8]) -> Option<Vec<Member>> {
         let [weight, state] = *take(rest)?;
         let state = match state {
             1 => MemberState::Serving,
-            2 => MemberState::Standby,
             3 => MemberState::Draining,
             _ => return None,
         };
@@ -254,7 +250,7 @@ mod tests {
             slot_key: *b"0123456789abcdef",
             members: vec![
                 member(1, MemberState::Serving),
-                member(2, MemberState::Standby),
+                member(2, MemberState::Draining),
             ],
         }
     }
@@ -349,7 +345,7 @@ mod tests {
     #[test]
     fn limits_hold() {
         let mut large = view();
-        large.members = (0..257).map(|_| member(1, MemberState::Standby)).collect();
+        large.members = (0..257).map(|_| member(1, MemberState::Draining)).collect();
         assert!(matches!(
             large.to_item(),
             Err(ClusterError::TooMuch { given: 257, .. })

@@ -82,6 +82,8 @@ section! {
         c2s: Vec<SocketAddr> = vec![everywhere(5222)];
         /// Addresses for clients that begin with TLS (XEP-0368).
         c2s_tls: Vec<SocketAddr> = vec![everywhere(5223)];
+        /// Address for other nodes, with the store that nodes share. Not for the public.
+        links: SocketAddr = everywhere(7250);
         /// Address for health checks and metrics. Not for the public.
         health: Option<SocketAddr> = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9300));
         /// Address for an authority's questions (ACME HTTP-01); `[::]:80` if absent and
@@ -330,6 +332,17 @@ section! {
         lease_ms: u64 = 3_000, 500..=60_000;
         /// Milliseconds between renewals; at most half of the lease.
         renew_ms: u64 = 1_000, 100..=30_000;
+        /// Milliseconds of silence after which other nodes may agree that a node is gone; at most
+        /// the lease.
+        silence_ms: u64 = 1_000, 100..=60_000;
+        /// Milliseconds without other nodes and without the store after which a node stops.
+        cut_off_ms: u64 = 5_000, 500..=600_000;
+        /// Bytes that wait to be sent to one node; past them the link is broken and made anew.
+        link_queue_bytes: usize = 268_435_456, 134_217_728..=4_294_967_295;
+        /// States of slots under way to one node at once, when nodes come and go.
+        states_under_way: usize = 64, 1..=4_096;
+        /// Messages kept for a slot while it is taken over.
+        slot_queue: usize = 4_096, 16..=1_000_000;
     }
 }
 

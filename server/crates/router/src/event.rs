@@ -72,7 +72,7 @@ pub struct Login {
 }
 
 /// What a pipe tells the home.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum PipeEvent {
     /// Bind a resource (RFC 6120 section 7).
     Bind {

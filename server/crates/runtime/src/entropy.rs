@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cirrus_router::Entropy;
+use rustix::time::{ClockId, clock_gettime};
 
 /// Random bytes drawn from the system some at a time.
 pub struct SystemEntropy {
@@ -56,4 +57,11 @@ pub fn wall_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds of a clock that never goes back and runs while the machine sleeps.
+pub fn boot_ms() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    seconds * 1000 + u64::try_from(now.tv_nsec).unwrap_or_default() / 1_000_000
 }

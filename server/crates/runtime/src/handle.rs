@@ -1,9 +1,10 @@
 //! How the rest of the process speaks to the home.
 
 use cirrus_jid::BareJid;
-use cirrus_router::home::Census;
 use cirrus_router::{PipeEvent, PipeId, PipeOut};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::standing::{Census, ViewSeen};
 
 /// The home has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +18,10 @@ pub(crate) enum Message {
     Erase(BareJid, oneshot::Sender<Result<(), String>>),
     Census(oneshot::Sender<Census>),
     Shutdown(oneshot::Sender<()>),
+    View(oneshot::Sender<Option<ViewSeen>>),
+    Drain(oneshot::Sender<bool>),
+    Undrain,
+    Leave(oneshot::Sender<()>),
 }
 
 /// Speaks to the home. Cheap to clone.
@@ -64,12 +69,50 @@ impl HomeHandle {
         wait.await.map_err(|_| Gone)
     }
 
+    /// The view; `None` where this node is and will be alone.
+    ///
+    /// # Errors
+    /// [`Gone`] when the server is stopping.
+    pub async fn view(&self) -> Result<Option<ViewSeen>, Gone> {
+        let (answer, wait) = oneshot::channel();
+        self.tell(Message::View(answer)).await?;
+        wait.await.map_err(|_| Gone)
+    }
+
     /// Ends every session and waits until what they leave is durable, or the home's own deadline
     /// for that has passed.
     pub async fn shutdown(&self) {
         let (answer, wait) = oneshot::channel();
         if self.tell(Message::Shutdown(answer)).await.is_ok() {
             // An error means that the home is gone already, which is what was asked for.
+            let _ = wait.await;
+        }
+    }
+
+    /// Gives every slot of this node to others; it stays a pipe. `true` when that is done, `false`
+    /// when there is nobody to give them to.
+    ///
+    /// # Errors
+    /// [`Gone`] when the server is stopping.
+    pub async fn drain(&self) -> Result<bool, Gone> {
+        let (answer, wait) = oneshot::channel();
+        self.tell(Message::Drain(answer)).await?;
+        wait.await.map_err(|_| Gone)
+    }
+
+    /// Takes back a drain: the node is to have slots again.
+    ///
+    /// # Errors
+    /// [`Gone`] when the server is stopping.
+    pub async fn undrain(&self) -> Result<(), Gone> {
+        self.tell(Message::Undrain).await
+    }
+
+    /// Leaves the cluster; the process may exit then.
+    pub async fn leave(&self) {
+        let (answer, wait) = oneshot::channel();
+        if self.tell(Message::Leave(answer)).await.is_ok() {
+            // An error means that the node is gone already, which is what was asked for.
             let _ = wait.await;
         }
     }

@@ -1,13 +1,16 @@
-//! The thin async shell around a [`Home`]: it feeds events in and carries effects out.
+//! The thin async shell around a node's machines: slots, membership and links.
 //!
-//! One task owns the home. Pipes, store answers and timers reach it through bounded queues; what
-//! comes out goes to the pipes' bounded queues, to the store and to the account service. It
-//! decides nothing: whatever can be decided is in the pure machines.
+//! One task owns them. Pipes, links, store answers and timers reach it through bounded queues; what
+//! comes out goes to the pipes' and links' bounded queues, to the store and to the account service.
+//! It decides nothing: whatever can be decided is in the pure machines.
 
+mod cluster;
 mod entropy;
-mod gate;
 mod handle;
-mod task;
+mod node;
+mod pipes;
+mod slot;
+mod standing;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,10 +18,12 @@ use std::pin::Pin;
 use cirrus_router::AccountRequest;
 use cirrus_stanza::StanzaError;
 
-pub use entropy::{SystemEntropy, wall_ms};
-pub use gate::Gate;
+pub use cirrus_replica::Options as ReplicaOptions;
+pub use cluster::Cluster;
+pub use entropy::{SystemEntropy, boot_ms, wall_ms};
 pub use handle::{Gone, HomeHandle};
-pub use task::{Counters, Options, start};
+pub use node::{Counters, Node, Options, Parts, start};
+pub use standing::{Census, NodeSeen, Standing, ViewSeen};
 
 /// Carries out what users ask of their accounts: it needs key derivation and several writes.
 pub trait Accounts: Send + Sync {

@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cirrus-store", &["schema"]),
     ("cirrus-accounts", &["jid", "sasl", "schema", "store"]),
     ("cirrus-cluster", &["schema", "store"]),
+    ("cirrus-replica", &["cluster"]),
     ("cirrus-acme", &["cluster", "schema", "store"]),
     ("cirrus-route53", &["acme"]),
     (
@@ -34,20 +35,22 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "cirrus-runtime",
-        &["jid", "router", "schema", "stanza", "store", "xml"],
+        &[
+            "cluster", "jid", "link", "replica", "router", "schema", "stanza", "store", "xml",
+        ],
     ),
     (
         "cirrus-c2s",
         &[
-            "accounts", "jid", "router", "runtime", "sasl", "schema", "stanza", "store", "tls",
-            "xml",
+            "accounts", "cluster", "jid", "link", "router", "runtime", "sasl", "schema", "stanza",
+            "store", "tls", "xml",
         ],
     ),
     (
         "cirrus-server",
         &[
-            "accounts", "acme", "c2s", "cluster", "config", "jid", "route53", "router", "runtime",
-            "sasl", "schema", "stanza", "store", "tls", "web", "xep", "xml",
+            "accounts", "acme", "c2s", "cluster", "config", "jid", "link", "route53", "router",
+            "runtime", "sasl", "schema", "stanza", "store", "tls", "web", "xep", "xml",
         ],
     ),
     // Knows the server only by its configuration and by what must exist.

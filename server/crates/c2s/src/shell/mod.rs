@@ -102,7 +102,30 @@ struct Shared {
     guard: Guard,
     stopping: AtomicBool,
     stop: Arc<Notify>,
+    leaving: Leaving,
     next_pipe: AtomicU64,
+}
+
+/// How connections are broken whose sessions go on elsewhere.
+#[derive(Default)]
+struct Leaving {
+    /// So many a second; 0 = not at all.
+    per_second: AtomicU64,
+    /// How many have their time.
+    given: AtomicU64,
+    told: Arc<Notify>,
+}
+
+impl Leaving {
+    /// Milliseconds from now at which one more connection is broken, if any is.
+    fn place(&self) -> Option<u64> {
+        let per_second = self.per_second.load(Ordering::Acquire);
+        if per_second == 0 {
+            return None;
+        }
+        let place = self.given.fetch_add(1, Ordering::AcqRel);
+        Some(place.saturating_mul(1_000) / per_second)
+    }
 }
 
 /// The client side of a server.
@@ -137,6 +160,7 @@ impl Shell {
             guard,
             stopping: AtomicBool::new(false),
             stop: Arc::default(),
+            leaving: Leaving::default(),
             next_pipe: AtomicU64::new(1),
         };
         Self {
@@ -174,6 +198,15 @@ impl Shell {
     pub fn stop(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.stop.notify_waiters();
+    }
+
+    /// Breaks every connection whose session can go on on another node, some each second, without
+    /// a word: the client resumes there. Whoever comes later is let in and sent on as well.
+    pub fn leave(&self, per_second: u32) {
+        let leaving = &self.shared.leaving;
+        let per_second = u64::from(per_second.max(1));
+        leaving.per_second.store(per_second, Ordering::Release);
+        leaving.told.notify_waiters();
     }
 
     /// Counts, for metrics.

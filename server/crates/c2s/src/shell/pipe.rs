@@ -65,6 +65,9 @@ pub(super) struct Pipe {
     paused_until: Option<u64>,
     timer: Timer,
     stop: Pin<Box<OwnedNotified>>,
+    leave: Pin<Box<OwnedNotified>>,
+    /// The connection is broken at this time if its session can go on elsewhere.
+    leave_at: Option<u64>,
     /// The socket can't be used any more.
     broken: bool,
     stopped: bool,
@@ -112,6 +115,8 @@ impl Pipe {
             paused_until: None,
             timer: Timer::default(),
             stop: Box::pin(Arc::clone(&shared.stop).notified_owned()),
+            leave: Box::pin(Arc::clone(&shared.leaving.told).notified_owned()),
+            leave_at: None,
             broken: false,
             stopped: false,
         }
@@ -154,6 +159,12 @@ impl Pipe {
             self.event(Event::Stop(StreamError::SystemShutdown)).await;
         }
         let now = self.shared.clock.now();
+        if self.leave_at.is_none() {
+            self.leave_at = self.shared.leaving.place().map(|after| now + after);
+        }
+        if self.leave_at.is_some_and(|at| at <= now) && self.machine.is_resumable() {
+            return self.lose().await;
+        }
         if self.machine.deadline().is_some_and(|due| due <= now) {
             self.event(Event::Tick).await;
         }
@@ -248,7 +259,11 @@ impl Pipe {
         if !self.stopped && self.stop.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Wake::Stop);
         }
-        let due = [self.machine.deadline(), self.paused_until]
+        if self.leave_at.is_none() && self.leave.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Wake::Stop);
+        }
+        let leave_at = self.leave_at.filter(|_| self.machine.is_resumable());
+        let due = [self.machine.deadline(), self.paused_until, leave_at]
             .into_iter()
             .flatten()
             .min();

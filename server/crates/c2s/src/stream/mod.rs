@@ -290,6 +290,11 @@ impl Stream {
         self.jid.as_ref()
     }
 
+    /// If the connection breaks, the client can go on with its session on another one.
+    pub fn is_resumable(&self) -> bool {
+        self.sm.is_resumable()
+    }
+
     /// Nothing will be read or written any more.
     pub fn is_ended(&self) -> bool {
         self.phase == Phase::Ended

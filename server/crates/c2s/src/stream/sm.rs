@@ -17,6 +17,8 @@ pub(super) struct Counters {
     /// Every inbound stanza up to this one is handled.
     handled: u64,
     mode: Mode,
+    /// The session can be resumed on another connection.
+    resumable: bool,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +67,10 @@ impl Counters {
 
     pub(super) fn is_on(&self) -> bool {
         matches!(self.mode, Mode::On(_))
+    }
+
+    pub(super) fn is_resumable(&self) -> bool {
+        self.resumable
     }
 
     pub(super) fn all_handled(&self) -> bool {
@@ -257,6 +263,7 @@ impl Stream {
         base: u64,
         step: &mut Step<'_>,
     ) {
+        self.sm.resumable = id.is_some();
         if !matches!(self.sm.mode, Mode::Enabling) {
             return;
         }
@@ -286,6 +293,7 @@ impl Stream {
         (k, base): (u64, u64),
         step: &mut Step<'_>,
     ) {
+        self.sm.resumable = true;
         let Some(Awaited::Resume(h)) = self.take_awaited() else {
             return;
         };

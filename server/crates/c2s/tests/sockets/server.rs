@@ -9,8 +9,8 @@ use cirrus_c2s::shell::{Counts, Limits, Parts, Shell, SocketOptions, listen};
 use cirrus_c2s::stream::{Features, Settings, Timeouts};
 use cirrus_jid::BareJid;
 use cirrus_router::registry::{About, Registry};
-use cirrus_router::{AccountRequest, Entropy, Home, HomeConfig, Territory};
-use cirrus_runtime::{Change, Gate, SystemEntropy, wall_ms};
+use cirrus_router::{AccountRequest, Entropy, HomeConfig};
+use cirrus_runtime::{Change, SystemEntropy, wall_ms};
 use cirrus_sasl::{FakeKeys, MIN_ITERATIONS, Mechanism, Password};
 use cirrus_store::{MemoryTable, Table};
 use cirrus_tls::{HostTls, MinVersion, ServerTls};
@@ -81,14 +81,19 @@ impl Server {
             archive: true,
             started_ms: wall_ms(),
         };
-        let home = Home::new(Arc::new(config), Territory::Everything);
-        let (home, _) = cirrus_runtime::start(
-            home,
+        let parts = cirrus_runtime::Parts {
+            home: Arc::new(config),
             table,
-            Arc::new(NoChanges),
-            Gate::open(),
-            Default::default(),
-        );
+            accounts: Arc::new(NoChanges),
+            cluster: None,
+        };
+        let options = cirrus_runtime::Options {
+            inbox: 4_096,
+            operations: 1_024,
+            shutdown: Duration::from_secs(10),
+            replica: cirrus_runtime::ReplicaOptions::default(),
+        };
+        let home = cirrus_runtime::start(parts, options).home;
         let tls = cirrus_tls::Options {
             hosts: vec![HostTls {
                 host: "localhost".into(),

@@ -121,6 +121,12 @@ impl Home {
         }
     }
 
+    /// The nodes that pipes of its sessions are on.
+    pub fn pipe_nodes(&self) -> BTreeSet<u64> {
+        let pipes = self.work.pipes.keys().chain(self.work.binding.keys());
+        pipes.map(|pipe| pipe.node).collect()
+    }
+
     fn pipe(
         &mut self,
         now: u64,

@@ -1,0 +1,112 @@
+//! What nodes say to each other about slots.
+
+use cirrus_cluster::Slot;
+use postcard::ser_flavors::Flavor;
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Peer;
+use crate::replicated::Entry;
+
+/// The bytes of a value. Nothing that is said has a part that can't be encoded; where there should
+/// be one all the same there are no bytes, which nobody understands.
+pub(crate) fn bytes_of<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::serialize_with_flavor(value, Appended(Vec::new())).unwrap_or_default()
+}
+
+/// A vector that grows.
+struct Appended(Vec<u8>);
+
+impl Flavor for Appended {
+    type Output = Vec<u8>;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
+}
+
+/// A slot that a node has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Has {
+    pub slot: Slot,
+    /// It is home, not copy.
+    pub home: bool,
+    pub term: u64,
+    pub entry: u64,
+}
+
+/// One thing said over a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Frame {
+    /// What the sender has of the slots that the receiver is home of in the view of that epoch.
+    Inventory { epoch: u64, has: Vec<Has> },
+    /// Send your inventory again.
+    Ask { epoch: u64 },
+    /// Hand the slot over: the sender is its home in the view of that epoch.
+    Take { epoch: u64, slot: Slot },
+    /// There is nothing to hand over.
+    Nothing { epoch: u64, slot: Slot },
+    /// A slot's state: an answer to [`Frame::Take`] when it has that epoch, else a copy to keep.
+    State {
+        epoch: Option<u64>,
+        slot: Slot,
+        #[serde(with = "serde_bytes")]
+        image: Vec<u8>,
+    },
+    /// The slots that the sender, their home, keeps a copy of at the receiver, ascending. There are
+    /// no others.
+    Copies { slots: Vec<Slot> },
+    /// One more entry for a copy.
+    Entry {
+        slot: Slot,
+        term: u64,
+        number: u64,
+        entry: Entry,
+    },
+    /// The copy has everything up to that entry.
+    Has { slot: Slot, term: u64, number: u64 },
+    /// The copy can't go on and needs the state.
+    Lost {
+        slot: Slot,
+        /// It had all entries and came to other outputs.
+        diverged: bool,
+    },
+    /// A copy of the sender's, or of an earlier term, is not needed any more.
+    Drop { slot: Slot, term: u64 },
+    /// One peer says something to another.
+    Message {
+        from: Peer,
+        to: Peer,
+        seq: u64,
+        prev: u64,
+        /// How often it was passed on.
+        hops: u8,
+        #[serde(with = "serde_bytes")]
+        message: Vec<u8>,
+    },
+    /// `to` has taken everything that `from` said up to that number.
+    Taken { from: Peer, to: Peer, seq: u64 },
+    /// `to` misses something that `from` said.
+    Gap { from: Peer, to: Peer },
+}
+
+impl Frame {
+    /// The frame's bytes.
+    pub fn bytes(&self) -> Vec<u8> {
+        bytes_of(self)
+    }
+
+    /// The frame of those bytes; `None` when they are none.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
+}

@@ -1,0 +1,467 @@
+//! Slots and their copies: deterministic machines, one for each slot, that live on whichever node
+//! the view makes their home, and survive it.
+//!
+//! The home of a slot gives each input to the slot's machine and, with what time and chance add to
+//! it, to the slot's backup, which runs the same machine and keeps what it says to itself. Nothing
+//! that an input made due leaves the home before the backup has the input (*output commit*). So the
+//! backup can take the home's place at any moment: what it then says again, its listeners know by
+//! its number.
+//!
+//! [`Replica`] is what one node does of this, as a pure machine: frames of other nodes, words of
+//! local ports, answers and time go in, effects come out. It never sees a socket, a clock or the
+//! store, and it does not know what the machines do.
+//!
+//! * **Channels**: what one peer says to another arrives once and in order, across changes of home
+//!   on both sides (see `replicated`). What is not taken is said again when a link or a home is
+//!   new, when the listener misses something, and after a while.
+//! * **View**: [`Replica::adopt`] takes the next one. Every member then tells every other what it
+//!   has of the slots that are the other's now. Who is home of a slot takes it from its last home;
+//!   if there is none any more, when all members have spoken, from its most advanced copy.
+//! * **Hand-over**: a slot goes from home to home one at a time. Until it is asked for, the old
+//!   home goes on, and the new one passes on what is meant for it.
+//! * **Copies**: the home sends its state to the backup that the view names. Until that one has it,
+//!   a backup of before goes on being one.
+
+mod frame;
+mod home;
+mod machine;
+mod ports;
+mod replicated;
+mod slots;
+mod take;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use cirrus_cluster::{Placement, SLOTS, Slot, View};
+
+use frame::{Frame, Has};
+pub use machine::{Factory, Input, Machine, Output, Payload, Peer, Port, Random, Token};
+use ports::Local;
+use slots::{Held, Place, Slots, Want};
+
+/// Bounds and times of a replica.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The machines' requests are answered by a store that only this node can open, so there will
+    /// never be another node: nothing is kept for one.
+    pub alone: bool,
+    /// States under way to one node at once.
+    pub states: usize,
+    /// Messages kept for a slot that is being taken over; past it, what comes is dropped, and said
+    /// again later.
+    pub queue: usize,
+    /// Milliseconds after which what was not taken is said again.
+    pub repeat_ms: u64,
+    /// Milliseconds that a slot of which no copy is left waits before it begins anew: by then a
+    /// node that was removed while it lived has noticed.
+    pub fresh_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            alone: false,
+            states: 64,
+            queue: 4_096,
+            repeat_ms: 2_000,
+            fresh_ms: 3_300,
+        }
+    }
+}
+
+/// What a node does for its replica, in order.
+#[derive(Debug)]
+pub enum Effect<M: Machine> {
+    /// Give a message to a port of this node.
+    Deliver {
+        /// The port's number.
+        port: u64,
+        /// What for.
+        message: M::Message,
+    },
+    /// Carry out a request and answer it with [`Replica::answer`].
+    Request {
+        /// The slot it is of.
+        slot: Slot,
+        /// The answer's token.
+        token: Token,
+        /// What to do.
+        request: M::Request,
+    },
+    /// Send a frame to a node with whom there is a link. A frame that can't be sent ends the link.
+    Send {
+        /// To whom.
+        node: u64,
+        /// The bytes.
+        frame: Vec<u8>,
+    },
+}
+
+/// The time of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds of a clock that never goes back.
+    pub steady: u64,
+    /// Unix milliseconds.
+    pub wall: u64,
+}
+
+/// What a node has, as counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Slots that this node is home of.
+    pub homes: usize,
+    /// Slots that it keeps a copy of.
+    pub copies: usize,
+    /// Slots that it should be home of and is not yet.
+    pub awaited: usize,
+    /// Slots that it is home of and should not be any more.
+    pub leaving: usize,
+    /// Entities of which there is no copy.
+    pub single_copy: usize,
+    /// Entities whose home it is.
+    pub entities: usize,
+    /// Ports.
+    pub ports: usize,
+    /// Entries that a copy has not confirmed.
+    pub unconfirmed: usize,
+    /// Copies that did not come to the home's outputs and were replaced.
+    pub diverged: u64,
+}
+
+/// One node's part in the slots.
+pub struct Replica<M: Machine> {
+    me: u64,
+    options: Options,
+    factory: Box<dyn Factory<M> + Send>,
+    view: Option<Arc<View>>,
+    placement: Option<Placement>,
+    /// Numbers of the view's members, in its order.
+    nodes: Vec<u64>,
+    links: BTreeSet<u64>,
+    slots: Slots<M>,
+    ports: BTreeMap<u64, Local<M>>,
+    /// Whose inventories of this epoch are here.
+    reported: BTreeSet<u64>,
+    /// Inventories of epochs that this node does not know yet, by node.
+    early: BTreeMap<u64, (u64, Vec<Has>)>,
+    /// Messages between slots of this node.
+    inner: VecDeque<Inner<M>>,
+    /// Slots with something to do at that time, steady or wall.
+    deadlines: BTreeSet<(u64, Slot)>,
+    repeat_at: u64,
+    /// When slots without any copy may begin anew.
+    fresh_at: u64,
+    /// What to confirm when the batch ends.
+    confirm: BTreeSet<(u64, Slot)>,
+    taken: BTreeMap<(Peer, Peer), u64>,
+    diverged: u64,
+    /// There may be states to send and slots to ask for.
+    unpaced: bool,
+    effects: Vec<Effect<M>>,
+}
+
+struct Inner<M: Machine> {
+    from: Peer,
+    to: Slot,
+    place: Place,
+    message: M::Message,
+}
+
+impl<M: Machine> Replica<M> {
+    /// The replica of node `me`, without a view: it does nothing until it has one.
+    pub fn new(me: u64, options: Options, factory: Box<dyn Factory<M> + Send>) -> Self {
+        Self {
+            me,
+            options,
+            factory,
+            view: None,
+            placement: None,
+            nodes: Vec::new(),
+            links: BTreeSet::new(),
+            slots: Slots::new(),
+            ports: BTreeMap::new(),
+            reported: BTreeSet::new(),
+            early: BTreeMap::new(),
+            inner: VecDeque::new(),
+            deadlines: BTreeSet::new(),
+            repeat_at: 0,
+            fresh_at: 0,
+            confirm: BTreeSet::new(),
+            taken: BTreeMap::new(),
+            diverged: 0,
+            unpaced: false,
+            effects: Vec::new(),
+        }
+    }
+
+    /// What there is to do since the last call. To be called when a batch of events is over.
+    pub fn effects(&mut self, now: Now, random: &mut dyn Random) -> std::vec::Drain<'_, Effect<M>> {
+        if std::mem::take(&mut self.unpaced) {
+            self.pace();
+            self.run(now, random);
+        }
+        self.settle();
+        self.effects.drain(..)
+    }
+
+    /// The slot of an owner; `None` before the first view.
+    pub fn slot_of(&self, owner: &[u8]) -> Option<Slot> {
+        let view = self.view.as_ref()?;
+        Some(cirrus_cluster::slot(&view.slot_key, owner))
+    }
+
+    /// The epoch of the view; 0 before the first.
+    pub fn epoch(&self) -> u64 {
+        self.view.as_ref().map_or(0, |view| view.epoch)
+    }
+
+    /// What this node has. Looks at every slot.
+    pub fn census(&self) -> Census {
+        let mut census = Census {
+            ports: self.ports.len(),
+            diverged: self.diverged,
+            ..Census::default()
+        };
+        for slot in 0..SLOTS {
+            let here = self.slots.get(slot);
+            let mine = self.home_of(slot) == Some(self.me);
+            match &here.held {
+                Held::Home(home) => {
+                    census.homes += 1;
+                    census.leaving += usize::from(!mine);
+                    let entities = home.core.machine.entities();
+                    census.entities += entities;
+                    census.unconfirmed += home.unconfirmed();
+                    if !home.is_copied() {
+                        census.single_copy += entities;
+                    }
+                }
+                Held::Copy(_) => census.copies += 1,
+                Held::Nothing => {}
+            }
+            census.awaited += usize::from(here.want != Want::Nothing);
+        }
+        census
+    }
+
+    /// The machine of a slot whose home is here.
+    pub fn machine(&self, slot: Slot) -> Option<&M> {
+        match &self.slots.get(slot).held {
+            Held::Home(home) => Some(&home.core.machine),
+            _ => None,
+        }
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now: Now, random: &mut dyn Random) {
+        while let Some((at, slot)) = self.deadlines.first().copied() {
+            if at > now.wall {
+                break;
+            }
+            self.deadlines.remove(&(at, slot));
+            self.slots.get_mut(slot).deadline = None;
+            if let Held::Home(home) = &self.slots.get(slot).held {
+                if home
+                    .core
+                    .machine
+                    .next_deadline()
+                    .is_some_and(|at| at <= now.wall)
+                {
+                    self.feed(now, random, slot, Some(Input::Tick), 0);
+                } else {
+                    self.set_deadline(slot);
+                }
+            }
+        }
+        if now.steady >= self.repeat_at {
+            self.repeat_at = now.steady + self.options.repeat_ms / 2;
+            self.repeat(now, random);
+        }
+        self.run(now, random);
+    }
+
+    /// When [`Replica::tick`] is next due, on each clock.
+    pub fn next_deadline(&self) -> Now {
+        Now {
+            steady: self.repeat_at,
+            wall: self.deadlines.first().map_or(u64::MAX, |(at, _)| *at),
+        }
+    }
+
+    /// A request was answered. An answer that nobody waits for is ignored.
+    pub fn answer(
+        &mut self,
+        now: Now,
+        random: &mut dyn Random,
+        slot: Slot,
+        token: Token,
+        answer: M::Answer,
+    ) {
+        let Held::Home(home) = &self.slots.get(slot).held else {
+            return;
+        };
+        if self.options.alone || home.core.pending.contains_key(&token) {
+            self.feed(now, random, slot, Some(Input::Answer { token, answer }), 0);
+            self.run(now, random);
+        }
+    }
+
+    /// The next view. `Err` = it is not newer than the last, or this node is no member of it.
+    pub fn adopt(
+        &mut self,
+        now: Now,
+        random: &mut dyn Random,
+        view: Arc<View>,
+    ) -> Result<(), Stale> {
+        let me = view
+            .members
+            .iter()
+            .any(|member| member.node_id() == self.me);
+        if view.epoch <= self.epoch() || !me {
+            return Err(Stale);
+        }
+        self.take_view(now, random, view);
+        self.run(now, random);
+        Ok(())
+    }
+
+    /// There is a link with a node: whatever was under way to it before is lost.
+    pub fn link_up(&mut self, now: Now, random: &mut dyn Random, node: u64) {
+        self.slots.unsend(node);
+        self.links.insert(node);
+        self.greet(node);
+        self.run(now, random);
+    }
+
+    /// The link with a node is gone.
+    pub fn link_down(&mut self, node: u64) {
+        self.links.remove(&node);
+        self.slots.unsend(node);
+    }
+
+    /// A frame came over the link with a node. What can't be understood is ignored: who said it
+    /// says it again.
+    pub fn frame(&mut self, now: Now, random: &mut dyn Random, node: u64, bytes: &[u8]) {
+        let Some(frame) = Frame::parse(bytes) else {
+            return;
+        };
+        // A node that is no member has nothing to say; one that will be says it again.
+        if !self.nodes.contains(&node) {
+            if let Frame::Inventory { epoch, has } = frame {
+                self.early.insert(node, (epoch, has));
+            }
+            return;
+        }
+        match frame {
+            Frame::Inventory { epoch, has } => self.inventory(now, random, node, epoch, has),
+            Frame::Ask { epoch } if epoch == self.epoch() => self.send_inventory(node),
+            Frame::Ask { .. } => {}
+            Frame::Take { epoch, slot } => self.hand_over(node, epoch, slot),
+            Frame::Nothing { epoch, slot } => self.nothing(node, epoch, slot),
+            Frame::State { epoch, slot, image } => {
+                self.state(now, random, node, (epoch, slot), &image);
+            }
+            Frame::Copies { slots } => self.slots.keep_only(node, &slots),
+            Frame::Entry {
+                slot,
+                term,
+                number,
+                entry,
+            } => self.entry(node, slot, (term, number), &entry),
+            Frame::Has { slot, term, number } => self.has(node, slot, (term, number)),
+            Frame::Lost { slot, diverged } => self.lost(node, slot, diverged),
+            Frame::Drop { slot, term } => self.slots.drop_copy(slot, node, term),
+            Frame::Message {
+                from,
+                to,
+                seq,
+                prev,
+                hops,
+                message,
+            } => self.message(now, random, (from, to), Place { seq, prev, hops }, &message),
+            Frame::Taken { from, to, seq } => self.was_taken(from, to, seq),
+            Frame::Gap { from, to } => self.gap(from, to),
+        }
+        self.run(now, random);
+    }
+
+    fn home_of(&self, slot: Slot) -> Option<u64> {
+        let placement = self.placement.as_ref()?;
+        self.nodes.get(placement.home(slot)).copied()
+    }
+
+    fn backup_of(&self, slot: Slot) -> Option<u64> {
+        let placement = self.placement.as_ref()?;
+        self.nodes.get(placement.backup(slot)?).copied()
+    }
+
+    fn send(&mut self, node: u64, frame: &Frame) {
+        self.send_bytes(node, frame.bytes());
+    }
+
+    fn send_bytes(&mut self, node: u64, frame: Vec<u8>) {
+        if self.links.contains(&node) {
+            self.effects.push(Effect::Send { node, frame });
+        }
+    }
+
+    fn set_deadline(&mut self, slot: Slot) {
+        let here = self.slots.get_mut(slot);
+        let due = match &here.held {
+            Held::Home(home) => home.core.machine.next_deadline(),
+            _ => None,
+        };
+        // One that has become later fires early and finds nothing to do.
+        if let Some(at) = due
+            && here.deadline.is_none_or(|set| at < set)
+        {
+            if let Some(old) = here.deadline.replace(at) {
+                self.deadlines.remove(&(old, slot));
+            }
+            self.deadlines.insert((at, slot));
+        }
+    }
+
+    /// Carries on what one event began between slots of this node.
+    fn run(&mut self, now: Now, random: &mut dyn Random) {
+        while let Some(inner) = self.inner.pop_front() {
+            let Inner {
+                from,
+                to,
+                place,
+                message,
+            } = inner;
+            self.arrive(now, random, (from, Peer::Slot(to)), place, message);
+        }
+    }
+
+    /// Confirms what the events since the last call did, once for each copy and channel.
+    fn settle(&mut self) {
+        for (node, slot) in std::mem::take(&mut self.confirm) {
+            if let Held::Copy(copy) = &self.slots.get(slot).held
+                && copy.leader == Some(node)
+            {
+                let (term, number) = (copy.core.term, copy.core.entry);
+                self.send(node, &Frame::Has { slot, term, number });
+            }
+        }
+        for ((from, to), seq) in std::mem::take(&mut self.taken) {
+            let node = match from {
+                Peer::Port(port) => Some(port.node),
+                Peer::Slot(slot) => self.home_of(slot),
+            };
+            if let Some(node) = node {
+                self.send(node, &Frame::Taken { from, to, seq });
+            }
+        }
+    }
+}
+
+/// A view that can't be adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the view is not newer than the last one, or does not name this node")]
+pub struct Stale;

@@ -1,0 +1,303 @@
+//! Ports of this node, and messages that arrive.
+
+use std::collections::VecDeque;
+
+use cirrus_cluster::Slot;
+
+use crate::frame::Frame;
+use crate::machine::{Input, Machine, Payload, Peer, Port, Random};
+use crate::replicated::{Emit, Order, Said, order};
+use crate::slots::{Held, Place, Queued, Want};
+use crate::{Effect, Now, Replica};
+
+/// Most nodes that pass a message on before its sender is left to say it again.
+const MOST_HOPS: u8 = 3;
+
+/// A port of this node.
+pub(crate) struct Local<M: Machine> {
+    /// The slot it speaks with.
+    pub slot: Slot,
+    said: u64,
+    unacked: VecDeque<Said<M>>,
+    /// The last number it was given.
+    heard: u64,
+    /// It says nothing more.
+    closing: bool,
+    front: u64,
+}
+
+impl<M: Machine> Replica<M> {
+    /// A new port, which speaks with the machine of that slot.
+    pub fn open(&mut self, port: u64, slot: Slot) {
+        self.ports.insert(
+            port,
+            Local {
+                slot,
+                said: 0,
+                unacked: VecDeque::new(),
+                heard: 0,
+                closing: false,
+                front: 0,
+            },
+        );
+    }
+
+    /// A port says something to its slot's machine; `last` = it says and hears nothing more.
+    pub fn say(
+        &mut self,
+        now: Now,
+        random: &mut dyn Random,
+        port: u64,
+        message: M::Message,
+        last: bool,
+    ) {
+        let Some(local) = self.ports.get_mut(&port) else {
+            return;
+        };
+        local.said += 1;
+        local.closing |= last;
+        let (slot, seq) = (local.slot, local.said);
+        let from = Peer::Port(Port {
+            node: self.me,
+            number: port,
+        });
+        let prev = local.unacked.back().map_or(0, |said| said.seq);
+        let place = Place { seq, prev, hops: 0 };
+        let here = matches!(self.slots.get(slot).held, Held::Home(_));
+        if here && prev == 0 {
+            // Its node is the home: the two live and die together.
+            if last {
+                self.ports.remove(&port);
+            }
+            self.arrive(now, random, (from, Peer::Slot(slot)), place, message);
+        } else {
+            local.unacked.push_back(Said {
+                seq,
+                message: message.clone(),
+            });
+            self.dispatch(from, Peer::Slot(slot), place, message);
+        }
+        self.run(now, random);
+    }
+
+    /// Whether that port is known.
+    pub fn has_port(&self, port: u64) -> bool {
+        self.ports.get(&port).is_some_and(|local| !local.closing)
+    }
+
+    /// Messages of ports that were not taken yet.
+    pub fn port_backlog(&self, port: u64) -> usize {
+        self.ports.get(&port).map_or(0, |local| local.unacked.len())
+    }
+
+    pub(crate) fn port_says_again(&mut self, port: u64) {
+        let Some(local) = self.ports.get(&port) else {
+            return;
+        };
+        let from = Peer::Port(Port {
+            node: self.me,
+            number: port,
+        });
+        let slot = local.slot;
+        let mut prev = 0;
+        let mut all = Vec::new();
+        for said in &local.unacked {
+            let seq = said.seq;
+            all.push((Place { seq, prev, hops: 0 }, said.message.clone()));
+            prev = seq;
+        }
+        for (place, message) in all {
+            self.dispatch(from, Peer::Slot(slot), place, message);
+        }
+    }
+
+    pub(crate) fn repeat_ports(&mut self) {
+        let mut stuck = Vec::new();
+        for (number, port) in &mut self.ports {
+            let front = port.unacked.front().map_or(0, |said| said.seq);
+            if front != 0 && front == port.front {
+                stuck.push(*number);
+            }
+            port.front = front;
+        }
+        for port in stuck {
+            self.port_says_again(port);
+        }
+    }
+
+    /// Gives a port what a slot here says to it.
+    pub(crate) fn deliver(&mut self, port: u64, seq: u64, message: M::Message) {
+        if let Some(local) = self.ports.get_mut(&port)
+            && seq > local.heard
+        {
+            local.heard = seq;
+            if !local.closing {
+                self.effects.push(Effect::Deliver { port, message });
+            }
+        }
+    }
+
+    /// A message came from another node.
+    pub(crate) fn message(
+        &mut self,
+        now: Now,
+        random: &mut dyn Random,
+        (from, to): (Peer, Peer),
+        mut place: Place,
+        message: &[u8],
+    ) {
+        place.hops = place.hops.saturating_add(1);
+        if let Some(message) = M::Message::decode(message) {
+            self.arrive(now, random, (from, to), place, message);
+        }
+    }
+
+    /// A message has come to this node.
+    pub(crate) fn arrive(
+        &mut self,
+        now: Now,
+        random: &mut dyn Random,
+        (from, to): (Peer, Peer),
+        place: Place,
+        message: M::Message,
+    ) {
+        let slot = match to {
+            Peer::Port(port) => return self.arrive_at_port(from, port, place, message),
+            Peer::Slot(slot) => slot,
+        };
+        if let Peer::Port(port) = from
+            && !self.nodes.contains(&port.node)
+        {
+            return; // Of a node that is gone, and its ports with it.
+        }
+        let here = self.slots.get_mut(slot);
+        let limit = self.options.queue;
+        match (&here.held, here.want) {
+            (Held::Home(home), _) => {
+                let last = home.core.last_from(&from);
+                match order(last, place.seq, place.prev) {
+                    Order::Next => {
+                        let input = Input::Message { from, message };
+                        self.feed(now, random, slot, Some(input), place.seq);
+                    }
+                    Order::Again => self.after_last(slot, Emit::Taken { from, seq: last }),
+                    Order::Gap => self.tell_gap(from, to),
+                }
+            }
+            (_, Want::Turn(node)) if self.links.contains(&node) => {
+                self.pass_on(node, (from, to), place, &message);
+            }
+            (_, Want::Nothing) => {
+                if let Some(node) = self.home_of(slot).filter(|node| *node != self.me) {
+                    self.pass_on(node, (from, to), place, &message);
+                }
+            }
+            _ if here.queue.len() < limit => here.queue.push_back(Queued {
+                from,
+                place,
+                message,
+            }),
+            // It is said again.
+            _ => {}
+        }
+    }
+
+    fn pass_on(&mut self, node: u64, (from, to): (Peer, Peer), place: Place, message: &M::Message) {
+        if place.hops >= MOST_HOPS {
+            return;
+        }
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        let Place { seq, prev, hops } = place;
+        self.send(
+            node,
+            &Frame::Message {
+                from,
+                to,
+                seq,
+                prev,
+                hops,
+                message: bytes,
+            },
+        );
+    }
+
+    fn arrive_at_port(&mut self, from: Peer, port: Port, place: Place, message: M::Message) {
+        if port.node != self.me {
+            return;
+        }
+        let to = Peer::Port(port);
+        let Some(local) = self.ports.get_mut(&port.number) else {
+            // It has closed: whatever is said to it is taken.
+            return self.tell_taken(from, to, place.seq);
+        };
+        match order(local.heard, place.seq, place.prev) {
+            Order::Next => {
+                local.heard = place.seq;
+                if !local.closing {
+                    let port = port.number;
+                    self.effects.push(Effect::Deliver { port, message });
+                }
+                self.tell_taken(from, to, place.seq);
+            }
+            Order::Again => {
+                let heard = local.heard;
+                self.tell_taken(from, to, heard);
+            }
+            Order::Gap => self.tell_gap(from, to),
+        }
+    }
+
+    /// Tells a peer that what it said was taken.
+    pub(crate) fn tell_taken(&mut self, from: Peer, to: Peer, seq: u64) {
+        let here = match from {
+            Peer::Port(port) => port.node == self.me,
+            Peer::Slot(slot) => matches!(self.slots.get(slot).held, Held::Home(_)),
+        };
+        if here {
+            self.was_taken(from, to, seq);
+        } else {
+            let last = self.taken.entry((from, to)).or_default();
+            *last = seq.max(*last);
+        }
+    }
+
+    /// What a peer here said was taken.
+    pub(crate) fn was_taken(&mut self, from: Peer, to: Peer, seq: u64) {
+        match from {
+            Peer::Port(port) => {
+                let Some(local) = self.ports.get_mut(&port.number) else {
+                    return;
+                };
+                while local.unacked.front().is_some_and(|said| said.seq <= seq) {
+                    local.unacked.pop_front();
+                }
+                if local.closing && local.unacked.is_empty() {
+                    self.ports.remove(&port.number);
+                }
+            }
+            Peer::Slot(slot) => self.trim(slot, to, seq),
+        }
+    }
+
+    fn tell_gap(&mut self, from: Peer, to: Peer) {
+        let node = match from {
+            Peer::Port(port) => Some(port.node),
+            Peer::Slot(slot) => self.home_of(slot),
+        };
+        match node {
+            Some(node) if node == self.me => self.gap(from, to),
+            Some(node) => self.send(node, &Frame::Gap { from, to }),
+            None => {}
+        }
+    }
+
+    /// A listener misses something that a peer here said.
+    pub(crate) fn gap(&mut self, from: Peer, to: Peer) {
+        match from {
+            Peer::Port(port) if port.node == self.me => self.port_says_again(port.number),
+            Peer::Slot(slot) => self.say_again(slot, to),
+            Peer::Port(_) => {}
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! How a slot comes to its new home.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cirrus_cluster::{Member, Placement, SLOTS, Slot, View};
+
+use crate::frame::{Frame, Has};
+use crate::home::{CopyAt, Home};
+use crate::machine::{Input, Machine, Peer, Random};
+use crate::replicated::Replicated;
+use crate::slots::{Copy, Held, Queued, Want};
+use crate::{Now, Replica};
+
+impl<M: Machine> Replica<M> {
+    /// Goes over to the next view.
+    pub(crate) fn take_view(&mut self, now: Now, random: &mut dyn Random, view: Arc<View>) {
+        let before: Vec<Option<u64>> = (0..SLOTS).map(|slot| self.home_of(slot)).collect();
+        let nodes: Vec<u64> = view.members.iter().map(Member::node_id).collect();
+        let gone = self.nodes.iter().filter(|node| !nodes.contains(node));
+        let gone: Vec<u64> = gone.copied().collect();
+        if !gone.is_empty() || self.view.is_none() {
+            self.fresh_at = now.steady + self.options.fresh_ms;
+        }
+        self.placement = Placement::new(&view);
+        self.view = Some(view);
+        self.nodes = nodes;
+        self.links.retain(|node| !gone.contains(node));
+        self.reported.clear();
+        self.unpaced = true;
+        for slot in 0..SLOTS {
+            self.leave_gone_copies(slot);
+            self.want_slot(slot);
+        }
+        for slot in 0..SLOTS {
+            self.lose_ports(now, random, slot);
+            let moved = self.home_of(slot) != before[usize::from(slot)];
+            if moved {
+                self.redirect(slot);
+            }
+        }
+        for node in self.links.clone() {
+            self.send_inventory(node);
+        }
+        let early = std::mem::take(&mut self.early);
+        for (node, (epoch, has)) in early {
+            if self.nodes.contains(&node) {
+                self.inventory(now, random, node, epoch, has);
+            }
+        }
+        self.decide(now, random);
+    }
+
+    fn want_slot(&mut self, slot: Slot) {
+        let mine = self.home_of(slot) == Some(self.me);
+        let here = self.slots.get_mut(slot);
+        here.offers.clear();
+        here.want = match here.held {
+            Held::Home(_) => Want::Nothing,
+            _ if mine => Want::Inventories,
+            _ => Want::Nothing,
+        };
+        if here.want == Want::Nothing {
+            // Who said it says it again, to the new home.
+            here.queue.clear();
+        }
+    }
+
+    /// Ports of nodes that are no members any more are gone.
+    fn lose_ports(&mut self, now: Now, random: &mut dyn Random, slot: Slot) {
+        let Held::Home(home) = &self.slots.get(slot).held else {
+            return;
+        };
+        let mut nodes = home.core.machine.port_nodes();
+        nodes.retain(|node| !self.nodes.contains(node));
+        for node in nodes {
+            self.feed(now, random, slot, Some(Input::PortsGone { node }), 0);
+        }
+    }
+
+    /// The slot has another home: what was said to it is said again there.
+    fn redirect(&mut self, slot: Slot) {
+        self.say_again_to(Peer::Slot(slot));
+        let ports = self.ports.iter().filter(|(_, port)| port.slot == slot);
+        let ports: Vec<u64> = ports.map(|(number, _)| *number).collect();
+        for port in ports {
+            self.port_says_again(port);
+        }
+    }
+
+    /// Sends again what slots here said to that peer.
+    fn say_again_to(&mut self, to: Peer) {
+        for slot in 0..SLOTS {
+            let said = match &self.slots.get(slot).held {
+                Held::Home(home) => home.core.outs.contains_key(&to),
+                _ => false,
+            };
+            if said {
+                self.say_again(slot, to);
+            }
+        }
+    }
+
+    /// Tells a member what is here of the slots that are its.
+    pub(crate) fn send_inventory(&mut self, node: u64) {
+        if !self.nodes.contains(&node) {
+            return;
+        }
+        let mut has = Vec::new();
+        for slot in 0..SLOTS {
+            if self.home_of(slot) != Some(node) {
+                continue;
+            }
+            let (home, core) = match &self.slots.get(slot).held {
+                Held::Home(home) => (true, &home.core),
+                Held::Copy(copy) => (false, &copy.core),
+                Held::Nothing => continue,
+            };
+            let (term, entry) = (core.term, core.entry);
+            has.push(Has {
+                slot,
+                home,
+                term,
+                entry,
+            });
+        }
+        let epoch = self.epoch();
+        self.send(node, &Frame::Inventory { epoch, has });
+    }
+
+    /// A member says what it has.
+    pub(crate) fn inventory(
+        &mut self,
+        now: Now,
+        random: &mut dyn Random,
+        node: u64,
+        epoch: u64,
+        has: Vec<Has>,
+    ) {
+        if epoch > self.epoch() {
+            self.early.insert(node, (epoch, has));
+            return;
+        }
+        if epoch < self.epoch() {
+            return;
+        }
+        self.reported.insert(node);
+        for has in has {
+            let here = self.slots.get_mut(has.slot);
+            match here.want {
+                Want::Inventories if has.home => here.want = Want::Turn(node),
+                Want::Inventories | Want::Turn(_) | Want::Fresh => {
+                    here.offers.retain(|(other, ..)| *other != node);
+                    here.offers.push((node, has.term, has.entry));
+                }
+                Want::State(_) | Want::Nothing => {}
+            }
+        }
+        self.unpaced = true;
+        self.decide(now, random);
+    }
+
+    /// When every member has said what it has, slots without a home get one.
+    pub(crate) fn decide(&mut self, now: Now, random: &mut dyn Random) {
+        let known = |node: &u64| *node == self.me || self.reported.contains(node);
+        if self.view.is_none() || !self.nodes.iter().all(known) {
+            return;
+        }
+        let lone = self.nodes.len() == 1;
+        for slot in 0..SLOTS {
+            let me = self.me;
+            let here = self.slots.get_mut(slot);
+            if !matches!(here.want, Want::Inventories | Want::Fresh) {
+                continue;
+            }
+            let mut offers = here.offers.clone();
+            if let Held::Copy(copy) = &here.held {
+                offers.push((me, copy.core.term, copy.core.entry));
+            }
+            let best = |(node, term, entry): &&(u64, u64, u64)| (*term, *entry, *node == me);
+            match offers.iter().max_by_key(best) {
+                Some((node, ..)) if *node == me => self.promote(now, random, slot),
+                Some((node, ..)) => {
+                    here.want = Want::State(*node);
+                    let (node, epoch) = (*node, self.epoch());
+                    self.send(node, &Frame::Take { epoch, slot });
+                }
+                None if lone || now.steady >= self.fresh_at => {
+                    let core = Replicated::new(self.factory.fresh(slot), self.epoch());
+                    self.activate(now, random, slot, core, Vec::new());
+                }
+                None => here.want = Want::Fresh,
+            }
+        }
+    }
+
+    /// The copy here is the best there is.
+    fn promote(&mut self, now: Now, random: &mut dyn Random, slot: Slot) {
+        let held = std::mem::replace(&mut self.slots.get_mut(slot).held, Held::Nothing);
+        if let Held::Copy(copy) = held {
+            self.activate(now, random, slot, copy.core, Vec::new());
+        }
+    }
+
+    /// Asks for slots whose homes go on until they are asked, some at once.
+    pub(crate) fn ask_for_slots(&mut self) {
+        let mut under_way: BTreeMap<u64, usize> = BTreeMap::new();
+        for slot in 0..SLOTS {
+            if let Want::State(node) = self.slots.get(slot).want {
+                *under_way.entry(node).or_default() += 1;
+            }
+        }
+        let epoch = self.epoch();
+        for slot in 0..SLOTS {
+            let Want::Turn(node) = self.slots.get(slot).want else {
+                continue;
+            };
+            let count = under_way.entry(node).or_default();
+            if *count < self.options.states && self.links.contains(&node) {
+                *count += 1;
+                self.slots.get_mut(slot).want = Want::State(node);
+                self.send(node, &Frame::Take { epoch, slot });
+            }
+        }
+    }
+
+    /// The new home of a slot asks for it. From here on this node is a copy of it.
+    pub(crate) fn hand_over(&mut self, node: u64, epoch: u64, slot: Slot) {
+        if epoch != self.epoch() || self.home_of(slot) != Some(node) {
+            return; // One of the two does not know the view yet; it asks again.
+        }
+        let here = self.slots.get_mut(slot);
+        let core = match std::mem::replace(&mut here.held, Held::Nothing) {
+            Held::Nothing => return self.send(node, &Frame::Nothing { epoch, slot }),
+            Held::Copy(copy) => copy.core,
+            Held::Home(home) => {
+                let term = home.core.term;
+                for copy in home.copies.iter().filter(|copy| copy.node != node) {
+                    self.send(copy.node, &Frame::Drop { slot, term });
+                }
+                home.core
+            }
+        };
+        let image = core.image();
+        // The new home becomes its leader with the first entry of its term.
+        let leader = None;
+        self.slots.get_mut(slot).held = Held::Copy(Box::new(Copy { core, leader }));
+        let epoch = Some(epoch);
+        self.send(node, &Frame::State { epoch, slot, image });
+    }
+
+    /// A member that had something of the slot has nothing any more.
+    pub(crate) fn nothing(&mut self, node: u64, epoch: u64, slot: Slot) {
+        let here = self.slots.get_mut(slot);
+        if epoch != self.view.as_ref().map_or(0, |view| view.epoch)
+            || here.want != Want::State(node)
+        {
+            return;
+        }
+        here.want = Want::Inventories;
+        here.offers.clear();
+        self.reported.clear();
+        for node in self.links.clone() {
+            self.send(node, &Frame::Ask { epoch });
+        }
+    }
+
+    /// A slot's state: to keep a copy of, or to be home of.
+    pub(crate) fn state(
+        &mut self,
+        now: Now,
+        random: &mut dyn Random,
+        node: u64,
+        (epoch, slot): (Option<u64>, Slot),
+        image: &[u8],
+    ) {
+        let wanted = epoch.is_some();
+        if wanted && (epoch != Some(self.epoch()) || self.slots.get(slot).want != Want::State(node))
+        {
+            return; // It was asked for in another view.
+        }
+        let Some(core) = Replicated::from_image(slot, image, self.factory.as_ref()) else {
+            // Of another version, perhaps: there is nothing to go on from.
+            if wanted {
+                let epoch = self.epoch();
+                let core = Replicated::new(self.factory.fresh(slot), epoch);
+                self.activate(now, random, slot, core, Vec::new());
+            }
+            return;
+        };
+        if wanted {
+            let entry = core.entry;
+            let copy = CopyAt {
+                node,
+                ready: true,
+                sent: Some(entry),
+                acked: entry,
+            };
+            return self.activate(now, random, slot, core, vec![copy]);
+        }
+        let here = self.slots.get_mut(slot);
+        let newer = match &here.held {
+            Held::Nothing => true,
+            Held::Copy(copy) => core.term >= copy.core.term,
+            Held::Home(_) => false,
+        };
+        if newer {
+            let leader = Some(node);
+            here.held = Held::Copy(Box::new(Copy { core, leader }));
+            self.confirm.insert((node, slot));
+        }
+    }
+
+    /// This node is home of the slot from here on.
+    fn activate(
+        &mut self,
+        now: Now,
+        random: &mut dyn Random,
+        slot: Slot,
+        mut core: Replicated<M>,
+        copies: Vec<CopyAt>,
+    ) {
+        let epoch = self.epoch();
+        let offers = std::mem::take(&mut self.slots.get_mut(slot).offers);
+        let stale = offers.iter().map(|(node, ..)| *node);
+        let stale: Vec<u64> = stale
+            .filter(|node| !copies.iter().any(|copy| copy.node == *node))
+            .collect();
+        for node in stale {
+            self.send(node, &Frame::Drop { slot, term: epoch });
+        }
+        core.term = epoch;
+        let gone = core.machine.port_nodes();
+        let here = self.slots.get_mut(slot);
+        here.want = Want::Nothing;
+        here.held = Held::Home(Box::new(Home::new(core, copies)));
+        // What these make due stands in channels, with what stood there before.
+        let mut due = Vec::new();
+        let mut inputs = vec![Input::Takeover];
+        let gone = gone.into_iter().filter(|node| !self.nodes.contains(node));
+        inputs.extend(gone.map(|node| Input::PortsGone { node }));
+        for input in inputs {
+            self.feed_into(now, random, slot, Some(input), (0, true), &mut due);
+        }
+        if let Some(home) = self.slots.home_mut(slot) {
+            home.say_all_again(due);
+        }
+        self.release_waiting(slot);
+        let queue = std::mem::take(&mut self.slots.get_mut(slot).queue);
+        for Queued {
+            from,
+            place,
+            message,
+        } in queue
+        {
+            self.arrive(now, random, (from, Peer::Slot(slot)), place, message);
+        }
+        self.set_deadline(slot);
+        self.unpaced = true;
+    }
+
+    /// There is a new link with a node.
+    pub(crate) fn greet(&mut self, node: u64) {
+        self.unpaced = true;
+        self.send_inventory(node);
+        self.greet_copies(node);
+        for slot in 0..SLOTS {
+            let Held::Home(home) = &self.slots.get(slot).held else {
+                continue;
+            };
+            let there = |to: &&Peer| match to {
+                Peer::Port(port) => port.node == node,
+                Peer::Slot(to) => self.home_of(*to) == Some(node),
+            };
+            let there: Vec<Peer> = home.core.outs.keys().filter(there).copied().collect();
+            for to in there {
+                self.say_again(slot, to);
+            }
+        }
+        let there = |port: &crate::ports::Local<M>| self.home_of(port.slot) == Some(node);
+        let ports = self.ports.iter().filter(|(_, port)| there(port));
+        let ports: Vec<u64> = ports.map(|(number, _)| *number).collect();
+        for port in ports {
+            self.port_says_again(port);
+        }
+    }
+
+    /// Once more what may have been lost.
+    pub(crate) fn repeat(&mut self, now: Now, random: &mut dyn Random) {
+        if self.view.is_none() {
+            return;
+        }
+        self.repeat_slots(now, random);
+        self.repeat_ports();
+        let epoch = self.epoch();
+        let mut silent = false;
+        for slot in 0..SLOTS {
+            match self.slots.get(slot).want {
+                Want::State(node) => self.send(node, &Frame::Take { epoch, slot }),
+                Want::Inventories => silent = true,
+                Want::Turn(_) | Want::Fresh | Want::Nothing => {}
+            }
+        }
+        if silent {
+            for node in self.links.clone() {
+                if !self.reported.contains(&node) {
+                    self.send(node, &Frame::Ask { epoch });
+                }
+            }
+        }
+        self.unpaced = true;
+        self.decide(now, random);
+    }
+}

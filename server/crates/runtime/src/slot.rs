@@ -1,0 +1,284 @@
+//! A slot's home as a machine that is replicated.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use cirrus_cluster::{SLOTS, Slot};
+use cirrus_jid::BareJid;
+use cirrus_replica::{Factory, Input, Machine, Output, Payload, Peer, Port, Random};
+use cirrus_router::home::Frame;
+use cirrus_router::{
+    AccountRequest, Effect, Effects, Entropy, Event, Home, HomeConfig, PipeEvent, PipeId, PipeOut,
+    Territory, Token, codec,
+};
+use cirrus_stanza::StanzaError;
+use cirrus_store::{Op, Outcome, StoreError};
+use serde::{Deserialize, Serialize};
+
+/// What is said between ports and slots, and between slots.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Word {
+    /// A connection speaks to the home of its account.
+    Pipe(PipeEvent),
+    /// That home speaks to the connection.
+    Out(PipeOut),
+    /// One entity speaks to another, of another slot.
+    Frame(Frame),
+    /// The account no longer exists.
+    Erase(BareJid),
+    /// What it owned is erased, or why not.
+    Erased(Result<(), String>),
+    /// The only node stops: every session ends.
+    Shutdown,
+}
+
+/// What a home asks of its node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Ask {
+    Store(Op),
+    Account(AccountRequest),
+}
+
+/// What the node answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Answered {
+    Store(Result<Outcome, StoreError>),
+    Account(Result<(), StanzaError>),
+}
+
+macro_rules! payload {
+    ($name:ident, $what:literal, $mark:expr) => {
+        impl Payload for $name {
+            fn encode(&self, out: &mut Vec<u8>) {
+                codec::encode_into(self, out);
+            }
+
+            fn decode(bytes: &[u8]) -> Option<Self> {
+                let decoded = codec::decode($what, bytes);
+                decoded
+                    .inspect_err(|error| tracing::warn!(%error, "from another node"))
+                    .ok()
+            }
+
+            fn mark(&self) -> u64 {
+                $mark(self)
+            }
+        }
+    };
+}
+
+payload!(Word, "a word", |word: &Word| match word {
+    Word::Out(PipeOut::Stanza { n, stanza }) => n << 32 | stanza.inner().len() as u64,
+    Word::Out(PipeOut::Handled { k }) => *k,
+    _ => 0,
+});
+payload!(Ask, "a request", |_: &Ask| 0);
+payload!(Answered, "an answer", |_: &Answered| 0);
+
+/// The home of one slot, and who asked it to erase accounts.
+pub(crate) struct SlotHome {
+    home: Home,
+    erasures: Token,
+    erasing: BTreeMap<Token, Port>,
+    effects: Effects,
+    key: [u8; 16],
+    alone: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Image {
+    erasures: Token,
+    erasing: BTreeMap<Token, Port>,
+    home: Vec<u8>,
+}
+
+/// The machine's randomness is the home's.
+struct Drawn<'a>(&'a mut dyn Random);
+
+impl Entropy for Drawn<'_> {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        self.0.fill(buffer);
+    }
+}
+
+impl SlotHome {
+    /// The home itself.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    fn event(&mut self, input: Input<Self>) -> Option<Event> {
+        Some(match input {
+            Input::Message { from, message } => match (from, message) {
+                (Peer::Port(Port { node, number }), Word::Pipe(event)) => Event::Pipe {
+                    pipe: PipeId { node, pipe: number },
+                    event,
+                },
+                (Peer::Port(port), Word::Erase(user)) => {
+                    self.erasures += 1;
+                    let token = self.erasures;
+                    self.erasing.insert(token, port);
+                    Event::Erase { user, token }
+                }
+                (Peer::Port(_), Word::Shutdown) => Event::Shutdown,
+                (Peer::Slot(_), Word::Frame(frame)) => Event::Frame(frame),
+                // Nobody says such a thing.
+                _ => return None,
+            },
+            Input::Answer { token, answer } => match answer {
+                Answered::Store(result) => Event::Store { token, result },
+                Answered::Account(result) => Event::Account { token, result },
+            },
+            Input::PortsGone { node } => {
+                self.erasing.retain(|_, port| port.node != node);
+                Event::PipesGone { node }
+            }
+            Input::Takeover => Event::Takeover,
+            Input::Tick => Event::Tick,
+        })
+    }
+
+    fn output(&mut self, effect: Effect) -> Option<Output<Self>> {
+        Some(match effect {
+            Effect::Pipe { pipe, out } => Output::Send {
+                to: Peer::Port(Port {
+                    node: pipe.node,
+                    number: pipe.pipe,
+                }),
+                message: Word::Out(out),
+            },
+            Effect::Store { token, op } => Output::Request {
+                token,
+                request: Ask::Store(op),
+            },
+            Effect::Account { token, request } => Output::Request {
+                token,
+                request: Ask::Account(request),
+            },
+            Effect::Frame { to, frame } => Output::Send {
+                to: Peer::Slot(slot_of(&self.key, self.alone, &to)),
+                message: Word::Frame(frame),
+            },
+            Effect::Erased { token, result } => Output::Send {
+                to: Peer::Port(self.erasing.remove(&token)?),
+                message: Word::Erased(result),
+            },
+        })
+    }
+}
+
+impl Machine for SlotHome {
+    type Message = Word;
+    type Request = Ask;
+    type Answer = Answered;
+
+    fn handle(
+        &mut self,
+        now: u64,
+        random: &mut dyn Random,
+        input: Input<Self>,
+        out: &mut Vec<Output<Self>>,
+    ) {
+        let Some(event) = self.event(input) else {
+            return;
+        };
+        let mut effects = std::mem::take(&mut self.effects);
+        self.home
+            .handle(now, &mut Drawn(random), event, &mut effects);
+        for output in effects.outputs.drain(..) {
+            out.extend(self.output(output.effect));
+        }
+        self.effects = effects;
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        self.home.next_deadline()
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        codec::encode(&Image {
+            erasures: self.erasures,
+            erasing: self.erasing.clone(),
+            home: self.home.snapshot(),
+        })
+    }
+
+    fn port_nodes(&self) -> Vec<u64> {
+        let mut nodes: BTreeSet<u64> = self.home.pipe_nodes();
+        nodes.extend(self.erasing.values().map(|port| port.node));
+        nodes.into_iter().collect()
+    }
+
+    fn entities(&self) -> usize {
+        self.home.census().entities
+    }
+}
+
+/// The slot of an account. A node that will always be alone has one home for all.
+pub(crate) fn slot_of(key: &[u8; 16], alone: bool, jid: &BareJid) -> Slot {
+    if alone {
+        return 0;
+    }
+    let local = jid.local().unwrap_or_default();
+    let mut owner = Vec::with_capacity(jid.host().len() + 1 + local.len());
+    owner.extend_from_slice(jid.host().as_bytes());
+    owner.push(0);
+    owner.extend_from_slice(local.as_bytes());
+    cirrus_cluster::slot(key, &owner)
+}
+
+/// Makes the homes of slots.
+pub(crate) struct Homes {
+    /// What every home is told about itself.
+    pub config: Arc<HomeConfig>,
+    /// Key of the slots' hash.
+    pub key: [u8; 16],
+    /// There is one slot and never another node.
+    pub alone: bool,
+}
+
+impl Homes {
+    fn territory(&self, slot: Slot) -> Territory {
+        if self.alone {
+            return Territory::Everything;
+        }
+        let key = self.key;
+        Territory::Part(Arc::new(move |jid| {
+            slot_of(&key, false, jid) == slot % SLOTS
+        }))
+    }
+
+    fn around(&self, home: Home) -> SlotHome {
+        SlotHome {
+            home,
+            erasures: 0,
+            erasing: BTreeMap::new(),
+            effects: Effects::default(),
+            key: self.key,
+            alone: self.alone,
+        }
+    }
+}
+
+impl Factory<SlotHome> for Homes {
+    fn fresh(&self, slot: Slot) -> SlotHome {
+        let config = Arc::clone(&self.config);
+        self.around(Home::new(config, self.territory(slot)))
+    }
+
+    fn restore(&self, slot: Slot, bytes: &[u8]) -> Option<SlotHome> {
+        let restore = || {
+            let image: Image = codec::decode("a slot's state", bytes)?;
+            let config = Arc::clone(&self.config);
+            let home = Home::restore(config, self.territory(slot), &image.home)?;
+            Ok::<_, codec::CodecError>((image, home))
+        };
+        let (image, home) = restore()
+            .inspect_err(|error| tracing::error!(slot, %error, "sessions of a slot are lost"))
+            .ok()?;
+        let mut restored = self.around(home);
+        restored.erasures = image.erasures;
+        restored.erasing = image.erasing;
+        Some(restored)
+    }
+}

@@ -1,0 +1,85 @@
+//! Where a node stands, and what it has.
+
+/// Where a node stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It does not serve yet.
+    Joining,
+    /// It can't join yet.
+    Waiting {
+        /// Why, and what to look at.
+        why: String,
+    },
+    /// It serves, in the view of that epoch; 0 = it can open its store alone.
+    Serving {
+        /// The view's epoch.
+        epoch: u64,
+    },
+    /// It serves on although the store does not answer.
+    Degraded,
+    /// It must not serve any more.
+    Stopped(&'static str),
+    /// It has left the cluster.
+    Left,
+}
+
+impl Standing {
+    /// One word for a program, one sentence for a person.
+    pub fn describe(&self) -> (&'static str, String) {
+        match self {
+            Self::Joining => ("joining", "the server is looking for other nodes".into()),
+            Self::Waiting { why } => ("joining", why.clone()),
+            Self::Serving { epoch: 0 } => ("serving", "this node serves".into()),
+            Self::Serving { epoch } => ("serving", format!("this node serves, in view {epoch}")),
+            Self::Degraded => (
+                "serving",
+                "this node serves; the store does not answer".into(),
+            ),
+            Self::Stopped(why) => ("stopped", format!("this node must not serve: {why}")),
+            Self::Left => ("stopped", "this node has left the cluster".into()),
+        }
+    }
+}
+
+/// What a node has, as counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Slots, copies and entities.
+    pub slots: cirrus_replica::Census,
+    /// Sessions with a connection, whose home is here.
+    pub attached: usize,
+    /// Sessions that wait to be resumed, whose home is here.
+    pub detached: usize,
+    /// Store operations under way.
+    pub operations: usize,
+    /// Connections of this node that have a session or want one.
+    pub pipes: usize,
+    /// Members of the view.
+    pub members: usize,
+    /// Nodes with whom there is a link.
+    pub linked: usize,
+}
+
+/// The view, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewSeen {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its members.
+    pub nodes: Vec<NodeSeen>,
+}
+
+/// A member of the view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// The machine's name.
+    pub instance: String,
+    /// Where other nodes find it.
+    pub address: String,
+    /// Availability zone, or empty.
+    pub zone: String,
+    /// `serving` or `draining`.
+    pub state: &'static str,
+    /// It is this node.
+    pub here: bool,
+}

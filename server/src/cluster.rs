@@ -1,0 +1,59 @@
+//! The commands about the cluster.
+
+use std::io::{self, Write};
+
+use serde_json::{Map, Value};
+
+use crate::cli::Cluster;
+use crate::control::Call;
+use crate::users::{UserError, connect};
+
+/// Carries out a command about the cluster.
+pub(crate) fn run(command: Cluster) -> Result<(), UserError> {
+    match command {
+        Cluster::Status(status) => {
+            let answer = connect(&status.server)?.call(&Call::ClusterStatus {})??;
+            let text = match status.json {
+                true => format!("{}\n", Value::Object(answer)),
+                false => describe(&answer),
+            };
+            io::stdout().write_all(text.as_bytes())?;
+        }
+        Cluster::Drain(server) => {
+            connect(&server)?.call(&Call::ClusterDrain {})??;
+        }
+        Cluster::Abort(server) => {
+            connect(&server)?.call(&Call::ClusterAbort {})??;
+        }
+    }
+    Ok(())
+}
+
+/// One line for each field, the nodes last.
+fn describe(answer: &Map<String, Value>) -> String {
+    let mut text = String::new();
+    for (name, value) in answer {
+        match value {
+            Value::Array(_) => {}
+            Value::String(value) => text += &format!("{name:<20} {value}\n"),
+            value => text += &format!("{name:<20} {value}\n"),
+        }
+    }
+    let nodes = answer.get("nodes").and_then(Value::as_array);
+    for node in nodes.into_iter().flatten() {
+        let field = |name: &str| node.get(name).and_then(Value::as_str).unwrap_or_default();
+        let here = if node.get("here") == Some(&Value::Bool(true)) {
+            "  (this one)"
+        } else {
+            ""
+        };
+        text += &format!(
+            "node                 {} {} {} {}{here}\n",
+            field("instance"),
+            field("address"),
+            field("zone"),
+            field("state"),
+        );
+    }
+    text
+}
