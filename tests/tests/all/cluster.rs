@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use cirrus_loss::Arguments;
+use cirrus_loss::report::Report;
 use cirrus_tests::client::{Client, Identity};
 use cirrus_tests::dialogue::play::Stage as _;
 use cirrus_tests::emulated::cloud::{Cloud, Node};
 use cirrus_tests::server::call;
+use clap::Parser as _;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 const USER_DATA: &str = "domain=localhost";
 
@@ -48,11 +52,7 @@ impl Cluster {
     /// Kills the server of a node as nothing else could. It is a member no more.
     fn kill(&mut self, n: usize) -> Node {
         let mut node = self.nodes.remove(n);
-        let server = node.server().unwrap().to_string();
-        let killed = std::process::Command::new("kill")
-            .args(["-KILL", &server])
-            .status();
-        assert!(killed.unwrap().success());
+        signal(node.server().unwrap(), "KILL");
         node.process().wait().unwrap();
         node
     }
@@ -145,4 +145,119 @@ fn a_session_goes_on_on_another_node_when_its_own_is_killed() {
     say(&mut romeo, "juliet", "four");
     hear(&mut juliet, "four");
     cluster.settled(2);
+}
+
+/// How much a run does to a cluster; more of it with `CIRRUS_LOSS_FAULTS` and `CIRRUS_LOSS_OPTIONS`.
+fn faults() -> usize {
+    let number = std::env::var("CIRRUS_LOSS_FAULTS").ok();
+    number.and_then(|it| it.parse().ok()).unwrap_or(2)
+}
+
+/// What a fault does to the nth node, and what makes it whole again.
+type Fault = fn(&mut Cluster, usize);
+
+/// Many clients talk through three nodes while one after the other suffers.
+fn suffer(fault: Fault) -> Vec<Report> {
+    let folder = TempDir::with_prefix("cirrus-loss-").unwrap();
+    let mut cluster = Cluster::start(3);
+    for n in 0..30 {
+        let user = Identity::new(&format!("u{n}@localhost"), "wherefore").unwrap();
+        cluster.nodes[0].add_account(&user).unwrap();
+    }
+    let (password, script) = (folder.path().join("password"), folder.path().join("faults"));
+    std::fs::write(&password, "wherefore\n").unwrap();
+    // The script asks for a fault by a file, and waits until that is gone.
+    let asked = folder.path().join("fault");
+    let file = asked.display();
+    let ask = format!("run: touch {file}; while [ -e {file} ]; do sleep 0.05; done");
+    let lines = format!(
+        "wait 1s\nrepeat {}\nfault it\n{ask}\nend\nwait 1s\nagain\n",
+        faults()
+    );
+    std::fs::write(&script, lines).unwrap();
+    let given = std::env::var("CIRRUS_LOSS_OPTIONS").unwrap_or_default();
+    let options = "--accounts 30 --rate 60 --time 3s --breaks 1 --leaves 0.5 --unmanaged 0 \
+                   --insecure --domain localhost";
+    let mut arguments = vec!["cirrus-loss".to_owned()];
+    arguments.extend(options.split_whitespace().map(str::to_owned));
+    arguments.extend(given.split_whitespace().map(str::to_owned));
+    for node in &cluster.nodes {
+        arguments.extend(["--server".to_owned(), node.address().to_string()]);
+    }
+    let paths = [("--password-file", &password), ("--faults", &script)];
+    for (name, path) in paths {
+        arguments.extend([name.to_owned(), path.display().to_string()]);
+    }
+    let arguments = Arguments::parse_from(arguments);
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| cirrus_loss::run(&arguments, &|_| {}));
+        let mut turn = 0;
+        while !run.is_finished() {
+            if asked.exists() {
+                fault(&mut cluster, turn % 3);
+                turn += 1;
+                std::fs::remove_file(&asked).unwrap();
+            }
+            pause();
+        }
+        assert_eq!(turn, faults());
+        run.join().unwrap().unwrap()
+    })
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pause is between two looks, not for two things to meet"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
+}
+
+/// Nothing is lost, doubled or reordered, and nobody has to log in again.
+fn nothing_happened(reports: &[Report]) {
+    let [report] = reports else {
+        panic!("{} reports", reports.len())
+    };
+    let it = &report.judgement;
+    let text = cirrus_loss::report::table(reports);
+    println!("{text}");
+    assert_eq!((it.lost, it.doubled, it.reordered), (0, 0, 0), "{text}");
+    assert_eq!((it.stray, it.violations), (0, 0), "{text}");
+    assert_eq!((it.ghosts, it.flaps), (0, 0), "{text}");
+    assert!(report.sessions.broke > 0, "{text}");
+    assert_eq!(report.sessions.lost, 0, "{text}");
+}
+
+#[test]
+fn nobody_notices_that_nodes_are_killed() {
+    let reports = suffer(|cluster, n| {
+        let node = &mut cluster.nodes[n];
+        let server = node.server().unwrap();
+        signal(server, "KILL");
+        node.process().wait().unwrap();
+        node.launch_again().unwrap();
+        node.wait_for("code=ok").unwrap();
+        cluster.settled(3);
+    });
+    nothing_happened(&reports);
+}
+
+#[test]
+fn nobody_notices_that_nodes_are_stopped() {
+    let reports = suffer(|cluster, n| {
+        let node = &mut cluster.nodes[n];
+        node.process().signal("TERM").unwrap();
+        assert!(node.process().wait().unwrap().success());
+        node.launch_again().unwrap();
+        node.wait_for("code=ok").unwrap();
+        cluster.settled(3);
+    });
+    nothing_happened(&reports);
+}
+
+fn signal(process: u32, name: &str) {
+    let status = std::process::Command::new("kill")
+        .args([format!("-{name}"), process.to_string()])
+        .status();
+    assert!(status.unwrap().success());
 }
