@@ -140,6 +140,11 @@ impl Cluster {
         self.members.may_serve(now)
     }
 
+    /// It is no member any more, and will be none.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// When [`Cluster::tick`] has something to do.
     pub(crate) fn wake_at(&self) -> u64 {
         self.members.wake_at().unwrap_or(u64::MAX).min(self.beat_at)

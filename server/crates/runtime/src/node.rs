@@ -165,7 +165,8 @@ impl Task {
         let mut links = self.cluster.as_mut().map(Cluster::events);
         loop {
             let timer = self.timer();
-            let takes = self.waiting.is_empty() && self.may_serve();
+            let ended = self.cluster.as_ref().is_some_and(Cluster::has_ended);
+            let takes = ended || (self.waiting.is_empty() && self.may_serve());
             tokio::select! {
                 biased;
                 _ = done.recv_many(&mut answers, BATCH) => {}

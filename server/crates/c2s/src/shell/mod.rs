@@ -117,6 +117,10 @@ struct Leaving {
 }
 
 impl Leaving {
+    fn is_on(&self) -> bool {
+        self.per_second.load(Ordering::Acquire) > 0
+    }
+
     /// Milliseconds from now at which one more connection is broken, if any is.
     fn place(&self) -> Option<u64> {
         let per_second = self.per_second.load(Ordering::Acquire);
@@ -174,8 +178,9 @@ impl Shell {
         let mut tasks = JoinSet::new();
         let mut pause = PAUSE.0;
         let stop = Arc::clone(&self.shared.stop).notified_owned();
-        tokio::pin!(stop);
-        while !self.shared.is_stopping() {
+        let leave = Arc::clone(&self.shared.leaving.told).notified_owned();
+        tokio::pin!(stop, leave);
+        while !self.shared.is_stopping() && !self.shared.leaving.is_on() {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((socket, peer)) => {
@@ -186,6 +191,7 @@ impl Shell {
                 },
                 Some(ended) = tasks.join_next(), if !tasks.is_empty() => self.ended(ended),
                 () = &mut stop => {}
+                () = &mut leave => {}
             }
         }
         drop(listener);
@@ -200,8 +206,8 @@ impl Shell {
         self.shared.stop.notify_waiters();
     }
 
-    /// Breaks every connection whose session can go on on another node, some each second, without
-    /// a word: the client resumes there. Whoever comes later is let in and sent on as well.
+    /// Accepts no more, and breaks every connection whose session can go on on another node, some
+    /// each second, without a word: the client resumes there. The others stay.
     pub fn leave(&self, per_second: u32) {
         let leaving = &self.shared.leaving;
         let per_second = u64::from(per_second.max(1));
