@@ -66,19 +66,26 @@ fn install(binaries: &Path, cache: &Path) -> Result<()> {
     scene::enter_namespace(&["inside", &disk.display().to_string()])
 }
 
-/// Boots a disk with nothing but a domain as its user-data, logs in, and boots it again.
+/// Boots a disk with the user-data that Terraform renders for one domain, logs in, and boots it
+/// again. Its group hears of the first boot, once.
 fn boot(disk: &Disk) -> Result<()> {
-    let scene = Scene::start(&format!("domain={}", scene::DOMAIN))?;
+    let user_data = workspace().join("terraform/tests/user-data/one-domain.txt");
+    let scene = Scene::start(&fs::read_to_string(&user_data)?)?;
     scene.prepare(disk)?;
-    for (name, made) in [
-        ("first boot", "made "),
+    for (name, made, report) in [
+        (
+            "first boot",
+            "made ",
+            "report: the hook ready of example-com-nodes is complete",
+        ),
         (
             "second boot",
             "10 tables and buckets exist, nothing changed",
+            "report: no hook waits",
         ),
     ] {
         let guest = Guest::start(disk)?;
-        if let Err(error) = watch(&guest, name, made) {
+        if let Err(error) = watch(&guest, name, (made, report)) {
             for line in guest.console() {
                 eprintln!("{line}");
             }
@@ -86,10 +93,13 @@ fn boot(disk: &Disk) -> Result<()> {
         }
         guest.power_off()?;
     }
+    let heard = scene.heard();
+    let expected = [("ready".to_owned(), "CONTINUE".to_owned())];
+    ensure!(heard == expected, "the group has heard {heard:?}");
     Ok(())
 }
 
-fn watch(guest: &Guest, name: &str, made: &str) -> Result<()> {
+fn watch(guest: &Guest, name: &str, (made, report): (&str, &str)) -> Result<()> {
     println!("{name}, seconds since power-on:");
     let step = |words: &str| -> Result<String> {
         let (seconds, line) = guest.wait_for(words)?;
@@ -116,6 +126,7 @@ fn watch(guest: &Guest, name: &str, made: &str) -> Result<()> {
         status.contains("CIRRUS-BOOT ok phase=ready code=ok"),
         "it did not serve: {status}"
     );
+    step(report)?;
     step(scene::ACCOUNT_MADE)?;
     let folder = TempDir::with_prefix("client-")?;
     let mut client = Agent::start(

@@ -11,6 +11,7 @@ use super::disk::Disk;
 use super::guest::MAC;
 use crate::emulated::cloud::Cloud;
 use crate::emulated::metadata::{Instance, Metadata};
+use crate::emulated::services::Group;
 
 /// The address of the instance metadata.
 const METADATA: SocketAddr =
@@ -98,10 +99,27 @@ impl Scene {
         ] {
             metadata.set(&path, Some(value.as_bytes()));
         }
-        Ok(Scene {
-            cloud: Cloud::start()?,
-            metadata,
-        })
+        let cloud = Cloud::start()?;
+        // It has been launched by a group, which waits for its word.
+        metadata.set(
+            "meta-data/autoscaling/target-lifecycle-state",
+            Some(b"InService"),
+        );
+        cloud.services().put_group(Group {
+            name: "example-com-nodes".to_owned(),
+            instance: instance.id,
+            states: vec!["Pending:Wait"],
+            hooks: vec!["ready"],
+            ..Group::default()
+        });
+        Ok(Scene { cloud, metadata })
+    }
+
+    /// What the group has heard: hook and result of each word.
+    #[must_use]
+    pub fn heard(&self) -> Vec<(String, String)> {
+        let group = self.cloud.services().group();
+        group.map(|group| group.completed).unwrap_or_default()
     }
 
     /// Puts onto a disk what a machine needs to find this AWS instead of the real one, an account,
@@ -111,11 +129,13 @@ impl Scene {
     /// When it can't be written.
     pub fn prepare(&self, disk: &Disk) -> Result<()> {
         let seen = |endpoint: String| endpoint.replace("127.0.0.1", HOST);
-        let environment = format!(
-            "AWS_ENDPOINT_URL_DYNAMODB={}\nAWS_ENDPOINT_URL_S3={}\n",
-            seen(self.cloud.dynamodb()),
-            seen(self.cloud.s3())
-        );
+        let mut endpoints = self.cloud.services().environment();
+        endpoints.push(("AWS_ENDPOINT_URL_DYNAMODB", self.cloud.dynamodb()));
+        endpoints.push(("AWS_ENDPOINT_URL_S3", self.cloud.s3()));
+        let lines = endpoints.into_iter();
+        let environment = lines
+            .map(|(name, endpoint)| format!("{name}={}\n", seen(endpoint)))
+            .collect();
         let text = str::to_owned;
         disk.add(&[
             ("/etc/cirrus/environment", 0o644, environment),
