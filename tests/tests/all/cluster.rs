@@ -214,6 +214,10 @@ fn pause() {
 }
 
 /// Nothing is lost, doubled or reordered, and nobody has to log in again.
+#[expect(
+    clippy::print_stdout,
+    reason = "the table is what `--nocapture` is for"
+)]
 fn nothing_happened(reports: &[Report]) {
     let [report] = reports else {
         panic!("{} reports", reports.len())
