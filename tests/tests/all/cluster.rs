@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cirrus_loss::Arguments;
 use cirrus_loss::report::Report;
+use cirrus_store::fault::{Faults, Rates};
 use cirrus_tests::client::{Client, Identity};
 use cirrus_tests::dialogue::play::Stage as _;
 use cirrus_tests::emulated::cloud::{Cloud, Node};
@@ -16,12 +17,15 @@ const USER_DATA: &str = "domain=localhost";
 
 struct Cluster {
     nodes: Vec<Node>,
+    /// What befalls DynamoDB.
+    faults: Faults,
     _cloud: Cloud,
 }
 
 impl Cluster {
     fn start(count: usize) -> Self {
-        let cloud = Cloud::start().unwrap();
+        let faults = Faults::none();
+        let cloud = Cloud::with_faults(faults.clone()).unwrap();
         let id = |n| format!("i-{n:017x}");
         let launch = |n| Node::launch(&cloud, &id(n), USER_DATA).unwrap();
         let nodes: Vec<Node> = (1..=count).map(launch).collect();
@@ -30,6 +34,7 @@ impl Cluster {
         }
         let cluster = Self {
             nodes,
+            faults,
             _cloud: cloud,
         };
         cluster.settled(count);
@@ -38,7 +43,13 @@ impl Cluster {
 
     /// Waits until every node knows of so many, and everything is where it should be, with a copy.
     fn settled(&self, members: usize) {
-        for node in &self.nodes {
+        self.others_settled(usize::MAX, members);
+    }
+
+    /// The same of all but one.
+    fn others_settled(&self, but: usize, members: usize) {
+        let others = self.nodes.iter().enumerate().filter(|(n, _)| *n != but);
+        for (_, node) in others {
             let settled = |status: &Value| {
                 status["members"] == members
                     && status["awaited"] == 0
@@ -234,16 +245,17 @@ fn nothing_happened(reports: &[Report]) {
 
 #[test]
 fn nobody_notices_that_nodes_are_killed() {
-    let reports = suffer(|cluster, n| {
-        let node = &mut cluster.nodes[n];
-        let server = node.server().unwrap();
-        signal(server, "KILL");
-        node.process().wait().unwrap();
-        node.launch_again().unwrap();
-        node.wait_for("code=ok").unwrap();
-        cluster.settled(3);
-    });
+    let reports = suffer(kill_and_replace);
     nothing_happened(&reports);
+}
+
+fn kill_and_replace(cluster: &mut Cluster, n: usize) {
+    let node = &mut cluster.nodes[n];
+    signal(node.server().unwrap(), "KILL");
+    node.process().wait().unwrap();
+    node.launch_again().unwrap();
+    node.wait_for("code=ok").unwrap();
+    cluster.settled(3);
 }
 
 #[test]
@@ -255,6 +267,44 @@ fn nobody_notices_that_nodes_are_stopped() {
         node.launch_again().unwrap();
         node.wait_for("code=ok").unwrap();
         cluster.settled(3);
+    });
+    nothing_happened(&reports);
+}
+
+/// A node hears and says nothing for so long that the others go on without it. When it wakes it finds
+/// out before it has said anything, and is started anew.
+#[test]
+fn nobody_notices_that_nodes_are_suspended() {
+    let reports = suffer(|cluster, n| {
+        let server = cluster.nodes[n].server().unwrap();
+        signal(server, "STOP");
+        cluster.others_settled(n, 2);
+        signal(server, "CONT");
+        let node = &mut cluster.nodes[n];
+        node.wait_for("must not serve any more").unwrap();
+        node.process().wait().unwrap();
+        node.launch_again().unwrap();
+        node.wait_for("code=ok").unwrap();
+        cluster.settled(3);
+    });
+    nothing_happened(&reports);
+}
+
+/// The same as with a healthy store, while that refuses one request in twenty and loses answers.
+#[test]
+fn nobody_notices_that_nodes_are_killed_while_the_store_is_troubled() {
+    let reports = suffer(|cluster, n| {
+        cluster.faults.set_seeded(
+            7,
+            Rates {
+                throttle: 50,
+                fail: 20,
+                timeout: 10,
+                late: 10,
+            },
+        );
+        kill_and_replace(cluster, n);
+        cluster.faults.clear();
     });
     nothing_happened(&reports);
 }
