@@ -13,8 +13,8 @@ mod parts;
 use std::fmt;
 
 use cirrus_config::{
-    ConfigError, Content, Document, Domain, Fault, Given, MAX_FILE_BYTES, TextValue, parse_yaml,
-    visible,
+    ConfigError, Content, Document, Domain, Fault, Given, MAX_FILE_BYTES, TextValue, excerpt,
+    parse_yaml,
 };
 
 use crate::code::Code;
@@ -104,8 +104,13 @@ impl Note {
 }
 
 impl fmt::Display for Note {
+    /// On one line: a name in an ejabberd.yml may have any character, by YAML's escapes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, visible(&self.text))
+        write!(f, "{}: ", self.place)?;
+        self.text.chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_debug()),
+            false => write!(f, "{c}"),
+        })
     }
 }
 
@@ -419,7 +424,7 @@ fn recognise(text: &str, file: &str) -> Result<Form, UserDataError> {
     if alone && !first.contains(['<', '>', '{', '}', '=', '|', ';']) {
         return Ok(Form::Domain);
     }
-    let excerpt = visible(&first.chars().take(60).collect::<String>());
+    let excerpt = excerpt(first);
     Err(UserDataError::Unrecognised {
         file: file(),
         line,

@@ -395,6 +395,20 @@ fn multiparts_that_are_not_understood() {
 }
 
 #[test]
+fn nothing_that_is_shown_moves_the_cursor() {
+    for text in [
+        "what\tis\u{85}this?\r;",
+        "hosts: [\"a\\eb.example\"]\n",
+        "hosts: [example.com]\n\"x\\e[2J\\ny\": \"a\\e[2J\"\n",
+        "hosts: [example.com]\nloglevel: \"a\\e[2J\"\nmodules:\n  \"mod_\\e[2J\": {}\n",
+        "hosts: [example.com]\ncertfiles: [\"/a\\e[2J\"]\nacl:\n  \"b\\e\": {\"c\\e\": \"d\\e\"}\n",
+        "hosts: [a.example]\nlisten:\n  - port: 1\n    module: \"m\\e\"\n    \"o\\e\": \"v\\e\"\n",
+    ] {
+        any_bytes(text.as_bytes());
+    }
+}
+
+#[test]
 fn what_is_mended_is_noted() {
     let text = multipart(&[("Content-Type: text/x-cirrus", "domain=example.com")]);
     let cut = text.replace("--b--\n", "");

@@ -24,20 +24,10 @@ impl fmt::Display for ConfigError {
             write!(f, ":{}:{}", self.line, self.column)?;
         }
         if !self.path.is_empty() {
-            write!(f, ": {}", visible(&self.path))?;
+            write!(f, ": {}", self.path)?;
         }
-        write!(f, ": {}", visible(&self.fault.to_string()))
+        write!(f, ": {}", self.fault)
     }
-}
-
-/// A text on one line: YAML can write control characters as escapes, and a name or a value that is
-/// shown must not move the cursor of a terminal or begin a line of a log.
-pub fn visible(text: &str) -> String {
-    let shown = |c: char| match c.is_control() {
-        true => c.escape_default().collect(),
-        false => String::from(c),
-    };
-    text.chars().map(shown).collect()
 }
 
 /// What is wrong with an option or a file.

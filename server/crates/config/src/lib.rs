@@ -22,9 +22,9 @@ mod sections;
 mod value;
 
 pub use document::{Document, TextValue};
-pub use error::{ConfigError, Fault, visible};
+pub use error::{ConfigError, Fault};
 pub use nearest::nearest;
-pub use node::{Content, Key, Node, Place};
+pub use node::{Content, Key, Node, Place, excerpt};
 pub use option::OptionDoc;
 pub use reference::reference;
 pub use sections::{

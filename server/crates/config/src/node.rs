@@ -113,7 +113,7 @@ impl Node {
 }
 
 /// At most 60 characters of a text, on one line.
-pub(crate) fn excerpt(text: &str) -> String {
+pub fn excerpt(text: &str) -> String {
     let mut out: String = text.chars().take(60).flat_map(char::escape_debug).collect();
     if text.chars().nth(60).is_some() {
         out.push('…');
