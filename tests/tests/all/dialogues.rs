@@ -33,6 +33,7 @@ dialogues! {
     account_queries
     bind
     bind_conflict
+    carbons
     domains
     iq_errors
     message_content

@@ -55,6 +55,10 @@ pub mod ns {
     pub const MAM: &str = "urn:xmpp:mam:2";
     /// XEP-0280.
     pub const CARBONS: &str = "urn:xmpp:carbons:2";
+    /// XEP-0297.
+    pub const FORWARD: &str = "urn:xmpp:forward:0";
+    /// XEP-0045, what a room says to a user.
+    pub const MUC_USER: &str = "http://jabber.org/protocol/muc#user";
     /// XEP-0060 notifications.
     pub const PUBSUB_EVENT: &str = "http://jabber.org/protocol/pubsub#event";
     /// XEP-0004.

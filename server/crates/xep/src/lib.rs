@@ -18,6 +18,7 @@ mod x0198_sm;
 mod x0199_ping;
 mod x0202_time;
 mod x0203_delay;
+mod x0280_carbons;
 
 use cirrus_router::{Feature, Registry, Source};
 
@@ -25,7 +26,7 @@ pub use x0115_caps::{Caps, caps};
 
 /// Every feature of the server, in the order of registration.
 pub fn features() -> &'static [&'static Feature] {
-    static FEATURES: [&Feature; 12] = [
+    static FEATURES: [&Feature; 13] = [
         &rfc6121_im::FEATURE,
         &rfc3921_session::FEATURE,
         &x0012_last::FEATURE,
@@ -38,6 +39,7 @@ pub fn features() -> &'static [&'static Feature] {
         &x0199_ping::FEATURE,
         &x0202_time::FEATURE,
         &x0203_delay::FEATURE,
+        &x0280_carbons::FEATURE,
     ];
     &FEATURES
 }

@@ -4,6 +4,7 @@ use cirrus_jid::Jid;
 use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, StreamError, Ty};
 
 use super::User;
+use super::carbons::Carbon;
 use super::session::{Archived, Keep, Session, Unacked};
 use super::spool::Owed;
 use crate::event::{Login, PipeId, PipeOut, SessionId};
@@ -176,6 +177,9 @@ impl User {
     /// A stanza that a session's client never acknowledged goes where RFC 6121 section 8.5
     /// sends it now: another resource, the spool, or back.
     fn rescue(&mut self, cx: &mut Cx<'_>, unacked: Unacked) {
+        if unacked.keep.carbon == Some(Carbon::Sent) {
+            return; // The user's own words, which have gone where they should.
+        }
         let stanza = *unacked.stanza;
         match (stanza.kind, stanza.ty) {
             (Kind::Message, Ty::Chat | Ty::Normal) => {

@@ -3,8 +3,8 @@
 use cirrus_jid::Jid;
 use cirrus_stanza::{Condition, Stanza, Ty, ns};
 
-use super::User;
 use super::session::Keep;
+use super::{User, carbons};
 use crate::home::{Cx, Purpose};
 use crate::registry::{AccountView, IqReply, IqRequest, Scope};
 
@@ -31,6 +31,9 @@ impl User {
         }
         if !addressed {
             stanza.to = Some(self.jid.clone().into());
+        }
+        if let Some(on) = carbons::switch(&stanza) {
+            return self.set_carbons(cx, index, on, &stanza);
         }
         self.answer(cx, &stanza);
     }

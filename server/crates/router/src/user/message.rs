@@ -3,6 +3,7 @@
 use cirrus_jid::Jid;
 use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, Ty};
 
+use super::carbons::Carbon;
 use super::session::{Archived, Keep, Session};
 use super::spool::full;
 use super::{Inflow, Storage, User, Waiting, storage};
@@ -60,6 +61,9 @@ impl User {
             }
         }
         self.sessions[index].hold(k, outstanding);
+        if outstanding == 1 {
+            self.copy_sent(cx, session, &stanza);
+        }
         cx.route(stanza, Some(Origin { session, k }));
     }
 
@@ -274,28 +278,42 @@ impl User {
         archived: Option<Archived>,
     ) {
         let rescue = archived.is_some() || storage(&stanza) == Storage::Archive;
-        let mut keep = Keep {
-            archived,
-            rescue,
-            group: None,
-        };
-        match *audience {
-            Audience::One(index) => self.give(cx, index, stanza, keep),
+        let reached = match *audience {
+            Audience::One(index) => vec![self.sessions[index].id],
             Audience::All => {
                 let reached = self.sessions.iter().filter(|s| s.takes_messages());
-                let ids: Vec<_> = reached.map(|session| session.id).collect();
-                keep.group = (ids.len() > 1).then(|| ids.into());
-                for index in (0..self.sessions.len()).rev() {
-                    if self.sessions[index].takes_messages() {
-                        self.give(cx, index, stanza.clone(), keep.clone());
-                    }
-                }
+                reached.map(|session| session.id).collect()
             }
             Audience::Spool => return self.hold(cx, stanza, archived, None),
-            Audience::Nobody | Audience::Refuse => {}
+            Audience::Nobody | Audience::Refuse => Vec::new(),
+        };
+        if !reached.is_empty() {
+            let keep = Keep {
+                archived,
+                rescue,
+                ..Keep::default()
+            };
+            self.give_each(cx, &reached, &stanza, keep);
         }
         if let Some(archived) = archived.filter(|archived| archived.due) {
             self.spool.read = self.spool.read.max(archived.position);
+        }
+    }
+
+    /// Sends to these sessions, and a copy to the others that want one. Each of them answers for
+    /// all: the message needs another way only when the last has ended without having it.
+    fn give_each(&mut self, cx: &mut Cx<'_>, ids: &[SessionId], stanza: &Stanza, mut keep: Keep) {
+        let copied = self.copied(stanza, ids);
+        let mut group = ids.to_vec();
+        group.extend_from_slice(&copied);
+        keep.group = (group.len() > 1).then(|| group.into());
+        for index in (0..self.sessions.len()).rev() {
+            let id = self.sessions[index].id;
+            let mut keep = keep.clone();
+            keep.carbon = copied.contains(&id).then_some(Carbon::Received);
+            if keep.carbon.is_some() || ids.contains(&id) {
+                self.give(cx, index, stanza.clone(), keep);
+            }
         }
     }
 

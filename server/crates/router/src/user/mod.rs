@@ -1,6 +1,7 @@
 //! The user entity: sessions, roster, presence and the archive log of one account.
 
 mod bind;
+mod carbons;
 mod erase;
 mod exchange;
 mod iq;
@@ -360,8 +361,9 @@ impl User {
     fn ticket_done(&mut self, cx: &mut Cx<'_>, ticket: Ticket, outcome: Result<u64, StanzaError>) {
         match self.tickets.remove(&ticket) {
             Some(Waiting::Out { session, k, stanza }) => {
-                if let Err(error) = outcome {
-                    self.error_to(cx, session, &stanza, &error);
+                match outcome {
+                    Ok(_) => self.copy_sent(cx, session, &stanza),
+                    Err(error) => self.error_to(cx, session, &stanza, &error),
                 }
                 self.out_landed(session, k);
             }

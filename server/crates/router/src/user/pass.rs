@@ -174,7 +174,7 @@ impl User {
             let keep = Keep {
                 archived,
                 rescue: true,
-                group: None,
+                ..Keep::default()
             };
             self.give(cx, index, stanza, keep);
         }

@@ -7,6 +7,7 @@ use cirrus_jid::Jid;
 use cirrus_stanza::Stanza;
 use serde::{Deserialize, Serialize};
 
+use super::carbons::{self, Carbon};
 use crate::event::{Effect, Effects, PipeId, PipeOut, SessionId};
 
 /// A stanza that the client has not acknowledged yet.
@@ -16,8 +17,16 @@ pub(super) struct Unacked {
     pub n: u64,
     /// Where else it is.
     pub keep: Keep,
-    /// The stanza, to be sent again on resumption.
+    /// The stanza, to be sent again on resumption; of a copy, what it is of.
     pub stanza: Box<Stanza>,
+}
+
+impl Unacked {
+    /// Upper bound of its bytes.
+    fn size(&self) -> usize {
+        let wrapping = self.keep.carbon.map_or(0, |_| carbons::WRAPPING);
+        self.stanza.size() + wrapping
+    }
 }
 
 /// Where an unacknowledged stanza stands in the archive.
@@ -39,6 +48,8 @@ pub(super) struct Keep {
     /// The sessions that got it at the same time, where there are several.
     #[serde(with = "crate::codec::shared")]
     pub group: Option<Arc<[SessionId]>>,
+    /// The client gets it as a copy.
+    pub carbon: Option<Carbon>,
 }
 
 /// Stream management as it was enabled (XEP-0198 section 3).
@@ -89,6 +100,8 @@ pub(super) struct Session {
     dues: VecDeque<(u64, u64)>,
     /// Some of it was acknowledged.
     ended: bool,
+    /// Wants copies of what the user's other sessions send and get (XEP-0280).
+    pub carbons: bool,
 }
 
 /// How many handled stanzas a pipe without stream management is told of at once.
@@ -118,6 +131,7 @@ impl Session {
             unacked_bytes: 0,
             dues: VecDeque::new(),
             ended: false,
+            carbons: false,
         }
     }
 
@@ -187,25 +201,35 @@ impl Session {
     pub fn send(&mut self, stanza: Stanza, keep: Keep, out: &mut Effects) {
         self.n += 1;
         let n = self.n;
+        let carbon = keep.carbon;
         if self.sm.is_some() || keep.rescue {
-            self.unacked_bytes += stanza.size();
             if let Some(archived) = keep.archived.filter(|archived| archived.due)
                 && !crate::planted::cursor_before_ack()
             {
                 self.dues.push_back((n, archived.position));
             }
             let stanza = Box::new(stanza.clone());
-            self.unacked.push_back(Unacked { n, keep, stanza });
+            let unacked = Unacked { n, keep, stanza };
+            self.unacked_bytes += unacked.size();
+            self.unacked.push_back(unacked);
         }
         if let Some(pipe) = self.pipe {
             let out_stanza = PipeOut::Stanza {
                 n,
-                stanza: Box::new(stanza),
+                stanza: Box::new(self.shown(stanza, carbon)),
             };
             out.push(Effect::Pipe {
                 pipe,
                 out: out_stanza,
             });
+        }
+    }
+
+    /// What the client sees of a stanza.
+    fn shown(&self, stanza: Stanza, carbon: Option<Carbon>) -> Stanza {
+        match carbon {
+            Some(carbon) => carbons::copy(carbon, &stanza, &self.jid),
+            None => stanza,
         }
     }
 
@@ -234,7 +258,7 @@ impl Session {
     pub fn written(&mut self, n: u64) {
         while self.unacked.front().is_some_and(|first| first.n <= n) {
             if let Some(gone) = self.unacked.pop_front() {
-                self.unacked_bytes = self.unacked_bytes.saturating_sub(gone.stanza.size());
+                self.unacked_bytes = self.unacked_bytes.saturating_sub(gone.size());
             }
         }
         while self.dues.front().is_some_and(|(number, _)| *number <= n) {
@@ -246,7 +270,8 @@ impl Session {
     /// Sends everything unacknowledged once more, to a new pipe.
     pub fn repeat(&self, pipe: PipeId, out: &mut Effects) {
         for unacked in &self.unacked {
-            let stanza = unacked.stanza.clone();
+            let stanza = Stanza::clone(&unacked.stanza);
+            let stanza = Box::new(self.shown(stanza, unacked.keep.carbon));
             let repeated = PipeOut::Stanza {
                 n: unacked.n,
                 stanza,

@@ -1,6 +1,7 @@
 //! Users, their sessions and messages, seen from the pipes: a home over a store that answers at
 //! once, or only when it is told to.
 
+mod carbons;
 mod subscriptions;
 
 use std::collections::{BTreeMap, VecDeque};
