@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cirrus_c2s::shell::Shell;
-use cirrus_config::Config;
+use cirrus_config::{Backend, Config};
 use cirrus_runtime::{Node, Standing};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,7 +27,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// What the process may still do after the drain's deadline.
 const LINGER: Duration = Duration::from_secs(5);
 /// How long clients that are told to go, and the store, may take.
-const LAST_WORDS: Duration = Duration::from_secs(30);
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How often it is looked whether every connection has gone.
 const LOOKS: Duration = Duration::from_millis(100);
 /// How often the service manager is told where the server stands, if it has no watchdog.
@@ -197,6 +197,9 @@ async fn serve(
 
 /// Gives slots and connections to other nodes, and leaves. `false` = there are none.
 async fn hand_over(config: &Config, node: &Node, shell: &Shell) -> bool {
+    if config.store.backend != Backend::Aws {
+        return false; // One process alone can open these.
+    }
     let Ok(true) = node.home.drain().await else {
         return false;
     };
