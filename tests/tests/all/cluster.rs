@@ -1,5 +1,6 @@
 //! Several nodes on the same tables: sessions outlive the node that held them.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cirrus_loss::Arguments;
@@ -176,6 +177,9 @@ type Fault = fn(&mut Cluster, usize);
 
 /// Many clients talk through three nodes while one after the other suffers.
 fn suffer(fault: Fault) -> Vec<Report> {
+    /// Three nodes and thirty clients are load enough for a machine that runs other tests too.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = TempDir::with_prefix("cirrus-loss-").unwrap();
     let mut cluster = Cluster::start(3);
     for n in 0..30 {
