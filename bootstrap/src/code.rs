@@ -36,8 +36,6 @@ macro_rules! codes {
 codes! {
     Ok = "ok", 0,
         "The command did what it says; for `run`, an XMPP stream opened.";
-    Standby = "standby", 0,
-        "Another node serves this domain; the server waits to take over.";
     Usage = "usage", 2,
         "The command line is wrong.";
     UserDataAbsent = "user-data-absent", 10,

@@ -1,6 +1,6 @@
 //! The server's control socket: one JSON object a line, over a unix socket.
 //!
-//! Used for the first account and to learn that a node waits in reserve. A password goes into the
+//! Used for the first account and to learn whether the server serves. A password goes into the
 //! request and nowhere else: not into arguments, not into a log.
 
 use std::io;
@@ -42,7 +42,7 @@ struct Answer {
     state: Option<String>,
     #[serde(default)]
     message: Option<String>,
-    /// What it serves; a server that is starting or in reserve does not say.
+    /// What it serves; a server that is starting does not say.
     #[serde(default)]
     hosts: Option<Vec<String>>,
 }
@@ -102,8 +102,6 @@ pub enum ServerState {
     Serving,
     /// It is not that far; the message says what it does.
     Starting(String),
-    /// Another node serves; the message says which.
-    Standby(String),
 }
 
 /// What became of a new account.
@@ -148,7 +146,6 @@ pub async fn status(socket: &Path, pid: Option<u32>) -> Result<ServerState, Cont
     let answer = outcome(answer)?;
     let message = answer.message.unwrap_or_default();
     Ok(match answer.state.as_deref() {
-        Some("standby") => ServerState::Standby(message),
         Some("serving") if answer.hosts.is_some() => ServerState::Serving,
         _ => ServerState::Starting(message),
     })
@@ -271,10 +268,6 @@ mod tests {
             (
                 "{\"ok\":true,\"state\":\"joining\",\"message\":\"it looks\"}\n",
                 starting("it looks"),
-            ),
-            (
-                "{\"ok\":true,\"state\":\"standby\",\"message\":\"node a serves\"}\n",
-                ServerState::Standby("node a serves".into()),
             ),
         ] {
             let dir = tempfile::tempdir().unwrap();

@@ -82,9 +82,6 @@ pub enum Event {
     Done(String),
     /// The phase failed.
     Failed(Code, String),
-    /// The server said that another node serves. `run` waits on, without a deadline, unless the
-    /// server is systemd's.
-    Standby(String),
     /// The operator or the system wants it to end.
     Interrupted,
     /// The server ended with this exit code (128 + n for signal n).
@@ -114,7 +111,7 @@ pub enum Effect {
 /// How a boot went, as AWS hears it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// The node serves, or waits in reserve.
+    /// The node serves.
     Ready,
     /// It failed: in this phase, with this outcome.
     Failed(Phase, Code),
@@ -219,7 +216,6 @@ impl Boot {
     pub fn step(&mut self, event: Event, now_ms: u64) -> Vec<Effect> {
         match (self.state, event) {
             (State::In(i), Event::Done(line)) => self.done(i, line, now_ms),
-            (State::In(_), Event::Standby(line)) => self.standby(line, now_ms),
             (State::In(_), Event::Failed(code, why)) => self.fail(code, why, code.exit(), now_ms),
             (State::In(_), Event::Interrupted) if self.told => {
                 self.state = State::Over;
@@ -268,20 +264,6 @@ impl Boot {
         out
     }
 
-    fn standby(&mut self, line: String, now_ms: u64) -> Vec<Effect> {
-        let phase = self.phase();
-        let millis = now_ms.saturating_sub(self.entered_ms);
-        let mut out = vec![Effect::Log(phase, millis, line.clone())];
-        out.extend(self.tell(Code::Standby, line, now_ms));
-        if self.command == Command::Launch {
-            self.state = State::Over;
-            out.push(Effect::Exit(Code::Standby.exit()));
-        } else {
-            out.push(Effect::Enter(phase));
-        }
-        out
-    }
-
     fn fail(&mut self, code: Code, why: String, exit: u8, now_ms: u64) -> Vec<Effect> {
         let phase = self.phase();
         let millis = now_ms.saturating_sub(self.entered_ms);
@@ -309,7 +291,7 @@ impl Boot {
         })];
         if matches!(self.command, Command::Run | Command::Launch) {
             out.push(Effect::Report(match code {
-                Code::Ok | Code::Standby => Report::Ready,
+                Code::Ok => Report::Ready,
                 code => Report::Failed(phase, code),
             }));
         }

@@ -67,8 +67,6 @@ struct Shell {
     server: Option<Server>,
     /// The configuration was not there before, or was another.
     rendered: bool,
-    /// The node waits in reserve; that has been told.
-    standby: bool,
     reporting: Option<report::Reporting>,
 }
 
@@ -86,7 +84,6 @@ pub async fn run(command: Command, args: RunArgs) -> u8 {
         account: FirstAccount::None,
         server: None,
         rendered: false,
-        standby: false,
         reporting: None,
     };
     match Signals::new() {

@@ -21,8 +21,8 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Where an authority asks by HTTP-01 (RFC 8555, section 8.3).
 const HTTP: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 80);
 
-/// Answers an authority's questions, where that is asked for. Any node does, whether it serves or
-/// stands by: a balancer may send the question to each.
+/// Answers an authority's questions, where that is asked for. Any node does, also
+/// one that is joining: a balancer may send the question to each.
 pub(crate) async fn answer(config: &Config, table: Arc<dyn Table>) {
     if config.acme.challenge != Challenge::Http01 || subjects(config).is_empty() {
         return;

@@ -47,7 +47,7 @@ impl Manager {
         self.beat
     }
 
-    /// The control socket answers: the server serves, or stands by.
+    /// The control socket answers: the server serves, or joins others.
     pub(crate) fn ready(&self) {
         self.tell("READY=1");
     }

@@ -50,12 +50,7 @@ fn a_boot_that_works() {
 }
 
 #[test]
-fn a_server_that_is_systemds_is_left_when_it_is_ready_or_stands_by() {
-    let waits = Event::Standby("i-2 serves".into());
-    let effects = run(Command::Launch, &[vec![done(); 7], vec![waits]].concat());
-    let expected = "CIRRUS-BOOT ok phase=ready code=standby seconds=8.000 message=\"i-2 serves\"";
-    assert_eq!(statuses(&effects), [expected]);
-    assert_eq!(effects.last(), Some(&Effect::Exit(0)));
+fn a_server_that_is_systemds_is_stopped_when_it_stays_silent() {
     let late = Event::Failed(Code::ServerSilent, "nothing opened".into());
     let effects = run(Command::Launch, &[vec![done(); 7], vec![late]].concat());
     assert!(effects.contains(&Effect::StopServer));
@@ -107,21 +102,6 @@ fn a_server_that_dies_or_stays_silent() {
 }
 
 #[test]
-fn a_node_in_reserve_tells_once_and_takes_over() {
-    let standby = Event::Standby("node a serves".into());
-    let events = [
-        vec![done(); 7],
-        vec![standby, done(), Event::ServerEnded(0)],
-    ]
-    .concat();
-    let effects = run(Command::Run, &events);
-    let expected =
-        "CIRRUS-BOOT ok phase=ready code=standby seconds=8.000 message=\"node a serves\"";
-    assert_eq!(statuses(&effects), [expected]);
-    assert_eq!(effects.last(), Some(&Effect::Exit(0)));
-}
-
-#[test]
 fn an_interrupt_ends_it() {
     let early = run(Command::Run, &[done(), Event::Interrupted]);
     assert!(statuses(&early)[0].starts_with("CIRRUS-BOOT fail phase=parse code=interrupted"));
@@ -150,13 +130,6 @@ fn a_boot_is_reported_once_and_only_a_boot() {
         &vec![done(); Command::Launch.phases().len()],
     );
     assert_eq!(reports(&launched), [Report::Ready]);
-    // A node in reserve counts as one that is ready; that it takes over is not reported again.
-    let standby = Event::Standby("node a serves".into());
-    let reserve = run(
-        Command::Run,
-        &[vec![done(); 7], vec![standby.clone(), standby, done()]].concat(),
-    );
-    assert_eq!(reports(&reserve), [Report::Ready]);
     let failed = Event::Failed(Code::AwsRefused, "no".into());
     let failed = run(Command::Run, &[vec![done(); 3], vec![failed]].concat());
     assert_eq!(
@@ -191,7 +164,6 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => Just(done()),
         1 => Just(Event::Failed(Code::AwsRefused, "no".into())),
-        1 => Just(Event::Standby("other".into())),
         1 => Just(Event::Interrupted),
         1 => any::<u8>().prop_map(Event::ServerEnded),
     ]

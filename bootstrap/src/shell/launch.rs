@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::perform::{PAUSE, Seen, watch};
+use super::perform::{PAUSE, watch};
 use super::{Failure, Shell};
 use crate::code::Code;
 use crate::phases::Event;
@@ -28,7 +28,7 @@ impl Shell {
         Ok(format!("asked systemd for {}", unit.name()))
     }
 
-    /// Waits until a stream opens, the server stands by, or systemd has given it up.
+    /// Waits until a stream opens or systemd has given it up.
     pub(super) async fn launched(&mut self) -> Event {
         let (Some(unit), Ok(site)) = (self.unit(), self.site()) else {
             return Event::Failed(Code::Internal, "no unit after start".into());
@@ -38,10 +38,7 @@ impl Shell {
         let mut restarted = None;
         tokio::select! {
             code = given_up(&unit, &mut restarted) => return Event::ServerEnded(code),
-            seen = watch(site, None, false, &mut last) => return match seen {
-                Seen::Standby(who) => Event::Standby(who),
-                Seen::Stream(line) => Event::Done(line),
-            },
+            line = watch(site, None, &mut last) => return Event::Done(line),
             () = tokio::time::sleep(patience) => {}
         }
         if let Some(code) = restarted {

@@ -226,16 +226,10 @@ impl Shell {
         };
         let pid = server.id();
         let patience = Duration::from_secs(self.args.ready_seconds);
-        // Where it is only in reserve, it may take days.
-        let patience = if self.standby {
-            Duration::MAX
-        } else {
-            patience
-        };
         let mut last = String::from("nothing yet");
         let outcome = tokio::select! {
             ended = server.ended() => Outcome::Ended(ended.unwrap_or(255)),
-            seen = watch(&site, pid, self.standby, &mut last) => Outcome::Seen(seen),
+            seen = watch(&site, pid, &mut last) => Outcome::Seen(seen),
             () = tokio::time::sleep(patience) => Outcome::Late,
         };
         self.server = Some(server);
@@ -246,11 +240,7 @@ impl Shell {
                 let why = format!("no XMPP stream opened within {seconds} s; last: {last}");
                 Event::Failed(Code::ServerSilent, why)
             }
-            Outcome::Seen(Seen::Standby(who)) => {
-                self.standby = true;
-                Event::Standby(who)
-            }
-            Outcome::Seen(Seen::Stream(line)) => match self.first_account(&site).await {
+            Outcome::Seen(line) => match self.first_account(&site).await {
                 Ok(()) => Event::Done(line),
                 Err(Failure { code, message }) => Event::Failed(code, message),
             },
@@ -280,23 +270,16 @@ impl Shell {
 enum Outcome {
     Ended(u8),
     Late,
-    Seen(Seen),
+    Seen(String),
 }
 
-/// What a started server was seen to do.
-pub(super) enum Seen {
-    Stream(String),
-    Standby(String),
-}
-
-/// Looks until a stream opens, or the server says that it waits in reserve.
+/// Looks until a stream opens; gives a line that says where.
 ///
 /// The control socket is asked first: it tells whether it is *our* server that answers, which a
 /// stream does not (another server may have the port, and ours is about to fail for it).
-pub(super) async fn watch(site: &Site, pid: Option<u32>, standby: bool, last: &mut String) -> Seen {
+pub(super) async fn watch(site: &Site, pid: Option<u32>, last: &mut String) -> String {
     loop {
         match look(site, pid).await {
-            Ok(Seen::Standby(_)) if standby => {}
             Ok(seen) => return seen,
             Err(why) => *last = why,
         }
@@ -305,22 +288,21 @@ pub(super) async fn watch(site: &Site, pid: Option<u32>, standby: bool, last: &m
 }
 
 /// One look at the server.
-async fn look(site: &Site, pid: Option<u32>) -> Result<Seen, String> {
+async fn look(site: &Site, pid: Option<u32>) -> Result<String, String> {
     let state = control::status(&site.config.listen.control, pid).await;
     let state = state.map_err(|e| Failure::of(Code::ServerSilent, &e).message)?;
     match state {
         ServerState::Serving => {}
         ServerState::Starting(what) => return Err(format!("not serving yet: {what}")),
-        ServerState::Standby(who) => return Ok(Seen::Standby(who)),
     }
     let Some(address) = site.config.listen.c2s.first() else {
         // Nothing but TLS from the first byte: the server's own word has to do.
-        return Ok(Seen::Stream("the server says that it serves".into()));
+        return Ok("the server says that it serves".into());
     };
     let domain = site.config.domains.first().map_or("", |d| d.as_str());
     let opened = stream_opens(*address, domain).await;
     opened.map_err(|e| Failure::of(Code::ServerSilent, &e).message)?;
-    Ok(Seen::Stream(format!("an XMPP stream opens at {address}")))
+    Ok(format!("an XMPP stream opens at {address}"))
 }
 
 /// Reads a file that should be small, such as one with a certificate.

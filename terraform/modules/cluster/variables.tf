@@ -202,7 +202,7 @@ variable "proxy_protocol" {
 variable "replace_unhealthy" {
   type        = bool
   default     = false
-  description = "Replace nodes that the balancer finds unhealthy, which cuts their connections and replaces nodes that stand by; otherwise only those that EC2 or the node itself reports."
+  description = "Replace nodes that the balancer finds unhealthy, which cuts their connections; otherwise only those that EC2 or the node itself reports."
 
   validation {
     condition     = !var.replace_unhealthy || var.balancer

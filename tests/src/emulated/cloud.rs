@@ -248,7 +248,7 @@ impl Stage for Node {
             self.process.log()
         );
         self.launch_again()?;
-        // After a death it stands by until its old lease has run out.
+        // After a death it waits to join until its old lease has run out.
         self.wait_for("\"message\":\"ready\"").map(drop)
     }
 }

@@ -54,9 +54,8 @@ impl HomeHandle {
     /// Why it could not be finished; it may be repeated.
     pub async fn erase(&self, user: BareJid) -> Result<(), String> {
         let (answer, wait) = oneshot::channel();
-        let sent = self.tell(Message::Erase(user, answer)).await;
-        sent.map_err(|gone| gone.to_string())?;
-        wait.await.map_err(|_| Gone.to_string())?
+        let asked = self.ask(Message::Erase(user, answer), wait).await;
+        asked.map_err(|gone| gone.to_string())?
     }
 
     /// Counts of what is in memory.
@@ -65,8 +64,7 @@ impl HomeHandle {
     /// [`Gone`] when the server is stopping.
     pub async fn census(&self) -> Result<Census, Gone> {
         let (answer, wait) = oneshot::channel();
-        self.tell(Message::Census(answer)).await?;
-        wait.await.map_err(|_| Gone)
+        self.ask(Message::Census(answer), wait).await
     }
 
     /// The view; `None` where this node is and will be alone.
@@ -75,18 +73,15 @@ impl HomeHandle {
     /// [`Gone`] when the server is stopping.
     pub async fn view(&self) -> Result<Option<ViewSeen>, Gone> {
         let (answer, wait) = oneshot::channel();
-        self.tell(Message::View(answer)).await?;
-        wait.await.map_err(|_| Gone)
+        self.ask(Message::View(answer), wait).await
     }
 
     /// Ends every session and waits until what they leave is durable, or the home's own deadline
     /// for that has passed.
     pub async fn shutdown(&self) {
         let (answer, wait) = oneshot::channel();
-        if self.tell(Message::Shutdown(answer)).await.is_ok() {
-            // An error means that the home is gone already, which is what was asked for.
-            let _ = wait.await;
-        }
+        // An error means that the home is gone already, which is what was asked for.
+        let _ = self.ask(Message::Shutdown(answer), wait).await;
     }
 
     /// Gives every slot of this node to others; it stays a pipe. `true` when that is done, `false`
@@ -96,8 +91,7 @@ impl HomeHandle {
     /// [`Gone`] when the server is stopping.
     pub async fn drain(&self) -> Result<bool, Gone> {
         let (answer, wait) = oneshot::channel();
-        self.tell(Message::Drain(answer)).await?;
-        wait.await.map_err(|_| Gone)
+        self.ask(Message::Drain(answer), wait).await
     }
 
     /// Takes back a drain: the node is to have slots again.
@@ -111,13 +105,46 @@ impl HomeHandle {
     /// Leaves the cluster; the process may exit then.
     pub async fn leave(&self) {
         let (answer, wait) = oneshot::channel();
-        if self.tell(Message::Leave(answer)).await.is_ok() {
-            // An error means that the node is gone already, which is what was asked for.
-            let _ = wait.await;
+        // An error means that the node is gone already, which is what was asked for.
+        let _ = self.ask(Message::Leave(answer), wait).await;
+    }
+
+    /// Says something that has an answer, and waits for it.
+    async fn ask<T>(&self, message: Message, answer: oneshot::Receiver<T>) -> Result<T, Gone> {
+        self.tell(message).await?;
+        tokio::select! {
+            biased;
+            answer = answer => answer.map_err(|_| Gone),
+            // A message that was sent while the task ended may stay in the queue, and its answer's
+            // sender with it, as long as this handle lives.
+            () = self.inbox.closed() => Err(Gone),
         }
     }
 
     async fn tell(&self, message: Message) -> Result<(), Gone> {
         self.inbox.send(message).await.map_err(|_| Gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_will_give_is_not_waited_for() {
+        let (inbox, mut messages) = mpsc::channel(1);
+        let handle = HomeHandle { inbox };
+        let end = async {
+            while messages.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            messages.close();
+        };
+        let (seen, ()) = tokio::join!(handle.census(), end);
+        assert_eq!(
+            seen.map(drop),
+            Err(Gone),
+            "the question is still in the queue"
+        );
     }
 }

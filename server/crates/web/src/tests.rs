@@ -12,7 +12,7 @@ struct Double {
 impl Node for Double {
     fn health(&self) -> Health {
         let serving = self.serving.load(Ordering::Relaxed);
-        let message = if serving { "serving" } else { "standby" };
+        let message = if serving { "serving" } else { "joining" };
         Health {
             serving,
             message: message.to_owned(),
@@ -52,7 +52,7 @@ async fn health_follows_the_node() {
     let request = "GET /health HTTP/1.1\r\nHost: node\r\n\r\n";
     let answer = ask(Arc::clone(&node), request).await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(answer.ends_with("\r\n\r\nstandby\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\njoining\n"), "{answer}");
     node.serving.store(true, Ordering::Relaxed);
     let answer = ask(node, request).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
