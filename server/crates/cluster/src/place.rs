@@ -39,30 +39,12 @@ impl Placement {
     ///
     /// Takes 4,096 hashes per unit of weight: some milliseconds for a large view.
     pub fn new(view: &View) -> Option<Self> {
-        let serving = |(_, member): &(usize, &Member)| member.state == MemberState::Serving;
-        let members: Vec<(usize, &Member)> =
-            view.members.iter().enumerate().filter(serving).collect();
-        let nodes: Vec<String> = members.iter().map(|(_, member)| member.node()).collect();
-        let places: Option<Vec<Place>> = (0..SLOTS)
-            .map(|slot| {
-                let mut order: Vec<usize> = (0..members.len()).collect();
-                let scores: Vec<u64> = members
-                    .iter()
-                    .zip(&nodes)
-                    .map(|((_, member), node)| score(&view.slot_key, slot, member.weight, node))
-                    .collect();
-                order.sort_by_key(|n| (std::cmp::Reverse(scores[*n]), &nodes[*n]));
-                let (home, others) = order.split_first()?;
-                let elsewhere = |n: &&usize| members[**n].1.zone != members[*home].1.zone;
-                let backup = others.iter().find(elsewhere).or_else(|| others.first());
-                // A view has at most 256 members.
-                let index = |n: &usize| members[*n].0 as u16;
-                Some(Place {
-                    home: index(home),
-                    backup: backup.map(index),
-                })
-            })
+        let members = view.members.iter().enumerate();
+        let serving = members.filter(|(_, member)| member.state == MemberState::Serving);
+        let candidates: Vec<Candidate> = serving
+            .map(|(index, member)| Candidate::new(&view.slot_key, index, member))
             .collect();
+        let places: Option<Vec<Place>> = (0..SLOTS).map(|slot| place(&candidates, slot)).collect();
         Some(Self { places: places? })
     }
 
@@ -79,17 +61,59 @@ impl Placement {
     }
 }
 
-/// How much a slot likes a node: the best of `weight` hashes.
-fn score(key: &[u8; 16], slot: Slot, weight: u8, node: &str) -> u64 {
-    let mut base = SipHasher24::new_with_key(key);
-    base.write(node.as_bytes());
-    base.write(&slot.to_be_bytes());
-    let hash = |n: u8| {
-        let mut hasher = base;
-        hasher.write(&[n]);
-        hasher.finish()
-    };
-    (0..weight.max(1)).map(hash).max().unwrap_or(0)
+/// A member that slots can be placed on.
+struct Candidate<'a> {
+    index: usize,
+    member: &'a Member,
+    node: String,
+    /// The hash of its name, to be gone on with.
+    named: SipHasher24,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(key: &[u8; 16], index: usize, member: &'a Member) -> Self {
+        let node = member.node();
+        let mut named = SipHasher24::new_with_key(key);
+        named.write(node.as_bytes());
+        Self {
+            index,
+            member,
+            node,
+            named,
+        }
+    }
+
+    /// How much a slot likes it: the best of as many hashes as it has weight.
+    fn score(&self, slot: Slot) -> u64 {
+        let mut base = self.named;
+        base.write(&slot.to_be_bytes());
+        let hash = |n: u8| {
+            let mut hasher = base;
+            hasher.write(&[n]);
+            hasher.finish()
+        };
+        (0..self.member.weight.max(1))
+            .map(hash)
+            .max()
+            .unwrap_or_default()
+    }
+}
+
+/// The best for a slot, and the best besides it, of another zone if there is one.
+fn place(candidates: &[Candidate<'_>], slot: Slot) -> Option<Place> {
+    let scores: Vec<u64> = candidates.iter().map(|it| it.score(slot)).collect();
+    let better = |n: &usize| (scores[*n], std::cmp::Reverse(&candidates[*n].node));
+    let all = 0..candidates.len();
+    let home = all.clone().max_by_key(better)?;
+    let zone = |n: usize| &candidates[n].member.zone;
+    let others = all.filter(|n| *n != home);
+    let backup = others.max_by_key(|n| (zone(*n) != zone(home), better(n)));
+    // A view has at most 256 members.
+    let index = |n: usize| candidates[n].index as u16;
+    Some(Place {
+        home: index(home),
+        backup: backup.map(index),
+    })
 }
 
 #[cfg(test)]

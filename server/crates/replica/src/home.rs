@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use cirrus_cluster::{SLOTS, Slot};
+use cirrus_cluster::Slot;
 
 use crate::frame::Frame;
 use crate::machine::{Input, Machine, Payload, Peer, Random};
@@ -23,6 +23,21 @@ pub(crate) struct CopyAt {
 }
 
 impl CopyAt {
+    /// One that has nothing yet.
+    pub fn new(node: u64) -> Self {
+        Self {
+            node,
+            ready: false,
+            sent: None,
+            acked: 0,
+        }
+    }
+
+    /// The state that was sent to it is not confirmed.
+    pub fn is_under_way(&self) -> bool {
+        self.sent.is_some_and(|sent| self.acked < sent)
+    }
+
     /// The last entry that need not be sent to it again.
     fn base(&self) -> Option<u64> {
         let sent = self.sent.map(|sent| sent.max(self.acked));
@@ -59,9 +74,10 @@ impl<M: Machine> Home<M> {
         }
     }
 
-    /// Some other node has its state, and every entry.
+    /// Some other node has its state, and every entry that made something due that has left.
     pub fn is_copied(&self) -> bool {
-        self.copies.iter().any(|copy| copy.ready)
+        let has = |copy: &CopyAt| copy.ready && copy.sent.is_some() && !copy.is_under_way();
+        self.copies.iter().any(has)
     }
 
     /// Some other node has its state, or will.
@@ -79,17 +95,24 @@ impl<M: Machine> Home<M> {
         ready.map(|copy| copy.acked).min().unwrap_or(u64::MAX)
     }
 
-    /// What was on its way to that node may not have arrived.
-    pub fn unsend(&mut self, node: u64) {
-        for copy in &mut self.copies {
-            if copy.node == node && !copy.ready {
-                copy.sent = None;
-            }
+    /// What was on its way to that node may not have arrived. Returns whether it needs the state.
+    pub fn unsend(&mut self, node: u64) -> bool {
+        let Some(copy) = self.copies.iter_mut().find(|copy| copy.node == node) else {
+            return false;
+        };
+        if !copy.ready || copy.is_under_way() {
+            copy.sent = None;
+            self.prune();
         }
-        self.prune();
+        self.copies.iter().any(|copy| copy.sent.is_none())
     }
 
-    fn prune(&mut self) {
+    /// It has said something that was not taken, or copies have something to forget.
+    pub fn is_speaking(&self) -> bool {
+        !self.core.outs.is_empty() || !self.trims.is_empty()
+    }
+
+    pub fn prune(&mut self) {
         let base = self.copies.iter().filter_map(CopyAt::base).min();
         let base = base.unwrap_or(u64::MAX);
         while self.log.front().is_some_and(|(number, _)| *number <= base) {
@@ -171,18 +194,16 @@ impl<M: Machine> Replica<M> {
         (seq, keep_all): (u64, bool),
         emits: &mut Vec<Emit<M>>,
     ) {
-        let held = std::mem::replace(&mut self.slots.get_mut(slot).held, Held::Nothing);
+        let held = self.slots.hold(slot, Held::Nothing);
         let Held::Home(mut home) = held else {
-            self.slots.get_mut(slot).held = held;
+            self.slots.hold(slot, held);
             return;
         };
         let copying = home.is_copying();
         let step = copying.then(|| step(input.as_ref(), seq));
         let keep = |peer: &Peer| match peer {
             Peer::Port(port) => copying || keep_all || port.node != self.me,
-            Peer::Slot(to) => {
-                copying || keep_all || !matches!(self.slots.get(*to).held, Held::Home(_))
-            }
+            Peer::Slot(to) => copying || keep_all || !self.slots.is_home(*to),
         };
         let keep = Keep {
             message: &keep,
@@ -221,7 +242,10 @@ impl<M: Machine> Replica<M> {
             let at = (now.wall, seq);
             home.core.take(at, random, input, &keep, emits);
         }
-        self.slots.get_mut(slot).held = Held::Home(home);
+        if home.is_speaking() {
+            self.speaking.insert(slot);
+        }
+        self.slots.hold(slot, Held::Home(home));
     }
 
     /// Lets out what waited for the copies.
@@ -308,7 +332,7 @@ impl<M: Machine> Replica<M> {
     pub(crate) fn dispatch(&mut self, from: Peer, to: Peer, place: Place, message: M::Message) {
         let node = match to {
             Peer::Port(port) => Some(port.node),
-            Peer::Slot(to) if matches!(self.slots.get(to).held, Held::Home(_)) => Some(self.me),
+            Peer::Slot(to) if self.slots.is_home(to) => Some(self.me),
             Peer::Slot(to) => self.home_of(to),
         };
         match (node, to) {
@@ -318,25 +342,32 @@ impl<M: Machine> Replica<M> {
                 place,
                 message,
             }),
-            (Some(node), _) if self.links.contains(&node) => {
-                let mut bytes = Vec::new();
-                message.encode(&mut bytes);
-                let Place { seq, prev, hops } = place;
-                let message = bytes;
-                self.send(
-                    node,
-                    &Frame::Message {
-                        from,
-                        to,
-                        seq,
-                        prev,
-                        hops,
-                        message,
-                    },
-                );
-            }
+            (Some(node), _) => self.send_message(node, (from, to), place, &message),
             // It is said again when there is a link or another home.
             _ => {}
+        }
+    }
+
+    /// Sends a message to another node.
+    pub(crate) fn send_message(
+        &mut self,
+        node: u64,
+        (from, to): (Peer, Peer),
+        Place { seq, prev, hops }: Place,
+        message: &M::Message,
+    ) {
+        if self.links.contains(&node) {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            let frame = Frame::Message {
+                from,
+                to,
+                seq,
+                prev,
+                hops,
+                message: bytes,
+            };
+            self.send(node, &frame);
         }
     }
 
@@ -371,6 +402,9 @@ impl<M: Machine> Replica<M> {
         if let Some(home) = self.slots.home_mut(slot) {
             home.core.trim(&to, seq);
             home.note_trim(to, seq);
+            if home.is_speaking() {
+                self.speaking.insert(slot);
+            }
         }
     }
 
@@ -388,8 +422,9 @@ impl<M: Machine> Replica<M> {
         copy.acked = copy.acked.max(number);
         if !copy.ready && copy.sent.is_some_and(|sent| copy.acked >= sent) {
             copy.ready = true;
-            self.unpaced = true;
+            self.pacing.unchosen.insert(slot);
         }
+        self.pacing.due = true;
         if let Some(home) = self.slots.home_mut(slot) {
             home.prune();
         }
@@ -403,91 +438,15 @@ impl<M: Machine> Replica<M> {
             for copy in home.copies.iter_mut().filter(|copy| copy.node == node) {
                 copy.sent = None;
             }
-            self.unpaced = true;
+            self.pacing.unchosen.insert(slot);
+            self.pacing.due = true;
         }
-    }
-
-    /// Sends states to copies that need them, and asks for slots whose turn has come, as many at
-    /// once as is allowed.
-    pub(crate) fn pace(&mut self) {
-        let mut under_way: BTreeMap<u64, usize> = BTreeMap::new();
-        for slot in 0..SLOTS {
-            self.choose_copy(slot);
-            if let Some(home) = self.slots.home_mut(slot) {
-                for copy in &home.copies {
-                    if copy.sent.is_some_and(|sent| copy.acked < sent) {
-                        *under_way.entry(copy.node).or_default() += 1;
-                    }
-                }
-            }
-        }
-        for slot in 0..SLOTS {
-            let Some(home) = self.slots.home_mut(slot) else {
-                continue;
-            };
-            let missing = |copy: &&CopyAt| copy.sent.is_none();
-            let Some(node) = home.copies.iter().find(missing).map(|copy| copy.node) else {
-                continue;
-            };
-            let count = under_way.entry(node).or_default();
-            if *count < self.options.states && self.links.contains(&node) {
-                *count += 1;
-                self.send_state(node, slot);
-            }
-        }
-        self.ask_for_slots();
-    }
-
-    /// Makes the node that the view names the copy of a slot here. Until that one is ready, those
-    /// of before go on.
-    fn choose_copy(&mut self, slot: Slot) {
-        let (mine, backup) = (self.home_of(slot) == Some(self.me), self.backup_of(slot));
-        let Some(home) = self.slots.home_mut(slot) else {
-            return;
-        };
-        let Some(backup) = backup.filter(|_| mine) else {
-            return; // It goes on with the copy it has until it is taken over.
-        };
-        let chosen = home.copies.iter().find(|copy| copy.node == backup);
-        let ready = chosen.is_some_and(|copy| copy.ready);
-        if chosen.is_none() {
-            home.copies.push(CopyAt {
-                node: backup,
-                ready: false,
-                sent: None,
-                acked: 0,
-            });
-        }
-        let needed = |copy: &CopyAt| copy.node == backup || (copy.ready && !ready);
-        if home.copies.iter().all(needed) {
-            return;
-        }
-        let unneeded = home.copies.extract_if(.., |copy| !needed(copy));
-        let unneeded: Vec<u64> = unneeded.map(|copy| copy.node).collect();
-        home.prune();
-        let term = home.core.term;
-        for node in unneeded {
-            self.send(node, &Frame::Drop { slot, term });
-        }
-        self.release_waiting(slot);
-    }
-
-    fn send_state(&mut self, node: u64, slot: Slot) {
-        let Some(home) = self.slots.home_mut(slot) else {
-            return;
-        };
-        let (entry, image) = (home.core.entry, home.core.image());
-        for copy in home.copies.iter_mut().filter(|copy| copy.node == node) {
-            copy.sent = Some(entry);
-        }
-        let epoch = None;
-        self.send(node, &Frame::State { epoch, slot, image });
     }
 
     /// Members that are no more keep no copies.
     pub(crate) fn leave_gone_copies(&mut self, slot: Slot) {
         let nodes = &self.nodes;
-        if let Held::Home(home) = &mut self.slots.get_mut(slot).held {
+        if let Some(home) = self.slots.home_mut(slot) {
             home.copies.retain(|copy| nodes.contains(&copy.node));
             home.prune();
         }
@@ -499,7 +458,7 @@ impl<M: Machine> Replica<M> {
     pub(crate) fn greet_copies(&mut self, node: u64) {
         let mut slots = Vec::new();
         let mut frames = Vec::new();
-        for slot in 0..SLOTS {
+        for slot in self.slots.homes() {
             let Some(home) = self.slots.home_mut(slot) else {
                 continue;
             };
@@ -518,8 +477,9 @@ impl<M: Machine> Replica<M> {
 
     /// What every slot here said, was not taken when last looked at, and still is not.
     pub(crate) fn repeat_slots(&mut self, now: Now, random: &mut dyn Random) {
-        for slot in 0..SLOTS {
-            let Some(home) = self.slots.home_mut(slot) else {
+        for slot in self.speaking {
+            let Some(home) = self.slots.home_mut(slot).filter(|home| home.is_speaking()) else {
+                self.speaking.remove(slot);
                 continue;
             };
             let front = |(peer, queue): (&Peer, &VecDeque<_>)| {
@@ -548,9 +508,8 @@ impl<M: Machine> Replica<M> {
 
     /// An entry for a copy here.
     pub(crate) fn entry(&mut self, node: u64, slot: Slot, at: (u64, u64), entry: &Entry) {
-        let here = self.slots.get_mut(slot);
-        let follows = match &mut here.held {
-            Held::Copy(copy) if copy.leader == Some(node) || at.0 > copy.core.term => {
+        let follows = match self.slots.copy_mut(slot) {
+            Some(copy) if copy.leader == Some(node) || at.0 > copy.core.term => {
                 let follows = Self::follow(copy, at, entry);
                 if follows != Follows::Behind {
                     copy.leader = Some(node);

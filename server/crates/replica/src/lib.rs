@@ -25,6 +25,7 @@
 mod frame;
 mod home;
 mod machine;
+mod pace;
 mod ports;
 mod replicated;
 mod slots;
@@ -35,12 +36,13 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use cirrus_cluster::{Placement, SLOTS, Slot, View};
+use cirrus_cluster::{Placement, Slot, View};
 
 use frame::{Frame, Has};
 pub use machine::{Factory, Input, Machine, Output, Payload, Peer, Port, Random, Token};
-use ports::Local;
-use slots::{Held, Place, Slots, Want};
+use pace::Pacing;
+use ports::Ports;
+use slots::{Held, Place, SlotSet, Slots};
 
 /// Bounds and times of a replica.
 #[derive(Clone, Copy, Debug)]
@@ -143,7 +145,7 @@ pub struct Replica<M: Machine> {
     nodes: Vec<u64>,
     links: BTreeSet<u64>,
     slots: Slots<M>,
-    ports: BTreeMap<u64, Local<M>>,
+    ports: Ports<M>,
     /// Whose inventories of this epoch are here.
     reported: BTreeSet<u64>,
     /// Inventories of epochs that this node does not know yet, by node.
@@ -159,8 +161,9 @@ pub struct Replica<M: Machine> {
     confirm: BTreeSet<(u64, Slot)>,
     taken: BTreeMap<(Peer, Peer), u64>,
     diverged: u64,
-    /// There may be states to send and slots to ask for.
-    unpaced: bool,
+    pacing: Pacing,
+    /// Slots here that have said something that is not taken.
+    speaking: SlotSet,
     effects: Vec<Effect<M>>,
 }
 
@@ -183,7 +186,7 @@ impl<M: Machine> Replica<M> {
             nodes: Vec::new(),
             links: BTreeSet::new(),
             slots: Slots::new(),
-            ports: BTreeMap::new(),
+            ports: Ports::new(),
             reported: BTreeSet::new(),
             early: BTreeMap::new(),
             inner: VecDeque::new(),
@@ -193,14 +196,15 @@ impl<M: Machine> Replica<M> {
             confirm: BTreeSet::new(),
             taken: BTreeMap::new(),
             diverged: 0,
-            unpaced: false,
+            pacing: Pacing::default(),
+            speaking: SlotSet::default(),
             effects: Vec::new(),
         }
     }
 
     /// What there is to do since the last call. To be called when a batch of events is over.
     pub fn effects(&mut self, now: Now, random: &mut dyn Random) -> std::vec::Drain<'_, Effect<M>> {
-        if std::mem::take(&mut self.unpaced) {
+        if std::mem::take(&mut self.pacing.due) {
             self.pace();
             self.run(now, random);
         }
@@ -208,52 +212,50 @@ impl<M: Machine> Replica<M> {
         self.effects.drain(..)
     }
 
-    /// The slot of an owner; `None` before the first view.
-    pub fn slot_of(&self, owner: &[u8]) -> Option<Slot> {
-        let view = self.view.as_ref()?;
-        Some(cirrus_cluster::slot(&view.slot_key, owner))
-    }
-
     /// The epoch of the view; 0 before the first.
     pub fn epoch(&self) -> u64 {
         self.view.as_ref().map_or(0, |view| view.epoch)
     }
 
-    /// What this node has. Looks at every slot.
+    /// What this node has. Looks at every slot here.
     pub fn census(&self) -> Census {
         let mut census = Census {
+            homes: self.slots.homes().len(),
+            copies: self.slots.copies().len(),
+            awaited: self.slots.wanted().len(),
             ports: self.ports.len(),
             diverged: self.diverged,
             ..Census::default()
         };
-        for slot in 0..SLOTS {
-            let here = self.slots.get(slot);
-            let mine = self.home_of(slot) == Some(self.me);
-            match &here.held {
-                Held::Home(home) => {
-                    census.homes += 1;
-                    census.leaving += usize::from(!mine);
-                    let entities = home.core.machine.entities();
-                    census.entities += entities;
-                    census.unconfirmed += home.unconfirmed();
-                    if !home.is_copied() {
-                        census.single_copy += entities;
-                    }
-                }
-                Held::Copy(_) => census.copies += 1,
-                Held::Nothing => {}
+        for slot in self.slots.homes() {
+            let Some(home) = self.slots.home(slot) else {
+                continue;
+            };
+            census.leaving += usize::from(self.home_of(slot) != Some(self.me));
+            let entities = home.core.machine.entities();
+            census.entities += entities;
+            census.unconfirmed += home.unconfirmed();
+            if !home.is_copied() {
+                census.single_copy += entities;
             }
-            census.awaited += usize::from(here.want != Want::Nothing);
         }
         census
     }
 
     /// The machine of a slot whose home is here.
     pub fn machine(&self, slot: Slot) -> Option<&M> {
-        match &self.slots.get(slot).held {
-            Held::Home(home) => Some(&home.core.machine),
-            _ => None,
-        }
+        self.slots.home(slot).map(|home| &home.core.machine)
+    }
+
+    /// The machines whose homes are here, by slot.
+    pub fn machines(&self) -> impl Iterator<Item = (Slot, &M)> {
+        let homes = self.slots.homes().into_iter();
+        homes.filter_map(|slot| Some((slot, self.machine(slot)?)))
+    }
+
+    /// Whether this node is home of anything, or keeps a copy of anything.
+    pub fn has_slots(&self) -> bool {
+        !self.slots.homes().is_empty() || !self.slots.copies().is_empty()
     }
 
     /// Time passed.
@@ -264,7 +266,7 @@ impl<M: Machine> Replica<M> {
             }
             self.deadlines.remove(&(at, slot));
             self.slots.get_mut(slot).deadline = None;
-            if let Held::Home(home) = &self.slots.get(slot).held {
+            if let Some(home) = self.slots.home(slot) {
                 if home
                     .core
                     .machine
@@ -301,7 +303,7 @@ impl<M: Machine> Replica<M> {
         token: Token,
         answer: M::Answer,
     ) {
-        let Held::Home(home) = &self.slots.get(slot).held else {
+        let Some(home) = self.slots.home(slot) else {
             return;
         };
         if self.options.alone || home.core.pending.contains_key(&token) {
@@ -331,7 +333,7 @@ impl<M: Machine> Replica<M> {
 
     /// There is a link with a node: whatever was under way to it before is lost.
     pub fn link_up(&mut self, now: Now, random: &mut dyn Random, node: u64) {
-        self.slots.unsend(node);
+        self.unsend(node);
         self.links.insert(node);
         self.greet(node);
         self.run(now, random);
@@ -340,7 +342,7 @@ impl<M: Machine> Replica<M> {
     /// The link with a node is gone.
     pub fn link_down(&mut self, node: u64) {
         self.links.remove(&node);
-        self.slots.unsend(node);
+        self.unsend(node);
     }
 
     /// A frame came over the link with a node. What can't be understood is ignored: who said it
@@ -410,11 +412,8 @@ impl<M: Machine> Replica<M> {
     }
 
     fn set_deadline(&mut self, slot: Slot) {
+        let due = self.machine(slot).and_then(Machine::next_deadline);
         let here = self.slots.get_mut(slot);
-        let due = match &here.held {
-            Held::Home(home) => home.core.machine.next_deadline(),
-            _ => None,
-        };
         // One that has become later fires early and finds nothing to do.
         if let Some(at) = due
             && here.deadline.is_none_or(|set| at < set)
@@ -442,7 +441,7 @@ impl<M: Machine> Replica<M> {
     /// Confirms what the events since the last call did, once for each copy and channel.
     fn settle(&mut self) {
         for (node, slot) in std::mem::take(&mut self.confirm) {
-            if let Held::Copy(copy) = &self.slots.get(slot).held
+            if let Held::Copy(copy) = self.slots.get(slot).held()
                 && copy.leader == Some(node)
             {
                 let (term, number) = (copy.core.term, copy.core.entry);

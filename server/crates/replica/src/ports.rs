@@ -1,11 +1,11 @@
 //! Ports of this node, and messages that arrive.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use cirrus_cluster::Slot;
 
 use crate::frame::Frame;
-use crate::machine::{Input, Machine, Payload, Peer, Port, Random};
+use crate::machine::{Input, Machine, Payload as _, Peer, Port, Random};
 use crate::replicated::{Emit, Order, Said, order};
 use crate::slots::{Held, Place, Queued, Want};
 use crate::{Effect, Now, Replica};
@@ -26,10 +26,50 @@ pub(crate) struct Local<M: Machine> {
     front: u64,
 }
 
+/// The ports of this node.
+pub(crate) struct Ports<M: Machine> {
+    all: BTreeMap<u64, Local<M>>,
+    /// Those that have said something that may not be taken.
+    speaking: BTreeSet<u64>,
+}
+
+impl<M: Machine> Ports<M> {
+    pub fn new() -> Self {
+        Self {
+            all: BTreeMap::new(),
+            speaking: BTreeSet::new(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Those that have said something, not taken yet, to a slot for which this holds.
+    pub fn speaking(&self, which: impl Fn(Slot) -> bool) -> Vec<u64> {
+        let speaking = self.speaking.iter().copied();
+        let its = |port: &u64| self.all.get(port).is_some_and(|local| which(local.slot));
+        speaking.filter(its).collect()
+    }
+
+    fn get(&self, port: u64) -> Option<&Local<M>> {
+        self.all.get(&port)
+    }
+
+    fn get_mut(&mut self, port: u64) -> Option<&mut Local<M>> {
+        self.all.get_mut(&port)
+    }
+
+    fn remove(&mut self, port: u64) {
+        self.all.remove(&port);
+        self.speaking.remove(&port);
+    }
+}
+
 impl<M: Machine> Replica<M> {
     /// A new port, which speaks with the machine of that slot.
     pub fn open(&mut self, port: u64, slot: Slot) {
-        self.ports.insert(
+        self.ports.all.insert(
             port,
             Local {
                 slot,
@@ -51,7 +91,7 @@ impl<M: Machine> Replica<M> {
         message: M::Message,
         last: bool,
     ) {
-        let Some(local) = self.ports.get_mut(&port) else {
+        let Some(local) = self.ports.get_mut(port) else {
             return;
         };
         local.said += 1;
@@ -63,11 +103,11 @@ impl<M: Machine> Replica<M> {
         });
         let prev = local.unacked.back().map_or(0, |said| said.seq);
         let place = Place { seq, prev, hops: 0 };
-        let here = matches!(self.slots.get(slot).held, Held::Home(_));
+        let here = self.slots.is_home(slot);
         if here && prev == 0 {
             // Its node is the home: the two live and die together.
             if last {
-                self.ports.remove(&port);
+                self.ports.remove(port);
             }
             self.arrive(now, random, (from, Peer::Slot(slot)), place, message);
         } else {
@@ -75,23 +115,19 @@ impl<M: Machine> Replica<M> {
                 seq,
                 message: message.clone(),
             });
+            self.ports.speaking.insert(port);
             self.dispatch(from, Peer::Slot(slot), place, message);
         }
         self.run(now, random);
     }
 
-    /// Whether that port is known.
-    pub fn has_port(&self, port: u64) -> bool {
-        self.ports.get(&port).is_some_and(|local| !local.closing)
-    }
-
-    /// Messages of ports that were not taken yet.
+    /// How much a port has said that was not taken yet.
     pub fn port_backlog(&self, port: u64) -> usize {
-        self.ports.get(&port).map_or(0, |local| local.unacked.len())
+        self.ports.get(port).map_or(0, |local| local.unacked.len())
     }
 
     pub(crate) fn port_says_again(&mut self, port: u64) {
-        let Some(local) = self.ports.get(&port) else {
+        let Some(local) = self.ports.get(port) else {
             return;
         };
         let from = Peer::Port(Port {
@@ -113,13 +149,18 @@ impl<M: Machine> Replica<M> {
 
     pub(crate) fn repeat_ports(&mut self) {
         let mut stuck = Vec::new();
-        for (number, port) in &mut self.ports {
+        let all = &mut self.ports.all;
+        self.ports.speaking.retain(|number| {
+            let Some(port) = all.get_mut(number) else {
+                return false;
+            };
             let front = port.unacked.front().map_or(0, |said| said.seq);
             if front != 0 && front == port.front {
                 stuck.push(*number);
             }
             port.front = front;
-        }
+            front != 0
+        });
         for port in stuck {
             self.port_says_again(port);
         }
@@ -127,7 +168,7 @@ impl<M: Machine> Replica<M> {
 
     /// Gives a port what a slot here says to it.
     pub(crate) fn deliver(&mut self, port: u64, seq: u64, message: M::Message) {
-        if let Some(local) = self.ports.get_mut(&port)
+        if let Some(local) = self.ports.get_mut(port)
             && seq > local.heard
         {
             local.heard = seq;
@@ -170,9 +211,9 @@ impl<M: Machine> Replica<M> {
         {
             return; // Of a node that is gone, and its ports with it.
         }
-        let here = self.slots.get_mut(slot);
         let limit = self.options.queue;
-        match (&here.held, here.want) {
+        let here = self.slots.get_mut(slot);
+        match (here.held(), here.want()) {
             (Held::Home(home), _) => {
                 let last = home.core.last_from(&from);
                 match order(last, place.seq, place.prev) {
@@ -202,24 +243,10 @@ impl<M: Machine> Replica<M> {
         }
     }
 
-    fn pass_on(&mut self, node: u64, (from, to): (Peer, Peer), place: Place, message: &M::Message) {
-        if place.hops >= MOST_HOPS {
-            return;
+    fn pass_on(&mut self, node: u64, peers: (Peer, Peer), place: Place, message: &M::Message) {
+        if place.hops < MOST_HOPS {
+            self.send_message(node, peers, place, message);
         }
-        let mut bytes = Vec::new();
-        message.encode(&mut bytes);
-        let Place { seq, prev, hops } = place;
-        self.send(
-            node,
-            &Frame::Message {
-                from,
-                to,
-                seq,
-                prev,
-                hops,
-                message: bytes,
-            },
-        );
     }
 
     fn arrive_at_port(&mut self, from: Peer, port: Port, place: Place, message: M::Message) {
@@ -227,7 +254,7 @@ impl<M: Machine> Replica<M> {
             return;
         }
         let to = Peer::Port(port);
-        let Some(local) = self.ports.get_mut(&port.number) else {
+        let Some(local) = self.ports.get_mut(port.number) else {
             // It has closed: whatever is said to it is taken.
             return self.tell_taken(from, to, place.seq);
         };
@@ -252,7 +279,7 @@ impl<M: Machine> Replica<M> {
     pub(crate) fn tell_taken(&mut self, from: Peer, to: Peer, seq: u64) {
         let here = match from {
             Peer::Port(port) => port.node == self.me,
-            Peer::Slot(slot) => matches!(self.slots.get(slot).held, Held::Home(_)),
+            Peer::Slot(slot) => self.slots.is_home(slot),
         };
         if here {
             self.was_taken(from, to, seq);
@@ -266,14 +293,14 @@ impl<M: Machine> Replica<M> {
     pub(crate) fn was_taken(&mut self, from: Peer, to: Peer, seq: u64) {
         match from {
             Peer::Port(port) => {
-                let Some(local) = self.ports.get_mut(&port.number) else {
+                let Some(local) = self.ports.get_mut(port.number) else {
                     return;
                 };
                 while local.unacked.front().is_some_and(|said| said.seq <= seq) {
                     local.unacked.pop_front();
                 }
                 if local.closing && local.unacked.is_empty() {
-                    self.ports.remove(&port.number);
+                    self.ports.remove(port.number);
                 }
             }
             Peer::Slot(slot) => self.trim(slot, to, seq),

@@ -9,7 +9,7 @@ use crate::frame::{Frame, Has};
 use crate::home::{CopyAt, Home};
 use crate::machine::{Input, Machine, Peer, Random};
 use crate::replicated::Replicated;
-use crate::slots::{Copy, Held, Queued, Want};
+use crate::slots::{Copy, Held, Queued, SlotSet, Want};
 use crate::{Now, Replica};
 
 impl<M: Machine> Replica<M> {
@@ -27,21 +27,20 @@ impl<M: Machine> Replica<M> {
         self.nodes = nodes;
         self.links.retain(|node| !gone.contains(node));
         self.reported.clear();
-        self.unpaced = true;
+        self.pacing.reset(self.slots.homes());
+        let mut moved = SlotSet::default();
         for slot in 0..SLOTS {
-            self.leave_gone_copies(slot);
             self.want_slot(slot);
+            moved.set(slot, self.home_of(slot) != before[usize::from(slot)]);
         }
-        for slot in 0..SLOTS {
-            self.lose_ports(now, random, slot);
-            let moved = self.home_of(slot) != before[usize::from(slot)];
-            if moved {
-                self.redirect(slot);
+        if !gone.is_empty() {
+            for slot in self.slots.homes() {
+                self.leave_gone_copies(slot);
+                self.lose_ports(now, random, slot);
             }
         }
-        for node in self.links.clone() {
-            self.send_inventory(node);
-        }
+        self.redirect(&moved);
+        self.send_inventories();
         let early = std::mem::take(&mut self.early);
         for (node, (epoch, has)) in early {
             if self.nodes.contains(&node) {
@@ -53,14 +52,14 @@ impl<M: Machine> Replica<M> {
 
     fn want_slot(&mut self, slot: Slot) {
         let mine = self.home_of(slot) == Some(self.me);
+        let want = match mine && !self.slots.is_home(slot) {
+            true => Want::Inventories,
+            false => Want::Nothing,
+        };
+        self.slots.set_want(slot, want);
         let here = self.slots.get_mut(slot);
         here.offers.clear();
-        here.want = match here.held {
-            Held::Home(_) => Want::Nothing,
-            _ if mine => Want::Inventories,
-            _ => Want::Nothing,
-        };
-        if here.want == Want::Nothing {
+        if want == Want::Nothing {
             // Who said it says it again, to the new home.
             here.queue.clear();
         }
@@ -68,7 +67,7 @@ impl<M: Machine> Replica<M> {
 
     /// Ports of nodes that are no members any more are gone.
     fn lose_ports(&mut self, now: Now, random: &mut dyn Random, slot: Slot) {
-        let Held::Home(home) = &self.slots.get(slot).held else {
+        let Some(home) = self.slots.home(slot) else {
             return;
         };
         let mut nodes = home.core.machine.port_nodes();
@@ -78,54 +77,76 @@ impl<M: Machine> Replica<M> {
         }
     }
 
-    /// The slot has another home: what was said to it is said again there.
-    fn redirect(&mut self, slot: Slot) {
-        self.say_again_to(Peer::Slot(slot));
-        let ports = self.ports.iter().filter(|(_, port)| port.slot == slot);
-        let ports: Vec<u64> = ports.map(|(number, _)| *number).collect();
-        for port in ports {
+    /// The slots have other homes: what was said to them is said again there.
+    fn redirect(&mut self, moved: &SlotSet) {
+        self.say_again_where(|_, to| matches!(to, Peer::Slot(to) if moved.contains(*to)));
+        for port in self.ports.speaking(|slot| moved.contains(slot)) {
             self.port_says_again(port);
         }
     }
 
-    /// Sends again what slots here said to that peer.
-    fn say_again_to(&mut self, to: Peer) {
-        for slot in 0..SLOTS {
-            let said = match &self.slots.get(slot).held {
-                Held::Home(home) => home.core.outs.contains_key(&to),
-                _ => false,
+    /// Sends again what slots here said to those peers.
+    fn say_again_where(&mut self, which: impl Fn(&Self, &Peer) -> bool) {
+        for slot in self.speaking {
+            let Some(home) = self.slots.home(slot) else {
+                continue;
             };
-            if said {
+            let peers = home.core.outs.keys();
+            let peers: Vec<Peer> = peers.filter(|to| which(self, to)).copied().collect();
+            for to in peers {
                 self.say_again(slot, to);
             }
         }
     }
 
-    /// Tells a member what is here of the slots that are its.
+    /// Tells every member that is linked with what is here of the slots that are its.
+    fn send_inventories(&mut self) {
+        let mut all: BTreeMap<u64, Vec<Has>> = BTreeMap::new();
+        for node in self.links.iter().filter(|node| self.nodes.contains(node)) {
+            all.insert(*node, Vec::new());
+        }
+        for (node, has) in self.inventory_of_all() {
+            if let Some(list) = all.get_mut(&node) {
+                list.push(has);
+            }
+        }
+        let epoch = self.epoch();
+        for (node, has) in all {
+            self.send(node, &Frame::Inventory { epoch, has });
+        }
+    }
+
+    /// The same for one member.
     pub(crate) fn send_inventory(&mut self, node: u64) {
         if !self.nodes.contains(&node) {
             return;
         }
-        let mut has = Vec::new();
-        for slot in 0..SLOTS {
-            if self.home_of(slot) != Some(node) {
-                continue;
-            }
-            let (home, core) = match &self.slots.get(slot).held {
+        let all = self.inventory_of_all();
+        let its = all.filter(|(home, _)| *home == node);
+        let has = its.map(|(_, has)| has).collect();
+        let epoch = self.epoch();
+        self.send(node, &Frame::Inventory { epoch, has });
+    }
+
+    /// What is here of every slot, with the node that is its home in the view; ascending.
+    fn inventory_of_all(&self) -> impl Iterator<Item = (u64, Has)> {
+        let mut here = self.slots.homes();
+        here.extend(self.slots.copies());
+        here.into_iter().filter_map(|slot| {
+            let (home, core) = match self.slots.get(slot).held() {
                 Held::Home(home) => (true, &home.core),
                 Held::Copy(copy) => (false, &copy.core),
-                Held::Nothing => continue,
+                Held::Nothing => return None,
             };
             let (term, entry) = (core.term, core.entry);
-            has.push(Has {
+            let has = Has {
                 slot,
                 home,
                 term,
                 entry,
-            });
-        }
-        let epoch = self.epoch();
-        self.send(node, &Frame::Inventory { epoch, has });
+            };
+            Some((self.home_of(slot)?, has))
+        })
     }
 
     /// A member says what it has.
@@ -147,8 +168,12 @@ impl<M: Machine> Replica<M> {
         self.reported.insert(node);
         for has in has {
             let here = self.slots.get_mut(has.slot);
-            match here.want {
-                Want::Inventories if has.home => here.want = Want::Turn(node),
+            match here.want() {
+                Want::Inventories if has.home => {
+                    self.slots.set_want(has.slot, Want::Turn(node));
+                    let turns = self.pacing.turns.entry(node).or_default();
+                    turns.insert(has.slot);
+                }
                 Want::Inventories | Want::Turn(_) | Want::Fresh => {
                     here.offers.retain(|(other, ..)| *other != node);
                     here.offers.push((node, has.term, has.entry));
@@ -156,7 +181,7 @@ impl<M: Machine> Replica<M> {
                 Want::State(_) | Want::Nothing => {}
             }
         }
-        self.unpaced = true;
+        self.pacing.due = true;
         self.decide(now, random);
     }
 
@@ -167,21 +192,21 @@ impl<M: Machine> Replica<M> {
             return;
         }
         let lone = self.nodes.len() == 1;
-        for slot in 0..SLOTS {
+        for slot in self.slots.wanted() {
             let me = self.me;
-            let here = self.slots.get_mut(slot);
-            if !matches!(here.want, Want::Inventories | Want::Fresh) {
+            let here = self.slots.get(slot);
+            if !matches!(here.want(), Want::Inventories | Want::Fresh) {
                 continue;
             }
             let mut offers = here.offers.clone();
-            if let Held::Copy(copy) = &here.held {
+            if let Held::Copy(copy) = here.held() {
                 offers.push((me, copy.core.term, copy.core.entry));
             }
             let best = |(node, term, entry): &&(u64, u64, u64)| (*term, *entry, *node == me);
             match offers.iter().max_by_key(best) {
                 Some((node, ..)) if *node == me => self.promote(now, random, slot),
                 Some((node, ..)) => {
-                    here.want = Want::State(*node);
+                    self.slots.set_want(slot, Want::State(*node));
                     let (node, epoch) = (*node, self.epoch());
                     self.send(node, &Frame::Take { epoch, slot });
                 }
@@ -189,38 +214,16 @@ impl<M: Machine> Replica<M> {
                     let core = Replicated::new(self.factory.fresh(slot), self.epoch());
                     self.activate(now, random, slot, core, Vec::new());
                 }
-                None => here.want = Want::Fresh,
+                None => self.slots.set_want(slot, Want::Fresh),
             }
         }
     }
 
     /// The copy here is the best there is.
     fn promote(&mut self, now: Now, random: &mut dyn Random, slot: Slot) {
-        let held = std::mem::replace(&mut self.slots.get_mut(slot).held, Held::Nothing);
+        let held = self.slots.hold(slot, Held::Nothing);
         if let Held::Copy(copy) = held {
             self.activate(now, random, slot, copy.core, Vec::new());
-        }
-    }
-
-    /// Asks for slots whose homes go on until they are asked, some at once.
-    pub(crate) fn ask_for_slots(&mut self) {
-        let mut under_way: BTreeMap<u64, usize> = BTreeMap::new();
-        for slot in 0..SLOTS {
-            if let Want::State(node) = self.slots.get(slot).want {
-                *under_way.entry(node).or_default() += 1;
-            }
-        }
-        let epoch = self.epoch();
-        for slot in 0..SLOTS {
-            let Want::Turn(node) = self.slots.get(slot).want else {
-                continue;
-            };
-            let count = under_way.entry(node).or_default();
-            if *count < self.options.states && self.links.contains(&node) {
-                *count += 1;
-                self.slots.get_mut(slot).want = Want::State(node);
-                self.send(node, &Frame::Take { epoch, slot });
-            }
         }
     }
 
@@ -229,8 +232,7 @@ impl<M: Machine> Replica<M> {
         if epoch != self.epoch() || self.home_of(slot) != Some(node) {
             return; // One of the two does not know the view yet; it asks again.
         }
-        let here = self.slots.get_mut(slot);
-        let core = match std::mem::replace(&mut here.held, Held::Nothing) {
+        let core = match self.slots.hold(slot, Held::Nothing) {
             Held::Nothing => return self.send(node, &Frame::Nothing { epoch, slot }),
             Held::Copy(copy) => copy.core,
             Held::Home(home) => {
@@ -244,21 +246,19 @@ impl<M: Machine> Replica<M> {
         let image = core.image();
         // The new home becomes its leader with the first entry of its term.
         let leader = None;
-        self.slots.get_mut(slot).held = Held::Copy(Box::new(Copy { core, leader }));
+        self.slots
+            .hold(slot, Held::Copy(Box::new(Copy { core, leader })));
         let epoch = Some(epoch);
         self.send(node, &Frame::State { epoch, slot, image });
     }
 
     /// A member that had something of the slot has nothing any more.
     pub(crate) fn nothing(&mut self, node: u64, epoch: u64, slot: Slot) {
-        let here = self.slots.get_mut(slot);
-        if epoch != self.view.as_ref().map_or(0, |view| view.epoch)
-            || here.want != Want::State(node)
-        {
+        if epoch != self.epoch() || self.slots.get(slot).want() != Want::State(node) {
             return;
         }
-        here.want = Want::Inventories;
-        here.offers.clear();
+        self.slots.set_want(slot, Want::Inventories);
+        self.slots.get_mut(slot).offers.clear();
         self.reported.clear();
         for node in self.links.clone() {
             self.send(node, &Frame::Ask { epoch });
@@ -275,7 +275,8 @@ impl<M: Machine> Replica<M> {
         image: &[u8],
     ) {
         let wanted = epoch.is_some();
-        if wanted && (epoch != Some(self.epoch()) || self.slots.get(slot).want != Want::State(node))
+        if wanted
+            && (epoch != Some(self.epoch()) || self.slots.get(slot).want() != Want::State(node))
         {
             return; // It was asked for in another view.
         }
@@ -298,15 +299,15 @@ impl<M: Machine> Replica<M> {
             };
             return self.activate(now, random, slot, core, vec![copy]);
         }
-        let here = self.slots.get_mut(slot);
-        let newer = match &here.held {
+        let newer = match self.slots.get(slot).held() {
             Held::Nothing => true,
             Held::Copy(copy) => core.term >= copy.core.term,
             Held::Home(_) => false,
         };
         if newer {
             let leader = Some(node);
-            here.held = Held::Copy(Box::new(Copy { core, leader }));
+            self.slots
+                .hold(slot, Held::Copy(Box::new(Copy { core, leader })));
             self.confirm.insert((node, slot));
         }
     }
@@ -331,9 +332,9 @@ impl<M: Machine> Replica<M> {
         }
         core.term = epoch;
         let gone = core.machine.port_nodes();
-        let here = self.slots.get_mut(slot);
-        here.want = Want::Nothing;
-        here.held = Held::Home(Box::new(Home::new(core, copies)));
+        self.slots.set_want(slot, Want::Nothing);
+        self.slots
+            .hold(slot, Held::Home(Box::new(Home::new(core, copies))));
         // What these make due stands in channels, with what stood there before.
         let mut due = Vec::new();
         let mut inputs = vec![Input::Takeover];
@@ -356,31 +357,20 @@ impl<M: Machine> Replica<M> {
             self.arrive(now, random, (from, Peer::Slot(slot)), place, message);
         }
         self.set_deadline(slot);
-        self.unpaced = true;
+        self.pacing.unchosen.insert(slot);
+        self.pacing.due = true;
     }
 
     /// There is a new link with a node.
     pub(crate) fn greet(&mut self, node: u64) {
-        self.unpaced = true;
+        self.pacing.due = true;
         self.send_inventory(node);
         self.greet_copies(node);
-        for slot in 0..SLOTS {
-            let Held::Home(home) = &self.slots.get(slot).held else {
-                continue;
-            };
-            let there = |to: &&Peer| match to {
-                Peer::Port(port) => port.node == node,
-                Peer::Slot(to) => self.home_of(*to) == Some(node),
-            };
-            let there: Vec<Peer> = home.core.outs.keys().filter(there).copied().collect();
-            for to in there {
-                self.say_again(slot, to);
-            }
-        }
-        let there = |port: &crate::ports::Local<M>| self.home_of(port.slot) == Some(node);
-        let ports = self.ports.iter().filter(|(_, port)| there(port));
-        let ports: Vec<u64> = ports.map(|(number, _)| *number).collect();
-        for port in ports {
+        self.say_again_where(|this, to| match to {
+            Peer::Port(port) => port.node == node,
+            Peer::Slot(to) => this.home_of(*to) == Some(node),
+        });
+        for port in self.ports.speaking(|slot| self.home_of(slot) == Some(node)) {
             self.port_says_again(port);
         }
     }
@@ -394,8 +384,8 @@ impl<M: Machine> Replica<M> {
         self.repeat_ports();
         let epoch = self.epoch();
         let mut silent = false;
-        for slot in 0..SLOTS {
-            match self.slots.get(slot).want {
+        for slot in self.slots.wanted() {
+            match self.slots.get(slot).want() {
                 Want::State(node) => self.send(node, &Frame::Take { epoch, slot }),
                 Want::Inventories => silent = true,
                 Want::Turn(_) | Want::Fresh | Want::Nothing => {}
@@ -408,7 +398,7 @@ impl<M: Machine> Replica<M> {
                 }
             }
         }
-        self.unpaced = true;
+        self.pacing.due = true;
         self.decide(now, random);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cirrus_cluster::{Slot, View};
-use cirrus_replica::{Effect, Now, Random, Replica, Token};
+use cirrus_replica::{Effect, Machine as _, Now, Random, Replica, Token};
 use cirrus_router::{Entropy, HomeConfig, PipeId};
 use cirrus_store::{Answer, Op, StoreError, Table};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -353,8 +353,7 @@ impl Task {
         let Some(cluster) = &self.cluster else { return };
         let over = match &self.replica {
             Some(replica) if cluster.has_others() => {
-                let census = replica.census();
-                (cluster.is_draining() && census.homes == 0 && census.copies == 0).then_some(true)
+                (cluster.is_draining() && !replica.has_slots()).then_some(true)
             }
             // There is nobody to give anything to.
             _ => Some(false),
@@ -373,11 +372,9 @@ impl Task {
         }
         let quiet = || {
             let replica = self.replica.as_ref()?;
-            let quiet = |slot| {
-                let machine = replica.machine(slot);
-                machine.is_none_or(|machine| machine.home().is_quiet())
-            };
-            Some((0..cirrus_cluster::SLOTS).all(quiet) && self.operations == 0)
+            let mut machines = replica.machines();
+            let quiet = machines.all(|(_, machine)| machine.home().is_quiet());
+            Some(quiet && self.operations == 0)
         };
         let done = quiet().unwrap_or(true) || self.now.wall >= self.stop_at;
         if done {
@@ -451,14 +448,15 @@ impl Task {
         let Some(replica) = &mut self.replica else {
             return;
         };
-        for slot in 0..cirrus_cluster::SLOTS {
-            let machine = replica.machine(slot);
-            if machine.is_some_and(|machine| machine.home().census().entities > 0) {
-                self.last_port += 1;
-                replica.open(self.last_port, slot);
-                let (now, rng) = (self.now, &mut self.rng);
-                replica.say(now, rng, self.last_port, Word::Shutdown, true);
-            }
+        let slots = replica
+            .machines()
+            .filter(|(_, machine)| machine.entities() > 0);
+        let slots: Vec<Slot> = slots.map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.last_port += 1;
+            replica.open(self.last_port, slot);
+            let (now, rng) = (self.now, &mut self.rng);
+            replica.say(now, rng, self.last_port, Word::Shutdown, true);
         }
     }
 
@@ -468,12 +466,10 @@ impl Task {
             return census;
         };
         census.slots = replica.census();
-        for slot in 0..cirrus_cluster::SLOTS {
-            if let Some(machine) = replica.machine(slot) {
-                let home = machine.home().census();
-                census.attached += home.attached;
-                census.detached += home.detached;
-            }
+        for (_, machine) in replica.machines() {
+            let home = machine.home().census();
+            census.attached += home.attached;
+            census.detached += home.detached;
         }
         census.operations = self.operations;
         census.pipes = self.pipes.len();
