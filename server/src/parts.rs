@@ -128,7 +128,10 @@ pub(crate) async fn build(
         FakeKeys::new(secret, config.auth.iterations).map_err(PartsError::Iterations)?;
     let accounts = Arc::new(accounts(config, Arc::clone(&table), fake_keys.clone()));
     let service = AccountService::new(Arc::clone(&accounts));
-    let registry = cirrus_xep::registry(config.registration.enabled);
+    let registry = cirrus_xep::registry(cirrus_xep::Offered {
+        registration: config.registration.enabled,
+        archive: config.archive.enabled,
+    });
     let about = about(config);
     let settings = settings(config, fake_keys, &registry, &about);
     let cluster = match config.store.backend {
@@ -136,7 +139,8 @@ pub(crate) async fn build(
         // One process alone can open these.
         Backend::Embedded | Backend::Memory => None,
     };
-    let home = home_config(config, about, registry, cluster.is_some());
+    let archive_key = shared_keys::obtain(&*table, shared_keys::ARCHIVE).await?;
+    let home = home_config(config, about, (registry, archive_key), cluster.is_some());
     let node = cirrus_runtime::start(
         cirrus_runtime::Parts {
             home: Arc::new(home),
@@ -247,7 +251,12 @@ fn about(config: &Config) -> About {
 
 /// What every home is told about itself. Where homes are one for each slot, each gets its share of
 /// the entities, and eight times that, as slots differ.
-fn home_config(config: &Config, about: About, registry: Registry, slots: bool) -> HomeConfig {
+fn home_config(
+    config: &Config,
+    about: About,
+    (registry, archive_key): (Registry, [u8; 32]),
+    slots: bool,
+) -> HomeConfig {
     const UNEVEN: usize = 8;
     const LEAST: usize = 256;
     let limits = &config.limits;
@@ -270,6 +279,10 @@ fn home_config(config: &Config, about: About, registry: Registry, slots: bool) -
         store_deadline_ms: config.store.deadline_ms,
         directed_presence: limits.directed_presence,
         resume_seconds: u32::try_from(config.stream_management.resume_seconds).unwrap_or(u32::MAX),
+        archive_page: config.archive.page_messages,
+        archive_page_bytes: config.archive.page_bytes,
+        archive_queries: config.archive.queries_waiting,
+        archive_prefs: config.archive.preferences,
         ..cirrus_router::Limits::default()
     };
     HomeConfig {
@@ -277,6 +290,7 @@ fn home_config(config: &Config, about: About, registry: Registry, slots: bool) -
         about,
         registry,
         archive: config.archive.enabled,
+        archive_key: cirrus_router::archive::IdKey::new(archive_key),
         started_ms: wall_ms(),
     }
 }

@@ -12,6 +12,8 @@ use cirrus_tls::{ServerTls, TicketSecrets};
 
 /// Makes up keys of accounts that don't exist.
 pub(crate) const FAKE: &str = "fake";
+/// Makes ids of archived messages from their positions. Never replaced: ids are for ever.
+pub(crate) const ARCHIVE: &str = "archive";
 /// Proves to a node that another is of the same cluster.
 pub(crate) const LINKS: &str = "links";
 /// Seals TLS session tickets.

@@ -6,6 +6,8 @@ separated by tabs; each line of output is a JSON object about something that hap
     connect ADDRESS PORT    log in (STARTTLS, SCRAM), fetch the roster, become available
     add JID                 ask to see somebody's presence; requests to us are granted
     say JID TEXT            send a chat message; "acked" follows when the server has it
+    history JID ORDER       what was said with somebody, from the archive in pages of two, the
+                            oldest first or (ORDER = reverse) the newest; "history" follows
     vanish                  drop the connection without a word
     disconnect              end the stream
 """
@@ -25,7 +27,7 @@ def tell(event, **facts):
 class Agent(slixmpp.ClientXMPP):
     def __init__(self, jid, password):
         super().__init__(jid, password)
-        for plugin in ("xep_0030", "xep_0198", "xep_0199", "xep_0203"):
+        for plugin in ("xep_0030", "xep_0198", "xep_0199", "xep_0203", "xep_0313"):
             self.register_plugin(plugin)
         # The certificate is self-signed; that the channel is bound to it, SCRAM-PLUS shows.
         self.ssl_context.check_hostname = False
@@ -60,6 +62,13 @@ class Agent(slixmpp.ClientXMPP):
             delayed = message["delay"]["stamp"] is not None
             tell("message", sender=str(message["from"]), body=message["body"], delayed=delayed)
 
+    async def on_history(self, jid, order):
+        found = self.plugin["xep_0313"].iterate(
+            with_jid=slixmpp.JID(jid), reverse=order == "reverse", rsm={"max": 2}
+        )
+        said = [found["mam_result"]["forwarded"]["stanza"]["body"] async for found in found]
+        tell("history", said=said)
+
     def on_presence(self, presence):
         tell("presence", sender=str(presence["from"]), type=presence["type"])
 
@@ -90,6 +99,8 @@ async def obey(agent):
             message.send()
             # Asks for the acknowledgement at once, not after some stanzas.
             agent.plugin["xep_0198"].request_ack()
+        elif command == "history":
+            await agent.on_history(*arguments)
         elif command == "vanish":
             agent.transport.abort()
         elif command == "disconnect":

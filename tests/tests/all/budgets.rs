@@ -139,6 +139,18 @@ impl Person {
         }
     }
 
+    /// Sends a request of that id and waits for its result.
+    fn asks(&mut self, id: &str, request: &str) {
+        self.say(request);
+        loop {
+            let element = self.client.element().unwrap();
+            if element.name == "iq" && element.attr("id") == Some(id) {
+                assert_eq!(element.attr("type"), Some("result"), "{element}");
+                return;
+            }
+        }
+    }
+
     /// Waits for a message with this body, and acknowledges what came.
     fn hears(&mut self, body: &str) {
         let is_it = |message: &cirrus_tests::xml::Node| {
@@ -241,6 +253,29 @@ fn chat(day: &mut Day, romeo: &mut Person) -> Person {
     ));
     romeo.is_handled();
     day.step("chat state", &FREE);
+    juliet.asks(
+        "a",
+        "<iq type='set' id='a'><query xmlns='urn:xmpp:mam:2'>\
+         <set xmlns='http://jabber.org/protocol/rsm'><max>2</max><before/></set></query></iq>",
+    );
+    day.step("page of the archive", &budget(1, 0));
+    juliet.asks(
+        "m",
+        "<iq type='get' id='m'><metadata xmlns='urn:xmpp:mam:2'/></iq>",
+    );
+    day.step("first and last of the archive", &budget(2, 0));
+    juliet.asks(
+        "c",
+        "<iq type='set' id='c'><query xmlns='urn:xmpp:mam:2'>\
+         <set xmlns='http://jabber.org/protocol/rsm'><max>0</max></set></query></iq>",
+    );
+    day.step("number of messages in the archive", &FREE);
+    juliet.asks(
+        "prefs",
+        "<iq type='set' id='prefs'><prefs xmlns='urn:xmpp:mam:2' default='always'>\
+         <always/><never/></prefs></iq>",
+    );
+    day.step("archive preferences", &budget(0, 1));
     juliet
 }
 

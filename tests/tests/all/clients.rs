@@ -109,6 +109,43 @@ pub fn survive_a_death(server: &mut dyn Stage, folder: &Path) {
     assert_eq!(juliet.messages(), ["love goes toward love", "good night"]);
 }
 
+#[test]
+fn a_client_pages_through_its_archive() {
+    let (mut server, folder) = server(&Options::new());
+    page_through_the_archive(&mut server, folder.path());
+}
+
+/// What was said is there from either end, also of what was said while one was away.
+pub fn page_through_the_archive(server: &mut dyn Stage, folder: &Path) {
+    let mut romeo = Agent::start(Library::Slixmpp, ROMEO, "wherefore", folder).unwrap();
+    romeo.connect(server.address()).unwrap();
+    let lines = [
+        "she speaks",
+        "o, speak again",
+        "bright angel",
+        "ay me",
+        "adieu",
+    ];
+    for line in lines {
+        romeo.say(JULIET, line).unwrap();
+    }
+    server.restart("KILL").unwrap();
+    let mut juliet = Agent::start(Library::Slixmpp, JULIET, "lies", folder).unwrap();
+    juliet.connect(server.address()).unwrap();
+    juliet.wait_for_message("adieu").unwrap();
+    let mut history = |with: &str, order: &str| {
+        juliet.tell(&["history", with, order]).unwrap();
+        let found = juliet.wait("history", |_| true).unwrap();
+        let said = found["said"].as_array().unwrap().iter();
+        let said = said.map(|line| line.as_str().unwrap().to_owned());
+        said.collect::<Vec<_>>()
+    };
+    assert_eq!(history(ROMEO, ""), lines);
+    let reversed: Vec<_> = lines.into_iter().rev().collect();
+    assert_eq!(history(ROMEO, "reverse"), reversed);
+    assert!(history("nurse@localhost", "").is_empty());
+}
+
 /// A client that knows only PLAIN, where that is allowed.
 #[test]
 fn a_command_line_client_sends_a_message() {

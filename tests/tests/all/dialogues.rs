@@ -31,6 +31,8 @@ macro_rules! dialogues {
 
 dialogues! {
     account_queries
+    archive
+    archive_preferences
     bind
     bind_conflict
     carbons

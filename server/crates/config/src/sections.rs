@@ -303,6 +303,15 @@ section! {
         batch_messages: usize = 16, 1..=16;
         /// Bytes of such an item.
         batch_bytes: usize = 300_000, 10_000..=300_000;
+        /// Messages in one page of an answer from the archive (XEP-0313).
+        page_messages: usize = 256, 1..=256;
+        /// Bytes of messages that one session's query keeps in memory until the client has taken
+        /// them. What is beyond is read a second time.
+        page_bytes: usize = 524_288, 65_536..=16_777_216;
+        /// Queries of one session that wait for the one before; more are refused.
+        queries_waiting: usize = 16, 1..=1_024;
+        /// Addresses in each list of a user's preferences (XEP-0441).
+        preferences: usize = 500, 0..=5_000;
     }
 }
 

@@ -8,6 +8,7 @@
 //! It never sees a socket, a thread, a clock or the network; it does not know TLS or SASL, and it
 //! parses nothing that was not checked at the edge.
 
+pub mod archive;
 pub mod codec;
 mod entropy;
 pub mod event;

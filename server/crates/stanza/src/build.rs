@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use cirrus_jid::Jid;
+use cirrus_xml::Element;
 
 use crate::error::StanzaError;
 use crate::name::intern;
@@ -64,13 +65,52 @@ impl Stanza {
     /// The same stanza with `child` put behind its other children.
     #[must_use]
     pub fn with_child(&self, child: &[u8]) -> Self {
-        let mut raw = Vec::with_capacity(self.inner.len() + child.len());
-        raw.extend_from_slice(self.inner());
-        raw.extend_from_slice(child);
+        // The root tag stays in front of the content, as prefixes may be declared there.
+        let (head, tail) = match self.inner.is_empty() || self.inner.len() == self.raw.len() {
+            true => (&[][..], &[][..]),
+            false => (&self.raw[..self.inner.start], &self.raw[self.inner.end..]),
+        };
+        let mut raw = Vec::with_capacity(head.len() + self.inner.len() + child.len() + tail.len());
+        for part in [head, self.inner(), child, tail] {
+            raw.extend_from_slice(part);
+        }
         let mut copy = self.clone();
-        copy.inner = 0..raw.len();
+        copy.inner = head.len()..raw.len() - tail.len();
         copy.raw = raw.into();
+        if copy.payload.is_none() {
+            let first = copy.children().next();
+            copy.payload = first.map(|child| (intern(child.name()), intern(child.ns())));
+        }
         copy
+    }
+
+    /// The same stanza without the children for which `gone` holds, or `None` if there are none
+    /// such. Prefixes count as they will for who receives it, wherever they were declared.
+    #[must_use]
+    pub fn without(&self, gone: impl Fn(&Element<'_>) -> bool) -> Option<Self> {
+        let stored = Self::from_stored(&self.to_bytes().into())?;
+        let mut inner = Vec::with_capacity(stored.inner.len());
+        let start = stored.raw.as_ptr() as usize;
+        let mut from = stored.inner.start;
+        let mut found = false;
+        for child in stored.children().filter(gone) {
+            // Where the child's bytes stand in those of the stanza.
+            let at = (child.raw().as_ptr() as usize).checked_sub(start)?;
+            inner.extend_from_slice(stored.raw.get(from..at)?);
+            from = at + child.raw().len();
+            found = true;
+        }
+        inner.extend_from_slice(stored.raw.get(from..stored.inner.end)?);
+        found.then(|| {
+            let mut copy = stored.clone();
+            let head = &stored.raw[..stored.inner.start];
+            let tail = &stored.raw[stored.inner.end..];
+            copy.inner = head.len()..head.len() + inner.len();
+            copy.raw = [head, &inner, tail].concat().into();
+            let first = copy.children().next();
+            copy.payload = first.map(|child| (intern(child.name()), intern(child.ns())));
+            copy
+        })
     }
 
     /// The empty `result` that answers this request, addresses swapped.

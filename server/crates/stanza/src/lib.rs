@@ -15,7 +15,7 @@ mod name;
 mod serial;
 mod stanza;
 
-pub use delay::{delay, stamp};
+pub use delay::{delay, parse_stamp, stamp};
 pub use error::{Condition, ErrorType, StanzaError, StreamError};
 pub use name::{Name, intern, ns};
 pub use stanza::{Kind, Payload, Refused, Stanza, Ty};

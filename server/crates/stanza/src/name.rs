@@ -53,6 +53,10 @@ pub mod ns {
     pub const SM: &str = "urn:xmpp:sm:3";
     /// XEP-0313.
     pub const MAM: &str = "urn:xmpp:mam:2";
+    /// XEP-0313: pages by id, flipped pages, metadata.
+    pub const MAM_EXTENDED: &str = "urn:xmpp:mam:2#extended";
+    /// XEP-0313: the field `include-groupchat` is understood.
+    pub const MAM_GROUPCHAT_FIELD: &str = "urn:xmpp:mam:2#groupchat-field";
     /// XEP-0280.
     pub const CARBONS: &str = "urn:xmpp:carbons:2";
     /// XEP-0297.
@@ -63,6 +67,10 @@ pub mod ns {
     pub const PUBSUB_EVENT: &str = "http://jabber.org/protocol/pubsub#event";
     /// XEP-0004.
     pub const DATA_FORMS: &str = "jabber:x:data";
+    /// XEP-0122.
+    pub const FORM_VALIDATION: &str = "http://jabber.org/protocol/xdata-validate";
+    /// XEP-0059.
+    pub const RSM: &str = "http://jabber.org/protocol/rsm";
 }
 
 const KNOWN: &[&str] = &[

@@ -10,6 +10,7 @@ mod rfc3921_session;
 mod rfc6121_im;
 mod x0012_last;
 mod x0030_disco;
+mod x0059_rsm;
 mod x0077_register;
 mod x0092_version;
 mod x0115_caps;
@@ -19,6 +20,10 @@ mod x0199_ping;
 mod x0202_time;
 mod x0203_delay;
 mod x0280_carbons;
+mod x0313_mam;
+mod x0334_hints;
+mod x0359_stanza_id;
+mod x0441_mam_prefs;
 
 use cirrus_router::{Feature, Registry, Source};
 
@@ -26,11 +31,12 @@ pub use x0115_caps::{Caps, caps};
 
 /// Every feature of the server, in the order of registration.
 pub fn features() -> &'static [&'static Feature] {
-    static FEATURES: [&Feature; 13] = [
+    static FEATURES: [&Feature; 18] = [
         &rfc6121_im::FEATURE,
         &rfc3921_session::FEATURE,
         &x0012_last::FEATURE,
         &x0030_disco::FEATURE,
+        &x0059_rsm::FEATURE,
         &x0077_register::FEATURE,
         &x0092_version::FEATURE,
         &x0115_caps::FEATURE,
@@ -40,19 +46,38 @@ pub fn features() -> &'static [&'static Feature] {
         &x0202_time::FEATURE,
         &x0203_delay::FEATURE,
         &x0280_carbons::FEATURE,
+        &x0313_mam::FEATURE,
+        &x0334_hints::FEATURE,
+        &x0359_stanza_id::FEATURE,
+        &x0441_mam_prefs::FEATURE,
     ];
     &FEATURES
 }
 
-/// The registry of [`features`]; in-band registration only where it is allowed, so that nobody is
-/// offered what is refused.
-pub fn registry(registration: bool) -> Registry {
-    let offered: Vec<_> = features()
-        .iter()
-        .copied()
-        .filter(|feature| registration || feature.name != x0077_register::FEATURE.name)
-        .collect();
-    Registry::new(&offered)
+/// What the operator has switched on.
+#[derive(Clone, Copy, Debug)]
+pub struct Offered {
+    /// In-band registration (XEP-0077).
+    pub registration: bool,
+    /// Archives of messages (XEP-0313).
+    pub archive: bool,
+}
+
+/// The registry of [`features`], without those that are off, so that nobody is offered what is
+/// refused.
+pub fn registry(offered: Offered) -> Registry {
+    let archive = [
+        x0059_rsm::FEATURE.name,
+        x0313_mam::FEATURE.name,
+        x0359_stanza_id::FEATURE.name,
+        x0441_mam_prefs::FEATURE.name,
+    ];
+    let is_on = |feature: &&'static Feature| {
+        (offered.registration || feature.name != x0077_register::FEATURE.name)
+            && (offered.archive || !archive.contains(&feature.name))
+    };
+    let features: Vec<_> = features().iter().copied().filter(is_on).collect();
+    Registry::new(&features)
 }
 
 /// The feature table of docs/FEATURES.md.

@@ -7,6 +7,10 @@ use cirrus_stanza::{Condition, Kind, Stanza, Ty};
 
 use super::*;
 
+const ALL: Offered = Offered {
+    registration: true,
+    archive: true,
+};
 const NOW: u64 = 1_795_488_480_000;
 
 fn about() -> About {
@@ -39,7 +43,7 @@ fn ask(
     account: Option<AccountView<'_>>,
     stanza: &Stanza,
 ) -> Result<String, Condition> {
-    let registry = registry(true);
+    let registry = registry(ALL);
     let about = about();
     let handle = registry
         .route(scope, stanza)
@@ -99,7 +103,7 @@ fn capabilities_stand_for_what_discovery_says() {
     let info = "http://jabber.org/protocol/disco#info";
     let plain = at_server(Ty::Get, &format!("<query xmlns='{info}'/>")).unwrap();
     assert!(plain.contains("<feature var='urn:xmpp:ping'/>"), "{plain}");
-    let node = caps(&registry(true), &about()).node_ver();
+    let node = caps(&registry(ALL), &about()).node_ver();
     let asked = at_server(Ty::Get, &format!("<query xmlns='{info}' node='{node}'/>")).unwrap();
     assert_eq!(asked.replace(&format!(" node='{node}'"), ""), plain);
     let other = at_server(Ty::Get, &format!("<query xmlns='{info}' node='other'/>"));
@@ -158,4 +162,86 @@ fn the_document_tells_what_is_registered() {
         kept == document(),
         "docs/FEATURES.md is stale; run with UPDATE_GOLDEN=1"
     );
+}
+
+#[test]
+fn an_archive_says_what_can_be_asked_for() {
+    let ask = |own: bool, ty: Ty, content: &str| {
+        let jid = BareJid::parse("juliet@example.com").unwrap();
+        let (stanza, registry, about) = (request(ty, content), registry(ALL), about());
+        let handle = registry.route(Scope::Account, &stanza).unwrap();
+        let reply = handle(&IqRequest {
+            stanza: &stanza,
+            host: "example.com",
+            account: Some(view(&jid, true, true)),
+            own,
+            now_ms: NOW,
+            started_ms: NOW,
+            registry: &registry,
+            about: &about,
+        });
+        match reply {
+            IqReply::Result(content) => Ok(String::from_utf8(content).unwrap()),
+            IqReply::Error(error) => Err(error.condition),
+            IqReply::Account(_) => panic!("no account is changed"),
+        }
+    };
+    let query = "<query xmlns='urn:xmpp:mam:2'/>";
+    let form = ask(true, Ty::Get, query).unwrap();
+    for field in [
+        "with",
+        "start",
+        "end",
+        "before-id",
+        "after-id",
+        "ids",
+        "include-groupchat",
+    ] {
+        assert!(form.contains(&format!("var='{field}'")), "{field}: {form}");
+    }
+    assert!(!form.contains("required"), "{form}");
+    let (prefs, metadata) = (
+        "<prefs xmlns='urn:xmpp:mam:2'/>",
+        "<metadata xmlns='urn:xmpp:mam:2'/>",
+    );
+    for (ty, content) in [
+        (Ty::Get, query),
+        (Ty::Set, query),
+        (Ty::Get, prefs),
+        (Ty::Set, prefs),
+        (Ty::Get, metadata),
+    ] {
+        assert_eq!(
+            ask(false, ty, content),
+            Err(Condition::Forbidden),
+            "{content}"
+        );
+    }
+}
+
+#[test]
+fn what_is_off_is_not_offered() {
+    let offered = |registration, archive| {
+        let registry = registry(Offered {
+            registration,
+            archive,
+        });
+        [Scope::Server, Scope::Account].map(|scope| registry.disco(scope))
+    };
+    let [server, account] = offered(false, false);
+    assert!(!server.contains(&"jabber:iq:register"));
+    assert!(
+        !account
+            .iter()
+            .any(|it| it.starts_with("urn:xmpp:mam") || *it == "urn:xmpp:sid:0")
+    );
+    let [server, account] = offered(true, true);
+    assert!(server.contains(&"jabber:iq:register"));
+    for feature in [
+        "urn:xmpp:mam:2",
+        "urn:xmpp:mam:2#extended",
+        "urn:xmpp:sid:0",
+    ] {
+        assert!(account.contains(&feature), "{feature}");
+    }
 }

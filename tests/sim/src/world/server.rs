@@ -37,6 +37,7 @@ impl World {
             about,
             registry: Registry::new(&[]),
             archive: self.plan.archive,
+            archive_key: cirrus_router::archive::IdKey::new([7; 32]),
             started_ms: self.now,
         };
         let config = Arc::new(config);

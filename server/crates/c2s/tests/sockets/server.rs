@@ -70,7 +70,11 @@ impl Server {
                 .unwrap();
         }
         let config = HomeConfig {
-            limits: cirrus_router::Limits::default(),
+            // The home's own bound is not what is tested here, and must not be the first one met.
+            limits: cirrus_router::Limits {
+                unacked_bytes: 16 * 1_024 * 1_024,
+                ..cirrus_router::Limits::default()
+            },
             about: About {
                 name: "test".into(),
                 version: "0".into(),
@@ -79,6 +83,7 @@ impl Server {
             },
             registry: Registry::new(&[]),
             archive: true,
+            archive_key: cirrus_router::archive::IdKey::new([7; 32]),
             started_ms: wall_ms(),
         };
         let parts = cirrus_runtime::Parts {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cirrus_jid::BareJid;
 
+use crate::archive::IdKey;
 use crate::registry::{About, Registry};
 
 /// Bounds of everything an entity keeps or waits for.
@@ -38,6 +39,14 @@ pub struct Limits {
     pub origins: usize,
     /// Archive items that one request of an offline delivery reads.
     pub spool_page: u32,
+    /// Messages in one page of an answer from the archive.
+    pub archive_page: usize,
+    /// Bytes of messages that one query keeps in memory; what is beyond is read again.
+    pub archive_page_bytes: usize,
+    /// Queries of one session that wait for the one before.
+    pub archive_queries: usize,
+    /// Addresses in one list of a user's archive preferences.
+    pub archive_prefs: usize,
 }
 
 impl Default for Limits {
@@ -57,6 +66,10 @@ impl Default for Limits {
             dedupe_ms: 600_000,
             origins: 1_024,
             spool_page: 256,
+            archive_page: 256,
+            archive_page_bytes: 512 * 1024,
+            archive_queries: 16,
+            archive_prefs: 500,
         }
     }
 }
@@ -71,6 +84,8 @@ pub struct HomeConfig {
     pub registry: Registry,
     /// Keep every message in its owners' archives; otherwise only what is spooled.
     pub archive: bool,
+    /// The key behind all ids of archived messages.
+    pub archive_key: IdKey,
     /// When the node started, Unix milliseconds. A home keeps what it was made with, so that all
     /// copies of it say the same.
     pub started_ms: u64,

@@ -37,6 +37,7 @@ fn config() -> Arc<HomeConfig> {
         },
         registry: Registry::new(&[]),
         archive: true,
+        archive_key: crate::archive::IdKey::new([7; 32]),
         started_ms: 0,
     })
 }

@@ -30,6 +30,10 @@ pub(crate) enum Purpose {
     Spool { pass: u64 },
     /// The row with last activity and offline cursor.
     Status,
+    /// A page of the archive for a session's query.
+    Archive { session: SessionId, job: u64 },
+    /// The row with what a user wants archived.
+    Settings,
     /// An account request that a client waits for.
     Account {
         reply: Box<Stanza>,

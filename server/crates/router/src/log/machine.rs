@@ -165,6 +165,11 @@ impl Log {
         self.next - 1
     }
 
+    /// The last ticket that was given; 0 before the first.
+    pub fn last_ticket(&self) -> Ticket {
+        self.tickets
+    }
+
     /// Nothing waits and nothing is under way: the log can leave memory.
     pub fn is_idle(&self) -> bool {
         let wanted = self.flight.is_some() || self.behind.is_some() || self.under_way.is_some();

@@ -32,4 +32,7 @@ pub use record::{
 };
 
 #[cfg(test)]
+pub(crate) use record::encode;
+
+#[cfg(test)]
 mod tests;

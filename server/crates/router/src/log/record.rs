@@ -133,6 +133,13 @@ impl Record {
         self
     }
 
+    /// Whether it belongs to the archive; a respool record never does.
+    pub fn set_archived(&mut self, archived: bool) {
+        if let Content::Message(message) = &mut self.content {
+            message.flags.archive = archived;
+        }
+    }
+
     /// References to records that must be delivered again, in any order.
     pub fn respool(t: u64, mut positions: Vec<u64>) -> Self {
         positions.sort_unstable();
@@ -178,7 +185,7 @@ impl Record {
 }
 
 /// The item that holds these records from position `seq` on. Times that go backwards are raised.
-pub(super) fn encode(owner: &[u8], seq: u64, records: &[&Record], not_before: u64) -> Item {
+pub(crate) fn encode(owner: &[u8], seq: u64, records: &[&Record], not_before: u64) -> Item {
     let first = records.first().map_or(0, |record| record.t).max(not_before);
     let mut body = Vec::with_capacity(records.iter().map(|record| record.size()).sum());
     let mut t = first;

@@ -177,8 +177,8 @@ impl User {
     /// A stanza that a session's client never acknowledged goes where RFC 6121 section 8.5
     /// sends it now: another resource, the spool, or back.
     fn rescue(&mut self, cx: &mut Cx<'_>, unacked: Unacked) {
-        if unacked.keep.carbon == Some(Carbon::Sent) {
-            return; // The user's own words, which have gone where they should.
+        if unacked.keep.carbon == Some(Carbon::Sent) || unacked.keep.answer {
+            return; // The user's own words, and what the archive has: nobody needs to be told.
         }
         let stanza = *unacked.stanza;
         match (stanza.kind, stanza.ty) {

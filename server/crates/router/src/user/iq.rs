@@ -35,7 +35,9 @@ impl User {
         if let Some(on) = carbons::switch(&stanza) {
             return self.set_carbons(cx, index, on, &stanza);
         }
-        self.answer(cx, &stanza);
+        if !self.archive_iq(cx, index, &stanza) {
+            self.answer(cx, &stanza);
+        }
     }
 
     /// A request to this account, from whomever.

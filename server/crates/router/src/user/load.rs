@@ -221,6 +221,7 @@ impl User {
             }
         }
         let floor = account.attrs.get_n(FLOOR).unwrap_or(0);
+        self.archive.load(rows, floor);
         let last = rows
             .iter()
             .find(|row| accounts::Row::parse(&row.key.sk) == Some(accounts::Row::Last));

@@ -28,10 +28,11 @@ enum Audience {
 impl User {
     /// A message from one of this user's own sessions.
     pub(super) fn send_message(&mut self, cx: &mut Cx<'_>, index: usize, k: u64, stanza: Stanza) {
+        let stanza = self.without_forged_ids(stanza);
         let session = self.sessions[index].id;
         let to_self = stanza.to.as_ref().is_some_and(|to| to.bare() == self.jid);
         let mut outstanding = 1;
-        if !to_self && cx.home.archive {
+        if !to_self && self.archives(cx, stanza.to.as_ref()) {
             match storage(&stanza) {
                 Storage::Archive => {
                     let origin = Origin { session, k };
@@ -57,7 +58,7 @@ impl User {
                     // A receipt that finds the log full is not worth an error.
                     let _ = self.append(cx, record);
                 }
-                Storage::Never => {}
+                Storage::Offline | Storage::Never => {}
             }
         }
         self.sessions[index].hold(k, outstanding);
@@ -74,6 +75,7 @@ impl User {
         stanza: Stanza,
         origin: Option<Origin>,
     ) {
+        let stanza = self.without_forged_ids(stanza);
         if let Some(origin) = origin
             && !self.origins.fresh(origin, cx.now, &cx.home.limits)
         {
@@ -94,7 +96,8 @@ impl User {
         let offline = self.waits(&stanza, &audience, false);
         let mut entry = Inflow::passing(stanza);
         (entry.origin, entry.offline) = (origin, offline);
-        entry.kept = kept == Storage::Archive;
+        entry.kept = kept.is_kept();
+        entry.archived = kept == Storage::Archive && self.archives(cx, entry.stanza.from.as_ref());
         if entry.kept && self.must_park(offline) {
             if self.parked >= cx.home.limits.entity_queue {
                 return self.refuse(cx, &entry.stanza, origin, &busy());
@@ -122,16 +125,17 @@ impl User {
     ) -> Result<Option<Ticket>, StanzaError> {
         let (stanza, origin, offline) = (&entry.stanza, entry.origin, entry.offline);
         match kept {
-            Storage::Archive if cx.home.archive || offline => {
+            Storage::Archive | Storage::Offline if entry.archived || offline => {
                 if offline && self.spool_is_full(cx, queued) {
                     return Err(full());
                 }
-                let record = self.record(cx, stanza, Direction::In, origin, (offline, false));
+                let mut record = self.record(cx, stanza, Direction::In, origin, (offline, false));
+                record.set_archived(entry.archived);
                 let ticket = self.append(cx, record).ok_or_else(busy)?;
                 self.tickets.insert(ticket, Waiting::In);
                 Ok(Some(ticket))
             }
-            Storage::Deferred if cx.home.archive => {
+            Storage::Deferred if self.archives(cx, stanza.from.as_ref()) => {
                 let record = self.record(cx, stanza, Direction::In, None, (false, true));
                 // A receipt that finds the log full is not worth an error.
                 let _ = self.append(cx, record);
@@ -160,7 +164,7 @@ impl User {
             entry.parked = false;
             let audience = self.audience(&entry.stanza);
             entry.offline = self.waits(&entry.stanza, &audience, false);
-            match self.keep(cx, entry, Storage::Archive, queued) {
+            match self.keep(cx, entry, storage(&entry.stanza), queued) {
                 Ok(ticket) => entry.ticket = ticket,
                 Err(error) => entry.landed = Some(Err(error)),
             }
@@ -186,11 +190,15 @@ impl User {
                 Some(Err(error)) => self.refuse(cx, &next.stanza, next.origin, &error),
                 landed => {
                     let position = landed.and_then(Result::ok);
+                    let stanza = match position.filter(|_| next.archived) {
+                        Some(position) => self.identified(cx, &next.stanza, position),
+                        None => next.stanza,
+                    };
                     let archived = position.map(|position| Archived {
                         position,
                         due: next.offline,
                     });
-                    self.deliver(cx, next.stanza, archived, next.origin);
+                    self.deliver(cx, stanza, archived, next.origin);
                 }
             }
         }
@@ -277,7 +285,7 @@ impl User {
         stanza: Stanza,
         archived: Option<Archived>,
     ) {
-        let rescue = archived.is_some() || storage(&stanza) == Storage::Archive;
+        let rescue = archived.is_some() || storage(&stanza).is_kept();
         let reached = match *audience {
             Audience::One(index) => vec![self.sessions[index].id],
             Audience::All => {

@@ -1,5 +1,6 @@
 //! The user entity: sessions, roster, presence and the archive log of one account.
 
+mod archive;
 mod bind;
 mod carbons;
 mod erase;
@@ -30,6 +31,7 @@ use crate::home::{Body, Cx, Frame, Limits, Purpose};
 use crate::log::{Content, Direction, Limits as LogLimits, Log, LogEffect, Record, Ticket};
 use crate::roster::Roster;
 
+use archive::Archive;
 use load::{Input, State};
 use origins::Origins;
 use session::{Archived, Keep, Session};
@@ -52,6 +54,8 @@ struct Inflow {
     offline: bool,
     /// It is appended when everything before it has landed.
     parked: bool,
+    /// Its record belongs to the archive, so it is delivered with its id there.
+    archived: bool,
 }
 
 impl Inflow {
@@ -65,6 +69,7 @@ impl Inflow {
             kept: false,
             offline: false,
             parked: false,
+            archived: false,
         }
     }
 }
@@ -85,6 +90,8 @@ enum Waiting {
         stanza: Box<Stanza>,
         origin: Option<Origin>,
         marker: bool,
+        /// Its record belongs to the archive.
+        archived: bool,
     },
     /// A record that refers to what an ended session left.
     Owed(Vec<Owed>),
@@ -114,6 +121,7 @@ pub(crate) struct User {
     /// The log is of no more use until it is loaded again.
     broken: bool,
     roster_waits: subscription::Waits,
+    archive: Archive,
     operations: usize,
     idle_since: u64,
     /// From the configuration, wherever the entity is.
@@ -139,6 +147,7 @@ impl User {
             overflowing: Vec::new(),
             broken: false,
             roster_waits: subscription::Waits::default(),
+            archive: Archive::default(),
             operations: 0,
             idle_since: 0,
             idle_ms: limits.entity_idle_ms,
@@ -303,6 +312,8 @@ impl User {
             Purpose::Roster(planned) => self.on_roster_written(cx, *planned, result),
             Purpose::Spool { pass } => self.on_spool_page(cx, pass, result),
             Purpose::Status => self.on_status_written(cx, result),
+            Purpose::Archive { session, job } => self.on_archive_page(cx, session, job, result),
+            Purpose::Settings => self.on_prefs_written(cx, result),
             Purpose::Erase => self.on_erased(cx, result),
             Purpose::Cleanup | Purpose::Account { .. } => {}
         }
@@ -362,7 +373,10 @@ impl User {
         match self.tickets.remove(&ticket) {
             Some(Waiting::Out { session, k, stanza }) => {
                 match outcome {
-                    Ok(_) => self.copy_sent(cx, session, &stanza),
+                    Ok(position) => {
+                        let stanza = self.identified(cx, &stanza, position);
+                        self.copy_sent(cx, session, &stanza);
+                    }
                     Err(error) => self.error_to(cx, session, &stanza, &error),
                 }
                 self.out_landed(session, k);
@@ -373,7 +387,14 @@ impl User {
                 stanza,
                 origin,
                 marker,
-            }) => self.spooled_landed(cx, *stanza, origin, marker, outcome),
+                archived,
+            }) => {
+                let stanza = match outcome {
+                    Ok(position) if archived => self.identified(cx, &stanza, position),
+                    _ => *stanza,
+                };
+                self.spooled_landed(cx, stanza, origin, marker, outcome);
+            }
             None => {}
         }
     }
@@ -394,7 +415,10 @@ impl User {
         if let Some(origin) = message.origin {
             self.origins.seed(origin, cx.now);
         }
-        if let Some(stanza) = Stanza::from_stored(&message.stanza) {
+        if let Some(mut stanza) = Stanza::from_stored(&message.stanza) {
+            if message.flags.archive {
+                stanza = self.identified(cx, &stanza, position);
+            }
             let due = message.flags.spool;
             self.deliver(cx, stanza, Some(Archived { position, due }), None);
         }
@@ -430,6 +454,7 @@ impl User {
         self.drive_pass(cx);
         self.write_status(cx);
         self.go_on_erasing(cx);
+        self.drive_queries(cx);
         for session in &mut self.sessions {
             session.tell_handled(cx.out);
         }
@@ -503,6 +528,7 @@ impl User {
             && self.inflow.is_empty()
             && self.tickets.is_empty()
             && self.owed.is_empty()
+            && self.archive.is_idle()
             && !self.status_is_owed()
             && self.log.is_idle()
             && self.roster_waits.is_idle()

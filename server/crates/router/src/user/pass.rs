@@ -166,7 +166,10 @@ impl User {
         if !self.spool.give(position, cx.now) {
             return;
         }
-        if let Some(stanza) = revive(&spooled, &self.jid) {
+        if let Some(mut stanza) = revive(&spooled, &self.jid) {
+            if spooled.message.flags.archive {
+                stanza = self.identified(cx, &stanza, position);
+            }
             let archived = Some(Archived {
                 position,
                 due: true,

@@ -50,6 +50,9 @@ pub(super) struct Keep {
     pub group: Option<Arc<[SessionId]>>,
     /// The client gets it as a copy.
     pub carbon: Option<Carbon>,
+    /// Part of an answer that only this session asked for: it waits for the client like what must
+    /// not get lost, but nobody else needs it.
+    pub answer: bool,
 }
 
 /// Stream management as it was enabled (XEP-0198 section 3).
@@ -202,7 +205,7 @@ impl Session {
         self.n += 1;
         let n = self.n;
         let carbon = keep.carbon;
-        if self.sm.is_some() || keep.rescue {
+        if self.sm.is_some() || keep.rescue || keep.answer {
             if let Some(archived) = keep.archived.filter(|archived| archived.due)
                 && !crate::planted::cursor_before_ack()
             {

@@ -165,7 +165,7 @@ impl User {
                 due: false,
                 confirm: stanza.from.zip(origin),
             }),
-            None if storage(&stanza) == Storage::Archive => {
+            None if storage(&stanza).is_kept() => {
                 self.append_spooled(cx, stanza, origin, false);
             }
             None => {
@@ -246,9 +246,8 @@ impl User {
     ) {
         let marker = storage(&stanza) == Storage::Deferred;
         let mut record = self.record(cx, &stanza, Direction::In, None, (true, marker));
-        if let Content::Message(message) = &mut record.content {
-            message.flags.archive &= first;
-        }
+        let archived = first && self.archives(cx, stanza.from.as_ref());
+        record.set_archived(archived);
         let Some(ticket) = self.append(cx, record) else {
             return self.not_spooled(cx, &stanza, origin, marker, &busy());
         };
@@ -264,6 +263,7 @@ impl User {
             stanza,
             origin,
             marker,
+            archived,
         };
         self.tickets.insert(ticket, waiting);
     }

@@ -7,10 +7,19 @@ use cirrus_stanza::{Stanza, Ty, ns};
 pub(crate) enum Storage {
     /// Durable before it is acknowledged.
     Archive,
+    /// Durable while its recipient is away, and not kept in an archive (XEP-0334 section 4.1).
+    Offline,
     /// Durable with the owner's next write: receipts and displayed markers.
     Deferred,
     /// Not at all: chat states, errors, room traffic, and what its sender asked not to keep.
     Never,
+}
+
+impl Storage {
+    /// It must not get lost on its way.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Self::Archive | Self::Offline)
+    }
 }
 
 /// How this message is kept.
@@ -19,9 +28,12 @@ pub(crate) fn storage(stanza: &Stanza) -> Storage {
         return Storage::Never;
     }
     let mut kept = Storage::Never;
+    let mut passing = false;
     for child in stanza.children() {
         match (child.name(), child.ns()) {
-            ("no-store" | "no-permanent-store", ns::HINTS) => return Storage::Never,
+            ("no-store", ns::HINTS) => return Storage::Never,
+            ("no-permanent-store", ns::HINTS) => passing = true,
+            ("store", ns::HINTS) => kept = Storage::Archive,
             (_, ns::CHAT_STATES) | ("thread", ns::CLIENT) | (_, ns::HINTS) => {}
             (_, ns::MARKERS) | ("received", ns::RECEIPTS) => {
                 if kept == Storage::Never {
@@ -31,7 +43,11 @@ pub(crate) fn storage(stanza: &Stanza) -> Storage {
             _ => kept = Storage::Archive,
         }
     }
-    kept
+    match kept {
+        Storage::Archive if passing => Storage::Offline,
+        Storage::Deferred if passing => Storage::Never,
+        kept => kept,
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +81,18 @@ mod tests {
         );
         assert_eq!(
             of(Ty::Chat, &format!("<body>a</body>{HINT}")),
+            Storage::Never
+        );
+        const PASSING: &str = "<no-permanent-store xmlns='urn:xmpp:hints'/>";
+        const STORE: &str = "<store xmlns='urn:xmpp:hints'/>";
+        assert_eq!(
+            of(Ty::Chat, &format!("{PASSING}<body>a</body>")),
+            Storage::Offline
+        );
+        assert_eq!(of(Ty::Chat, &format!("{RECEIPT}{PASSING}")), Storage::Never);
+        assert_eq!(of(Ty::Chat, &format!("{STATE}{STORE}")), Storage::Archive);
+        assert_eq!(
+            of(Ty::Chat, &format!("{STORE}<body>a</body>{HINT}")),
             Storage::Never
         );
         assert_eq!(of(Ty::Chat, RECEIPT), Storage::Deferred);

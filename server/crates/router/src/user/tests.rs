@@ -1,6 +1,7 @@
 //! Users, their sessions and messages, seen from the pipes: a home over a store that answers at
 //! once, or only when it is told to.
 
+mod archive;
 mod carbons;
 mod subscriptions;
 
@@ -55,6 +56,7 @@ fn config() -> HomeConfig {
         },
         registry: Registry::new(&[]),
         archive: true,
+        archive_key: crate::archive::IdKey::new([7; 32]),
         started_ms: 0,
     }
 }
@@ -234,7 +236,8 @@ fn a_message_reaches_the_other_user_when_both_archives_have_it() {
     assert_eq!(
         world.got(2),
         ["<message type='chat' id='hi' to='romeo@example.com' \
-          from='juliet@example.com/balcony'><body>hi</body></message>"]
+          from='juliet@example.com/balcony'><body>hi</body><stanza-id xmlns='urn:xmpp:sid:0' \
+          by='romeo@example.com' id='83bb326ca2ff51e5aaef6c78'/></message>"]
     );
     assert!(matches!(world.drain(1)[..], [PipeOut::Handled { k: 2 }]));
 }

@@ -109,3 +109,30 @@ fn an_error_names_condition_type_and_text() {
 fn unknown_message_types_are_normal() {
     assert_eq!(read("<message type='whatever'/>").unwrap().ty, Ty::Normal);
 }
+
+#[test]
+fn a_child_is_put_in_or_left_out_and_prefixes_keep_their_meaning() {
+    let read = |xml: &str| read(xml).unwrap();
+    let sid = |child: &Element<'_>| child.is("stanza-id", "urn:xmpp:sid:0");
+    let forged = "<message xmlns:s='urn:xmpp:sid:0' id='1'>a<body>b</body> <s:stanza-id by='x'/>\
+         <stanza-id xmlns='urn:xmpp:sid:0' by='y'/><s:other/></message>";
+    let honest = read(forged).without(sid).unwrap();
+    let expected = "<message id='1' xmlns:s='urn:xmpp:sid:0'>a<body>b</body> <s:other/></message>";
+    assert_eq!(write(&honest), expected);
+    assert!(honest.without(sid).is_none(), "nothing is left to take out");
+    assert!(honest.child("other", "urn:xmpp:sid:0").is_some());
+    let more = honest.with_child(b"<c xmlns='d'/>");
+    assert_eq!(
+        write(&more),
+        expected.replace("</message>", "<c xmlns='d'/></message>")
+    );
+    assert!(more.child("other", "urn:xmpp:sid:0").is_some());
+    assert!(more.child("c", "d").is_some());
+    let first = read("<message/>").with_child(b"<c xmlns='d'/>");
+    assert_eq!(write(&first), "<message><c xmlns='d'/></message>");
+    assert!(first.is_payload("c", "d"));
+    let only = read("<message><c xmlns='d'/></message>");
+    let empty = only.without(|_| true).unwrap();
+    assert_eq!(write(&empty), "<message/>");
+    assert!(empty.payload.is_none() && empty.children().next().is_none());
+}

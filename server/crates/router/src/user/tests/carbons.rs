@@ -41,7 +41,8 @@ fn a_copy_of_what_is_sent_comes_when_the_own_archive_has_it() {
             "<message type='chat' to='juliet@example.com/chamber' from='juliet@example.com'>\
           <sent xmlns='urn:xmpp:carbons:2'><forwarded xmlns='urn:xmpp:forward:0'>\
           <message type='chat' id='hi' to='romeo@example.com' from='juliet@example.com/balcony' \
-          xmlns='jabber:client'><body>hi</body></message></forwarded></sent></message>"
+          xmlns='jabber:client'><body>hi</body><stanza-id xmlns='urn:xmpp:sid:0' \
+          by='juliet@example.com' id='0cb79ed9b2bbb849cc459bae'/></message></forwarded></sent></message>"
         ]
     );
     assert!(world.bodies(1).is_empty());

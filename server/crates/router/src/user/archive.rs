@@ -1,0 +1,476 @@
+//! A user's sessions ask for its archive (XEP-0313) and say what is to be archived (XEP-0441).
+//!
+//! A session has one query at work; further ones wait, up to a bound. A query begins when the log
+//! has answered for everything that was accepted before it, so that a client finds what it has just
+//! said. Results fill half of what a session may leave unacknowledged and then wait for the client,
+//! as offline delivery does: a slow reader holds nothing but its own query.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use cirrus_schema::keys::accounts::{self, Row};
+use cirrus_stanza::{Condition, ErrorType, Kind, Stanza, StanzaError, Ty, delay, ns};
+use cirrus_store::{Attrs, Condition as If, Item, Op, Outcome, StoreError};
+use cirrus_xml::Writer;
+use serde::{Deserialize, Serialize};
+
+use super::User;
+use super::session::Keep;
+use crate::archive::{self, Bounds, Filter, Found, Hit, Ids, Page, Prefs, Request, Search, Step};
+use crate::event::SessionId;
+use crate::home::{Cx, Purpose};
+use crate::log::Ticket;
+
+/// How often a change of preferences is tried that another node keeps getting ahead of.
+const TRIES: u32 = 4;
+
+/// What belongs to the archive, beside the log.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Archive {
+    pub prefs: Prefs,
+    /// The row `p` as it is in the store.
+    row: Option<Item>,
+    /// Changes of the preferences in their order; the first one is being written.
+    changes: VecDeque<Change>,
+    /// The last position of an erased account of that name.
+    floor: u64,
+    /// The sessions that ask, with their queries in order.
+    jobs: BTreeMap<SessionId, VecDeque<Job>>,
+    last_job: u64,
+}
+
+/// A change of the preferences.
+#[derive(Serialize, Deserialize)]
+struct Change {
+    request: Box<Stanza>,
+    prefs: Prefs,
+    tries: u32,
+}
+
+/// A query, from its request to its answer.
+#[derive(Serialize, Deserialize)]
+struct Job {
+    number: u64,
+    request: Box<Stanza>,
+    kind: What,
+    filter: Filter,
+    page: Page,
+    /// It begins when the log has answered for this ticket and those before.
+    since: Ticket,
+    search: Option<Search>,
+    /// The store was asked.
+    asked: bool,
+}
+
+/// What a query wants.
+#[derive(Serialize, Deserialize)]
+enum What {
+    Messages {
+        query_id: Option<Box<str>>,
+    },
+    /// The first message and the last one; the first is known when the second is looked for.
+    Metadata {
+        start: Option<Option<Hit>>,
+    },
+}
+
+impl Archive {
+    /// At activation: what the account's rows say.
+    pub fn load(&mut self, rows: &[Item], floor: u64) {
+        self.floor = floor;
+        let row = |item: &&Item| Row::parse(&item.key.sk) == Some(Row::Settings);
+        self.take_row(rows.iter().find(row).cloned());
+    }
+
+    fn take_row(&mut self, row: Option<Item>) {
+        let read = row.as_ref().map(|row| Prefs::read(&row.attrs));
+        // What a newer version wrote and this one can't read must not archive anything.
+        self.prefs = match read {
+            None => Prefs::default(),
+            Some(Ok(prefs)) => prefs,
+            Some(Err(_)) => Prefs::nothing(),
+        };
+        self.row = row;
+    }
+
+    /// Nothing of it is under way.
+    pub fn is_idle(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
+
+impl User {
+    /// A request of a session to its own archive. `false`: it is none.
+    pub(super) fn archive_iq(&mut self, cx: &mut Cx<'_>, index: usize, stanza: &Stanza) -> bool {
+        if !cx.home.archive || stanza.payload.as_ref().is_none_or(|(_, ns)| ns != ns::MAM) {
+            return false;
+        }
+        let is = |ty, name| stanza.ty == ty && stanza.is_payload(name, ns::MAM);
+        let done = if is(Ty::Set, "query") {
+            self.query(cx, index, stanza)
+        } else if is(Ty::Get, "metadata") {
+            let kind = What::Metadata { start: None };
+            self.push_job(cx, index, stanza, kind, Filter::default(), Page::end(false))
+        } else if is(Ty::Get, "prefs") {
+            let prefs = self.archive.prefs.to_xml();
+            self.give(cx, index, stanza.reply().content(prefs), Keep::default());
+            Ok(())
+        } else if is(Ty::Set, "prefs") {
+            self.change_prefs(cx, stanza)
+        } else {
+            return false;
+        };
+        if let Err(error) = done {
+            self.give(cx, index, stanza.error(&error), Keep::default());
+        }
+        true
+    }
+
+    fn query(&mut self, cx: &Cx<'_>, index: usize, stanza: &Stanza) -> Result<(), StanzaError> {
+        let owner = self.jid.owner();
+        let ids = Ids::new(&cx.home.archive_key, &owner);
+        let limit = cx.home.limits.archive_page;
+        let request = Request::parse(stanza, &self.jid, &ids, limit)?;
+        let query_id = request.query_id;
+        let kind = What::Messages { query_id };
+        self.push_job(cx, index, stanza, kind, request.filter, request.page)
+    }
+
+    fn push_job(
+        &mut self,
+        cx: &Cx<'_>,
+        index: usize,
+        stanza: &Stanza,
+        kind: What,
+        filter: Filter,
+        page: Page,
+    ) -> Result<(), StanzaError> {
+        let jobs = self
+            .archive
+            .jobs
+            .entry(self.sessions[index].id)
+            .or_default();
+        if jobs.len() > cx.home.limits.archive_queries {
+            let text = "too many queries of this session wait; try again later";
+            return Err(StanzaError::new(Condition::ResourceConstraint, text));
+        }
+        self.archive.last_job += 1;
+        jobs.push_back(Job {
+            number: self.archive.last_job,
+            request: Box::new(stanza.clone()),
+            kind,
+            filter,
+            page,
+            since: self.log.last_ticket(),
+            search: None,
+            asked: false,
+        });
+        Ok(())
+    }
+
+    /// Goes on with every session's query as far as that is possible now.
+    pub(super) fn drive_queries(&mut self, cx: &mut Cx<'_>) {
+        if self.archive.jobs.is_empty() {
+            return;
+        }
+        let mut all = std::mem::take(&mut self.archive.jobs);
+        for (id, jobs) in &mut all {
+            while let (Some(index), Some(job)) = (self.session_of(*id), jobs.front_mut()) {
+                if !self.drive_query(cx, index, job) {
+                    break;
+                }
+                jobs.pop_front();
+            }
+        }
+        all.retain(|id, jobs| !jobs.is_empty() && self.session_of(*id).is_some());
+        self.archive.jobs = all;
+    }
+
+    /// Goes on with a query. `true`: it is answered.
+    fn drive_query(&mut self, cx: &mut Cx<'_>, index: usize, job: &mut Job) -> bool {
+        if job.asked || job.search.is_none() && self.awaits(job.since) {
+            return false;
+        }
+        let bounds = Bounds {
+            next: self.log.next(),
+            bytes: cx.home.limits.archive_page_bytes,
+        };
+        loop {
+            let search = job.search.get_or_insert_with(|| {
+                Search::new(&self.jid, job.filter.clone(), job.page.clone(), bounds)
+            });
+            // How many there are in all is known without a look at them.
+            let counts = job.page.max == 0 && job.filter.is_open() && job.page.ids.is_none();
+            let step = if counts { Step::Done } else { search.step() };
+            let reply = match (step, &mut job.kind) {
+                (Step::Ask(op), _) => {
+                    job.asked = true;
+                    let (session, job) = (self.sessions[index].id, job.number);
+                    self.begin(cx, Purpose::Archive { session, job }, op);
+                    return false;
+                }
+                (Step::Give, What::Messages { query_id }) => {
+                    let Some(found) = search.front() else {
+                        return false;
+                    };
+                    let result = self.result(cx, index, query_id.as_deref(), &found);
+                    if !self.has_room_for(cx, index, result.size()) {
+                        return false;
+                    }
+                    search.pop();
+                    let keep = Keep {
+                        answer: true,
+                        ..Keep::default()
+                    };
+                    self.give(cx, index, result, keep);
+                    continue;
+                }
+                (Step::Give, What::Metadata { .. }) => {
+                    search.pop();
+                    continue;
+                }
+                (Step::Missing, _) => job.request.error(&archive::not_found()),
+                (Step::Done, What::Messages { .. }) => {
+                    let content = self.fin(cx, job);
+                    job.request.reply().content(content)
+                }
+                (Step::Done, What::Metadata { start }) => {
+                    let ends = search.ends();
+                    let Some(first) = *start else {
+                        *start = Some(ends.map(|(first, _)| first));
+                        job.page = Page::end(true);
+                        job.search = None;
+                        continue;
+                    };
+                    let owner = self.jid.owner();
+                    let ids = Ids::new(&cx.home.archive_key, &owner);
+                    let ends = [first, ends.map(|(_, last)| last)];
+                    job.request.reply().content(archive::metadata(&ids, ends))
+                }
+            };
+            self.give(cx, index, reply, Keep::default());
+            return true;
+        }
+    }
+
+    /// Whether the log owes an answer about this record or one before it.
+    fn awaits(&self, ticket: Ticket) -> bool {
+        self.tickets.keys().any(|waiting| *waiting <= ticket)
+    }
+
+    /// What a session may leave unacknowledged is filled to its half with results.
+    fn has_room_for(&self, cx: &Cx<'_>, index: usize, bytes: usize) -> bool {
+        let unacked = self.sessions[index].unacked_bytes();
+        unacked == 0 || unacked + bytes <= cx.home.limits.unacked_bytes / 2
+    }
+
+    /// A message of a page (XEP-0313 section 4.2).
+    fn result(&self, cx: &Cx<'_>, index: usize, query_id: Option<&str>, found: &Found) -> Stanza {
+        let owner = self.jid.owner();
+        let id = Ids::new(&cx.home.archive_key, &owner).encode(found.hit.position);
+        let mut w = Writer::with_capacity(found.stanza.len() + 512);
+        w.start("result")
+            .attr("xmlns", ns::MAM)
+            .attr_opt("queryid", query_id)
+            .attr("id", &id);
+        w.start("forwarded").attr("xmlns", ns::FORWARD);
+        w.raw(&delay(self.jid.host(), found.hit.t));
+        let mark = stanza_id(self.jid.as_str(), &id);
+        w.raw(&embedded(&found.stanza, &mark).unwrap_or_default());
+        w.end().end();
+        Stanza::new(Kind::Message, Ty::Normal)
+            .from(self.jid.clone())
+            .to(self.sessions[index].jid.clone())
+            .content(w.into_bytes())
+    }
+
+    /// What ends an answer. How many messages there are in all is said where nothing is filtered:
+    /// exactly if the page has them all, else as an estimate, which XEP-0059 allows: all positions
+    /// of the log, a few more than are archived.
+    fn fin(&self, cx: &Cx<'_>, job: &Job) -> Vec<u8> {
+        let owner = self.jid.owner();
+        let ids = Ids::new(&cx.home.archive_key, &owner);
+        let open = job.filter.is_open() && job.page.ids.is_none();
+        let all = self.log.last_position().saturating_sub(self.archive.floor);
+        let search = job.search.as_ref();
+        let ends = search.and_then(Search::ends);
+        let ends = ends.map(|(first, last)| (first.position, last.position));
+        let complete = search.is_some_and(Search::is_complete);
+        let count = search.and_then(Search::count).unwrap_or(all);
+        archive::fin(&ids, ends, complete, open.then_some(count))
+    }
+
+    /// A page of the log arrived for a query.
+    pub(super) fn on_archive_page(
+        &mut self,
+        cx: &mut Cx<'_>,
+        session: SessionId,
+        number: u64,
+        result: Result<Outcome, StoreError>,
+    ) {
+        let Some(jobs) = self.archive.jobs.get_mut(&session) else {
+            return; // The session has ended.
+        };
+        let Some(job) = jobs.front_mut().filter(|job| job.number == number) else {
+            return;
+        };
+        job.asked = false;
+        let read = match (result, &mut job.search) {
+            (Ok(Outcome::Page { items, next }), Some(search)) => {
+                search.on_page(&items, next).is_ok()
+            }
+            _ => false,
+        };
+        if read {
+            return; // The query goes on when this event settles.
+        }
+        let error = job.request.error(&unreadable());
+        jobs.pop_front();
+        if let Some(index) = self.session_of(session) {
+            self.give(cx, index, error, Keep::default());
+        }
+    }
+
+    fn change_prefs(&mut self, cx: &mut Cx<'_>, stanza: &Stanza) -> Result<(), StanzaError> {
+        let limits = &cx.home.limits;
+        let text = "a change has one child, <prefs/>";
+        let element = stanza.child("prefs", ns::MAM);
+        let element = element.ok_or_else(|| StanzaError::new(Condition::BadRequest, text))?;
+        let prefs = Prefs::parse(&element, limits.archive_prefs)?;
+        if self.archive.changes.len() > limits.archive_queries {
+            let text = "too many changes wait for the store; try again later";
+            return Err(StanzaError::new(Condition::ResourceConstraint, text));
+        }
+        self.archive.changes.push_back(Change {
+            request: Box::new(stanza.clone()),
+            prefs,
+            tries: 0,
+        });
+        if self.archive.changes.len() == 1 {
+            self.write_prefs(cx);
+        }
+        Ok(())
+    }
+
+    /// Writes the first change.
+    fn write_prefs(&mut self, cx: &mut Cx<'_>) {
+        let Some(item) = self.changed_row() else {
+            return;
+        };
+        let op = Op::Put {
+            condition: match item.version {
+                1 => If::Absent,
+                version => If::Version(version - 1),
+            },
+            item,
+            nonce: cx.rng.u128(),
+        };
+        self.begin(cx, Purpose::Settings, op);
+    }
+
+    /// The row with the first change: what others keep there stays.
+    fn changed_row(&self) -> Option<Item> {
+        let change = self.archive.changes.front()?;
+        let mut item = self.archive.row.clone().unwrap_or_else(|| {
+            let key = accounts::key(&self.jid.owner(), Row::Settings);
+            Item::new(key, Attrs::new())
+        });
+        item.version += 1;
+        change.prefs.write(&mut item.attrs);
+        Some(item)
+    }
+
+    /// A change of the preferences is written, or not.
+    pub(super) fn on_prefs_written(
+        &mut self,
+        cx: &mut Cx<'_>,
+        result: Result<Outcome, StoreError>,
+    ) {
+        let written = self.changed_row();
+        let Some(mut change) = self.archive.changes.pop_front() else {
+            return;
+        };
+        let reply = match result {
+            Ok(_) => {
+                self.archive.take_row(written);
+                change.request.reply().content(change.prefs.to_xml())
+            }
+            Err(StoreError::Conflict { existing, .. }) if change.tries < TRIES => {
+                self.archive.take_row(existing.map(|item| *item));
+                change.tries += 1;
+                self.archive.changes.push_front(change);
+                return self.write_prefs(cx);
+            }
+            Err(_) => change.request.error(&unreadable()),
+        };
+        cx.route(reply, None);
+        self.write_prefs(cx);
+    }
+
+    /// Whether messages with that address belong to this archive.
+    pub(super) fn archives(&self, cx: &Cx<'_>, peer: Option<&cirrus_jid::Jid>) -> bool {
+        let in_roster = |jid: &cirrus_jid::BareJid| self.roster.contact(jid).is_some();
+        cx.home.archive && peer.is_none_or(|peer| self.archive.prefs.allow(peer, in_roster))
+    }
+
+    /// The stanza with its id in this archive (XEP-0359).
+    pub(super) fn identified(&self, cx: &Cx<'_>, stanza: &Stanza, position: u64) -> Stanza {
+        let owner = self.jid.owner();
+        let id = Ids::new(&cx.home.archive_key, &owner).encode(position);
+        stanza.with_child(&stanza_id(self.jid.as_str(), &id))
+    }
+
+    /// The stanza without ids that only this account's server may give (XEP-0359 section 4,
+    /// rules 3 and 4).
+    pub(super) fn without_forged_ids(&self, stanza: Stanza) -> Stanza {
+        const NAME: &[u8] = b"stanza-id";
+        // No other spelling is possible: names have no references.
+        let named = stanza.inner().windows(NAME.len()).any(|part| part == NAME);
+        if !named {
+            return stanza;
+        }
+        let forged = stanza.without(|child| {
+            let by = child
+                .attr("by")
+                .and_then(|by| cirrus_jid::Jid::parse(&by).ok());
+            let own = by.is_none_or(|by| by.bare() == self.jid);
+            child.is("stanza-id", ns::SID) && own
+        });
+        forged.unwrap_or(stanza)
+    }
+}
+
+/// The `<stanza-id/>` of XEP-0359 section 3.1.
+fn stanza_id(by: &str, id: &str) -> Vec<u8> {
+    let mut w = Writer::with_capacity(128);
+    w.start("stanza-id")
+        .attr("xmlns", ns::SID)
+        .attr("by", by)
+        .attr("id", id);
+    w.end();
+    w.into_bytes()
+}
+
+/// A stored stanza as a child of another element, with a further child. Its bytes are those of
+/// [`Stanza::write`], whose root has neither a prefix nor a declaration of the default namespace.
+fn embedded(stored: &[u8], child: &[u8]) -> Option<Vec<u8>> {
+    let rest = stored.strip_prefix(b"<message")?;
+    let mut out = Vec::with_capacity(stored.len() + child.len() + 64);
+    out.extend_from_slice(b"<message xmlns='");
+    out.extend_from_slice(ns::CLIENT.as_bytes());
+    out.push(b'\'');
+    match rest.strip_suffix(b"</message>") {
+        Some(rest) => out.extend_from_slice(rest),
+        None => {
+            out.extend_from_slice(rest.strip_suffix(b"/>")?);
+            out.push(b'>');
+        }
+    }
+    out.extend_from_slice(child);
+    out.extend_from_slice(b"</message>");
+    Some(out)
+}
+
+fn unreadable() -> StanzaError {
+    let text = "the archive can't be read or changed now; try again later";
+    StanzaError::new(Condition::InternalServerError, text).with_type(ErrorType::Wait)
+}
