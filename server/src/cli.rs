@@ -67,6 +67,9 @@ pub(crate) struct Status {
     /// One JSON object instead of text
     #[arg(long)]
     pub(crate) json: bool,
+    /// Say where this account has its home and its copy, too
+    #[arg(long, value_name = "JID")]
+    pub(crate) account: Option<String>,
     #[command(flatten)]
     pub(crate) server: Server,
 }

@@ -12,7 +12,9 @@ use crate::users::{UserError, connect};
 pub(crate) fn run(command: Cluster) -> Result<(), UserError> {
     match command {
         Cluster::Status(status) => {
-            let answer = connect(&status.server)?.call(&Call::ClusterStatus {})??;
+            let answer = connect(&status.server)?.call(&Call::ClusterStatus {
+                jid: status.account,
+            })??;
             let text = match status.json {
                 true => format!("{}\n", Value::Object(answer)),
                 false => describe(&answer),
@@ -35,6 +37,11 @@ fn describe(answer: &Map<String, Value>) -> String {
     for (name, value) in answer {
         match value {
             Value::Array(_) => {}
+            Value::Object(place) => {
+                let field = |name: &str| place.get(name).and_then(Value::as_str).unwrap_or("none");
+                let (home, copy) = (field("home"), field("copy"));
+                text += &format!("{name:<20} home {home}, copy {copy}\n");
+            }
             Value::String(value) => text += &format!("{name:<20} {value}\n"),
             value => text += &format!("{name:<20} {value}\n"),
         }

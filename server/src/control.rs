@@ -57,7 +57,11 @@ pub(crate) enum Call {
     ServerStatus {},
     /// The cluster as this node sees it; answers `nodes` and counts of slots and entities.
     #[serde(rename = "cluster.status")]
-    ClusterStatus {},
+    ClusterStatus {
+        /// Answers `account` too: the slot of this account, and the nodes that have it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        jid: Option<String>,
+    },
     /// Give the node's slots away; answers when that is done.
     #[serde(rename = "cluster.drain")]
     ClusterDrain {},

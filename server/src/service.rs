@@ -225,7 +225,7 @@ impl Service for Operator {
             }
             Call::UserList { host, after } => return self.list(&host, after.as_deref()).await,
             Call::ServerStatus {} => return Ok(self.status().await),
-            Call::ClusterStatus {} => return self.cluster().await,
+            Call::ClusterStatus { jid } => return self.cluster(jid.as_deref()).await,
             Call::ClusterDrain {} => match self.home.drain().await {
                 Ok(true) => {}
                 Ok(false) => return Err(Refusal::new("alone", "there is no other node")),
@@ -298,7 +298,8 @@ impl Operator {
 
 impl Operator {
     /// The cluster as this node sees it.
-    async fn cluster(&self) -> Answer {
+    async fn cluster(&self, jid: Option<&str>) -> Answer {
+        let account = jid.map(|jid| self.user(jid)).transpose()?;
         let census = self.home.census().await;
         let census = census.map_err(|gone| Refusal::new("stopping", gone.to_string()))?;
         let mut fields = Map::new();
@@ -333,6 +334,12 @@ impl Operator {
                 })
             });
             fields.insert("nodes".into(), nodes.collect());
+        }
+        if let Some(user) = account {
+            let place = self.home.place(user).await;
+            let place = place.map_err(|gone| Refusal::new("stopping", gone.to_string()))?;
+            let place = place.map(|it| json!({"slot": it.slot, "home": it.home, "copy": it.copy}));
+            fields.insert("account".into(), place.into());
         }
         Ok(fields)
     }

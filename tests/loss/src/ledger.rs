@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+pub use crate::under_way::UnderWay;
+
 /// An account, by its number from 0.
 pub type Account = u32;
 /// Microseconds since the run began.
@@ -104,6 +106,8 @@ pub enum Event {
     },
     /// The server refused to resume its session.
     ResumeFailed,
+    /// It has a connection to the server of that place in the list.
+    Connected(usize),
     /// The connection is gone.
     Broke {
         /// It dropped the connection itself.
@@ -177,6 +181,8 @@ pub struct Person {
     pub ready: bool,
     /// It has a session and a connection.
     pub online: bool,
+    /// The server it is connected to, by its place in the list.
+    pub server: Option<usize>,
     /// It has a session, perhaps without a connection.
     pub present: bool,
     /// It ended its session in good order.
@@ -222,6 +228,8 @@ pub struct Window {
     pub resumed: u64,
     /// Sessions lost in it.
     pub lost: u64,
+    /// Messages that were under way when it began.
+    pub under_way: Vec<UnderWay>,
 }
 
 /// Times and counts of breaks.
@@ -331,7 +339,9 @@ impl Ledger {
     /// A time begins in which something is broken on purpose. One that is open ends.
     pub fn begin(&mut self, name: &str, at: At) {
         self.end(at);
+        let under_way = self.under_way();
         self.windows.push(Window {
+            under_way,
             name: name.to_owned(),
             begin: at,
             end: None,
@@ -471,6 +481,7 @@ impl Ledger {
         }
         match event {
             Event::Stalled => person.stalled.push(at),
+            Event::Connected(server) => person.server = Some(server),
             Event::Told { session, count } => {
                 person.told.insert(session, count);
             }
@@ -543,7 +554,7 @@ impl Person {
         if self.online {
             self.absent_since = at;
         }
-        self.online = false;
+        (self.online, self.server) = (false, None);
         if !self.managed {
             self.leave(at);
             self.left = false;
@@ -555,6 +566,7 @@ impl Person {
             self.absences.push(at..At::MAX);
         }
         (self.online, self.present, self.left) = (false, false, true);
+        self.server = None;
     }
 }
 

@@ -18,6 +18,7 @@ mod names;
 pub mod report;
 mod rng;
 mod script;
+mod under_way;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

@@ -128,6 +128,7 @@ impl Report {
                 "broke": window.broke,
                 "resumed": window.resumed,
                 "lost_sessions": window.lost,
+                "under_way": window.under_way.len(),
             })
         });
         let waits = self.waits.iter().map(
@@ -227,10 +228,11 @@ pub fn table(reports: &[Report]) -> String {
             let end = window.end.unwrap_or(window.begin);
             let _ = writeln!(
                 text,
-                "{}: {} for {:.2} s: {} broke, {} resumed, {} sessions lost",
+                "{}: {} for {:.2} s, {} messages under way: {} broke, {} resumed, {} sessions lost",
                 report.name,
                 window.name,
                 seconds(end.saturating_sub(window.begin)),
+                window.under_way.len(),
                 window.broke,
                 window.resumed,
                 window.lost
@@ -310,7 +312,10 @@ mod tests {
         assert_eq!(row("lost"), ["0", "7"]);
         assert_eq!(row("accepted"), ["99.99", "99.99"]);
         assert_eq!(row("- p50"), ["2", "2", "3", "2", "2", "3"]);
-        assert!(text.contains("two: kill for 2.50 s"), "{text}");
+        assert!(
+            text.contains("two: kill for 2.50 s, 0 messages under way"),
+            "{text}"
+        );
     }
 
     #[test]

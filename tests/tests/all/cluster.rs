@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cirrus_loss::Arguments;
+use cirrus_loss::ledger::UnderWay;
 use cirrus_loss::report::Report;
 use cirrus_store::fault::{Faults, Rates};
 use cirrus_tests::client::{Client, Identity};
@@ -21,6 +22,13 @@ const USER_DATA: &str =
 /// The defaults, for a run that is to be measured.
 const MEASURED: &str = "domain=localhost";
 
+/// Accounts that talk while nodes suffer.
+const ACCOUNTS: usize = 30;
+
+fn instance_id(n: usize) -> String {
+    format!("i-{n:017x}")
+}
+
 struct Cluster {
     nodes: Vec<Node>,
     /// What befalls DynamoDB.
@@ -32,10 +40,9 @@ impl Cluster {
     fn start(count: usize) -> Self {
         let faults = Faults::none();
         let cloud = Cloud::with_faults(faults.clone()).unwrap();
-        let id = |n| format!("i-{n:017x}");
         let measured = std::env::var_os("CIRRUS_LOSS_OPTIONS").is_some();
         let user_data = if measured { MEASURED } else { USER_DATA };
-        let launch = |n| Node::launch(&cloud, &id(n), user_data).unwrap();
+        let launch = |n| Node::launch(&cloud, &instance_id(n), user_data).unwrap();
         let nodes: Vec<Node> = (1..=count).map(launch).collect();
         for node in &nodes {
             node.wait_for("code=ok").unwrap();
@@ -65,6 +72,27 @@ impl Cluster {
                     && status["entities_single_copy"] == 0
             };
             wait_for(node, settled);
+        }
+    }
+
+    /// Where all accounts are before that node is hit.
+    fn before_hit(&self, node: usize) -> Hit {
+        let (mut homes, mut copies) = (Vec::new(), Vec::new());
+        for n in 0..ACCOUNTS {
+            let jid = format!("u{n}@localhost");
+            let question = json!({"v": 1, "call": "cluster.status", "jid": jid});
+            let answer = call(&self.nodes[0].control(), &question).unwrap();
+            let number = |field: &str| {
+                let instance = answer["account"][field].as_str()?;
+                (0..self.nodes.len()).find(|n| instance == instance_id(n + 1))
+            };
+            homes.push(number("home"));
+            copies.push(number("copy"));
+        }
+        Hit {
+            node,
+            homes,
+            copies,
         }
     }
 
@@ -172,17 +200,54 @@ fn faults() -> usize {
     number.and_then(|it| it.parse().ok()).unwrap_or(2)
 }
 
+/// Where accounts had their homes and copies when a node was hit, by the numbers of nodes.
+struct Hit {
+    node: usize,
+    homes: Vec<Option<usize>>,
+    copies: Vec<Option<usize>>,
+}
+
+/// How many of the messages under way when a node was hit had something on it.
+#[derive(Clone, Copy, Default)]
+struct Concerned {
+    home: usize,
+    copy: usize,
+    pipe: usize,
+}
+
+impl Concerned {
+    fn of(hit: &Hit, under_way: &[UnderWay]) -> Self {
+        let mut all = Self::default();
+        for it in under_way {
+            let there = |places: &[Option<usize>]| {
+                let ends = [it.pair.0, it.pair.1];
+                ends.iter()
+                    .any(|end| places[*end as usize] == Some(hit.node))
+            };
+            all.home += usize::from(there(&hit.homes));
+            all.copy += usize::from(there(&hit.copies));
+            let servers = [it.servers.0, it.servers.1];
+            all.pipe += usize::from(servers.contains(&Some(hit.node)));
+        }
+        all
+    }
+}
+
 /// What a fault does to the nth node, and what makes it whole again.
 type Fault = fn(&mut Cluster, usize);
 
 /// Many clients talk through three nodes while one after the other suffers.
+#[expect(
+    clippy::print_stdout,
+    reason = "the lines are what `--nocapture` is for"
+)]
 fn suffer(fault: Fault) -> Vec<Report> {
     /// Three nodes and thirty clients are load enough for a machine that runs other tests too.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = TempDir::with_prefix("cirrus-loss-").unwrap();
     let mut cluster = Cluster::start(3);
-    for n in 0..30 {
+    for n in 0..ACCOUNTS {
         let user = Identity::new(&format!("u{n}@localhost"), "wherefore").unwrap();
         cluster.nodes[0].add_account(&user).unwrap();
     }
@@ -198,7 +263,7 @@ fn suffer(fault: Fault) -> Vec<Report> {
     );
     std::fs::write(&script, lines).unwrap();
     let given = std::env::var("CIRRUS_LOSS_OPTIONS").unwrap_or_default();
-    let options = "--accounts 30 --breaks 1 --leaves 0.5 --unmanaged 0 --insecure";
+    let options = format!("--accounts {ACCOUNTS} --breaks 1 --leaves 0.5 --unmanaged 0 --insecure");
     let given = if given.is_empty() {
         "--rate 60 --time 3s"
     } else {
@@ -217,17 +282,41 @@ fn suffer(fault: Fault) -> Vec<Report> {
     let arguments = Arguments::parse_from(arguments);
     std::thread::scope(|scope| {
         let run = scope.spawn(|| cirrus_loss::run(&arguments, &|_| {}));
-        let mut turn = 0;
+        let mut hits = Vec::new();
+        let mut next = cluster.before_hit(0);
         while !run.is_finished() {
             if asked.exists() {
-                fault(&mut cluster, turn % 3);
-                turn += 1;
+                fault(&mut cluster, next.node);
+                let after = cluster.before_hit((next.node + 1) % 3);
+                hits.push(std::mem::replace(&mut next, after));
                 std::fs::remove_file(&asked).unwrap();
             }
             pause();
         }
-        assert_eq!(turn, faults());
-        run.join().unwrap().unwrap()
+        assert_eq!(hits.len(), faults());
+        let reports = run.join().unwrap().unwrap();
+        let mut all = Concerned::default();
+        for (hit, window) in hits.iter().zip(reports.iter().flat_map(|it| &it.windows)) {
+            let one = Concerned::of(hit, &window.under_way);
+            println!(
+                "node {} hit: {} messages under way, their home on it {}, copy {}, pipe {}",
+                hit.node,
+                window.under_way.len(),
+                one.home,
+                one.copy,
+                one.pipe
+            );
+            (all.home, all.copy, all.pipe) = (
+                all.home + one.home,
+                all.copy + one.copy,
+                all.pipe + one.pipe,
+            );
+        }
+        // Fewer faults may find nothing under way.
+        if faults() >= 20 {
+            assert!(all.home > 0 && all.copy > 0 && all.pipe > 0);
+        }
+        reports
     })
 }
 

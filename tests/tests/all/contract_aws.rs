@@ -37,9 +37,9 @@ impl Aws {
         let options = AwsOptions {
             account: Some("000000000000".to_owned()),
             attempts: 3,
-            attempt_timeout: Duration::from_secs(1),
-            deadline: Duration::from_secs(3),
-            blob_deadline: Duration::from_secs(3),
+            attempt_timeout: Duration::from_secs(3),
+            deadline: Duration::from_secs(9),
+            blob_deadline: Duration::from_secs(9),
             path_style: true,
             ..AwsOptions::new("contract.example", "abcdefgh")
         };

@@ -39,13 +39,15 @@ impl Placement {
     ///
     /// Takes 4,096 hashes per unit of weight: some milliseconds for a large view.
     pub fn new(view: &View) -> Option<Self> {
-        let members = view.members.iter().enumerate();
-        let serving = members.filter(|(_, member)| member.state == MemberState::Serving);
-        let candidates: Vec<Candidate> = serving
-            .map(|(index, member)| Candidate::new(&view.slot_key, index, member))
-            .collect();
+        let candidates = candidates(view);
         let places: Option<Vec<Place>> = (0..SLOTS).map(|slot| place(&candidates, slot)).collect();
         Some(Self { places: places? })
+    }
+
+    /// Home and backup of one slot alone.
+    pub fn of(view: &View, slot: Slot) -> Option<(usize, Option<usize>)> {
+        let place = place(&candidates(view), slot % SLOTS)?;
+        Some((usize::from(place.home), place.backup.map(usize::from)))
     }
 
     /// The member that is home of a slot.
@@ -59,6 +61,14 @@ impl Placement {
             .backup
             .map(usize::from)
     }
+}
+
+fn candidates(view: &View) -> Vec<Candidate<'_>> {
+    let members = view.members.iter().enumerate();
+    let serving = members.filter(|(_, member)| member.state == MemberState::Serving);
+    serving
+        .map(|(index, member)| Candidate::new(&view.slot_key, index, member))
+        .collect()
 }
 
 /// A member that slots can be placed on.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use cirrus_cluster::members::{Beat, Effect, Members, Options, Stopped};
-use cirrus_cluster::{Member, MemberState, Token, View};
+use cirrus_cluster::{Member, MemberState, Placement, Slot, Token, View};
 use cirrus_link::{LinkEvent, LinkSender, Links, Peer};
 use cirrus_replica::Now;
 use cirrus_router::codec;
@@ -12,7 +12,7 @@ use cirrus_store::{Item, Op, Outcome, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::standing::{NodeSeen, Standing, ViewSeen};
+use crate::standing::{NodeSeen, Place, Standing, ViewSeen};
 
 /// What the first byte of a frame says it is.
 const BEAT: u8 = 0;
@@ -117,6 +117,18 @@ impl Cluster {
         Some(ViewSeen {
             epoch: view.epoch,
             nodes: view.members.iter().map(node).collect(),
+        })
+    }
+
+    /// The nodes of a slot.
+    pub(crate) fn place(&self, slot: Slot) -> Option<Place> {
+        let view = self.members.view()?;
+        let (home, copy) = Placement::of(view, slot)?;
+        let name = |index: usize| Some(view.members.get(index)?.instance.clone());
+        Some(Place {
+            slot,
+            home: name(home)?,
+            copy: copy.and_then(name),
         })
     }
 

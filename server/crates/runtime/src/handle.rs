@@ -4,7 +4,7 @@ use cirrus_jid::BareJid;
 use cirrus_router::{PipeEvent, PipeId, PipeOut};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::standing::{Census, ViewSeen};
+use crate::standing::{Census, Place, ViewSeen};
 
 /// The home has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +19,7 @@ pub(crate) enum Message {
     Census(oneshot::Sender<Census>),
     Shutdown(oneshot::Sender<()>),
     View(oneshot::Sender<Option<ViewSeen>>),
+    Place(BareJid, oneshot::Sender<Option<Place>>),
     Drain(oneshot::Sender<bool>),
     Undrain,
     Leave(oneshot::Sender<()>),
@@ -74,6 +75,15 @@ impl HomeHandle {
     pub async fn view(&self) -> Result<Option<ViewSeen>, Gone> {
         let (answer, wait) = oneshot::channel();
         self.ask(Message::View(answer), wait).await
+    }
+
+    /// Where an account is; `None` where this node is and will be alone, or has no view yet.
+    ///
+    /// # Errors
+    /// [`Gone`] when the server is stopping.
+    pub async fn place(&self, user: BareJid) -> Result<Option<Place>, Gone> {
+        let (answer, wait) = oneshot::channel();
+        self.ask(Message::Place(user, answer), wait).await
     }
 
     /// Ends every session and waits until what they leave is durable, or the home's own deadline

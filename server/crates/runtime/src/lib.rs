@@ -23,7 +23,7 @@ pub use cluster::Cluster;
 pub use entropy::{SystemEntropy, boot_ms, wall_ms};
 pub use handle::{Gone, HomeHandle};
 pub use node::{Counters, Node, Options, Parts, start};
-pub use standing::{Census, NodeSeen, Standing, ViewSeen};
+pub use standing::{Census, NodeSeen, Place, Standing, ViewSeen};
 
 /// Carries out what users ask of their accounts: it needs key derivation and several writes.
 pub trait Accounts: Send + Sync {

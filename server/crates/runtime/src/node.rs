@@ -16,7 +16,7 @@ use crate::cluster::{Cluster, Told};
 use crate::entropy::{SystemEntropy, boot_ms, wall_ms};
 use crate::handle::{HomeHandle, Message};
 use crate::pipes::{Ear, Pipe};
-use crate::slot::{Answered, Ask, Homes, SlotHome, Word};
+use crate::slot::{Answered, Ask, Homes, SlotHome, Word, slot_of};
 use crate::standing::{Census, Standing};
 
 /// Bounds of the node's task.
@@ -405,6 +405,12 @@ impl Task {
                 let view = self.cluster.as_ref().and_then(Cluster::seen);
                 // Whoever asked may have stopped waiting.
                 let _ = answer.send(view);
+            }
+            Message::Place(user, answer) => {
+                let slot = slot_of(&self.key, self.cluster.is_none(), &user);
+                let place = self.cluster.as_ref().and_then(|it| it.place(slot));
+                // Whoever asked may have stopped waiting.
+                let _ = answer.send(place);
             }
             Message::Shutdown(answer) => {
                 self.stopped.push(answer);

@@ -60,6 +60,17 @@ pub struct Census {
     pub linked: usize,
 }
 
+/// Where an account is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its slot.
+    pub slot: u16,
+    /// The machine that is its home.
+    pub home: String,
+    /// The machine that has the copy, unless there is one node only.
+    pub copy: Option<String>,
+}
+
 /// The view, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ViewSeen {

@@ -211,6 +211,9 @@ impl Client {
         match link {
             Ok(link) => {
                 self.refused = 0;
+                let server = (self.address - 1) % self.shared.addresses.len().max(1);
+                let event = Event::Connected(server);
+                self.shared.ledger().record(self.me, now, event);
                 let secured = matches!(link, Link::Tls(_));
                 self.link = Some(link);
                 match nonce() {
