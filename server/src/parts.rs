@@ -11,7 +11,7 @@ use cirrus_c2s::stream::{Features, Settings, Timeouts};
 use cirrus_config::{Backend, Certificate, Config, Domain, TlsVersion};
 use cirrus_router::registry::{About, Registry};
 use cirrus_router::{Entropy, HomeConfig};
-use cirrus_runtime::{Node, SystemEntropy, wall_ms};
+use cirrus_runtime::{Running, SystemEntropy, wall_ms};
 use cirrus_sasl::{FakeKeys, Mechanism, SaslError};
 use cirrus_store::meter::system_monotonic;
 use cirrus_store::{
@@ -33,7 +33,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(crate) struct Parts {
     pub(crate) table: Arc<dyn Table>,
     pub(crate) tls: Arc<ServerTls>,
-    pub(crate) node: Node,
+    pub(crate) node: Running,
     pub(crate) shell: Shell,
     pub(crate) operator: Arc<Operator>,
 }

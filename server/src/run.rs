@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cirrus_c2s::shell::Shell;
 use cirrus_config::{Backend, Config};
-use cirrus_runtime::{Node, Standing};
+use cirrus_runtime::{Running, Standing};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -107,7 +107,7 @@ async fn live(config: &Config) -> Result<(), RunError> {
 }
 
 /// Waits until the node serves. `Err` says why it never will.
-async fn turn(node: &Node) -> Result<(), &'static str> {
+async fn turn(node: &Running) -> Result<(), &'static str> {
     let mut standing = node.standing.clone();
     loop {
         match &*standing.borrow_and_update() {
@@ -122,7 +122,7 @@ async fn turn(node: &Node) -> Result<(), &'static str> {
 }
 
 /// Waits until the node must not serve any more, and says why.
-async fn end(node: &Node) -> &'static str {
+async fn end(node: &Running) -> &'static str {
     let mut standing = node.standing.clone();
     let ended = standing
         .wait_for(|now| matches!(now, Standing::Stopped(_)))
@@ -196,7 +196,7 @@ async fn serve(
 }
 
 /// Gives slots and connections to other nodes, and leaves. `false` = there are none.
-async fn hand_over(config: &Config, node: &Node, shell: &Shell) -> bool {
+async fn hand_over(config: &Config, node: &Running, shell: &Shell) -> bool {
     if config.store.backend != Backend::Aws {
         return false; // One process alone can open these.
     }

@@ -38,6 +38,7 @@ mod peers;
 mod store;
 
 use cirrus_store::Op;
+use serde::{Deserialize, Serialize};
 
 use self::looks::Looks;
 use self::peers::Peers;
@@ -74,7 +75,7 @@ pub struct Options {
 }
 
 /// What a node says over each link, [`BEATS`] times in the time of silence.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     /// The epoch of the newest view it knows; 0 = none.
     pub epoch: u64,

@@ -350,7 +350,9 @@ section! {
         link_queue_bytes: usize = 268_435_456, 134_217_728..=4_294_967_295;
         /// States of slots under way to one node at once, when nodes come and go.
         states_under_way: usize = 64, 1..=4_096;
-        /// Messages kept for a slot while it is taken over.
+        /// Messages kept for a slot while it is taken over, messages of one slot that other slots
+        /// have not taken, and messages of one connection that its slot has not taken. A slot that
+        /// has so many takes no more of its connections; a connection that has so many is closed.
         slot_queue: usize = 4_096, 16..=1_000_000;
     }
 }

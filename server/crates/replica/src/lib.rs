@@ -52,8 +52,8 @@ pub struct Options {
     pub alone: bool,
     /// States under way to one node at once.
     pub states: usize,
-    /// Messages kept for a slot that is being taken over; past it, what comes is dropped, and said
-    /// again later.
+    /// Messages kept for a slot that is being taken over, and messages of one slot that other
+    /// slots have not taken. Past it, what comes from ports is dropped, and said again later.
     pub queue: usize,
     /// Milliseconds after which what was not taken is said again.
     pub repeat_ms: u64,

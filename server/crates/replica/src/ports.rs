@@ -103,8 +103,9 @@ impl<M: Machine> Replica<M> {
         });
         let prev = local.unacked.back().map_or(0, |said| said.seq);
         let place = Place { seq, prev, hops: 0 };
-        let here = self.slots.is_home(slot);
-        if here && prev == 0 {
+        let home = self.slots.home(slot);
+        let takes = home.is_some_and(|home| home.core.to_slots < self.options.queue);
+        if takes && prev == 0 {
             // Its node is the home: the two live and die together.
             if last {
                 self.ports.remove(port);
@@ -216,7 +217,10 @@ impl<M: Machine> Replica<M> {
         match (here.held(), here.want()) {
             (Held::Home(home), _) => {
                 let last = home.core.last_from(&from);
+                let full = matches!(from, Peer::Port(_)) && home.core.to_slots >= limit;
                 match order(last, place.seq, place.prev) {
+                    // It is said again.
+                    Order::Next if full => {}
                     Order::Next => {
                         let input = Input::Message { from, message };
                         self.feed(now, random, slot, Some(input), place.seq);

@@ -145,6 +145,8 @@ pub(crate) struct Replicated<M: Machine> {
     said: u64,
     heard: Heard,
     pub outs: BTreeMap<Peer, VecDeque<Said<M>>>,
+    /// How much of that is said to slots.
+    pub to_slots: usize,
     pub pending: BTreeMap<Token, M::Request>,
     scratch: Vec<Output<M>>,
 }
@@ -184,6 +186,7 @@ impl<M: Machine> Replicated<M> {
             said: 0,
             heard: Heard::default(),
             outs: BTreeMap::new(),
+            to_slots: 0,
             pending: BTreeMap::new(),
             scratch: Vec::new(),
         }
@@ -219,14 +222,18 @@ impl<M: Machine> Replicated<M> {
     /// What [`Replicated::image`] gave. `None` when it can't be understood.
     pub fn from_image(slot: u16, bytes: &[u8], factory: &dyn Factory<M>) -> Option<Self> {
         let image: Image = postcard::from_bytes(bytes).ok()?;
-        let mut outs = BTreeMap::new();
+        let (mut outs, mut to_slots) = (BTreeMap::new(), 0);
         for (peer, queue) in image.outs {
             let said = |(seq, bytes): (u64, serde_bytes::ByteBuf)| {
                 let message = M::Message::decode(&bytes)?;
                 Some(Said { seq, message })
             };
             let queue: Option<VecDeque<_>> = queue.into_iter().map(said).collect();
-            outs.insert(peer, queue?);
+            let queue = queue?;
+            if matches!(peer, Peer::Slot(_)) {
+                to_slots += queue.len();
+            }
+            outs.insert(peer, queue);
         }
         let request = |(token, bytes): (Token, serde_bytes::ByteBuf)| {
             Some((token, M::Request::decode(&bytes)?))
@@ -240,6 +247,7 @@ impl<M: Machine> Replicated<M> {
             said: image.said,
             heard: image.heard,
             outs,
+            to_slots,
             pending: pending?,
             scratch: Vec::new(),
         })
@@ -265,6 +273,7 @@ impl<M: Machine> Replicated<M> {
         if let Some(queue) = self.outs.get_mut(to) {
             while queue.front().is_some_and(|said| said.seq <= seq) {
                 queue.pop_front();
+                self.to_slots -= usize::from(matches!(to, Peer::Slot(_)));
             }
             if queue.is_empty() {
                 self.outs.remove(to);
@@ -324,6 +333,7 @@ impl<M: Machine> Replicated<M> {
                 self.said += 1;
                 let seq = self.said;
                 if (keep.message)(&to) {
+                    self.to_slots += usize::from(matches!(to, Peer::Slot(_)));
                     self.outs
                         .entry(to)
                         .or_default()

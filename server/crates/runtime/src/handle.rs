@@ -4,7 +4,7 @@ use cirrus_jid::BareJid;
 use cirrus_router::{PipeEvent, PipeId, PipeOut};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::standing::{Census, Place, ViewSeen};
+use cirrus_node::{Census, Place, ViewSeen};
 
 /// The home has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

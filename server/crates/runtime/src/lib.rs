@@ -1,16 +1,13 @@
-//! The thin async shell around a node's machines: slots, membership and links.
+//! The thin async shell around a node's machine ([`cirrus_node::Node`]) and its links.
 //!
-//! One task owns them. Pipes, links, store answers and timers reach it through bounded queues; what
+//! One task owns it. Pipes, links, store answers and timers reach it through bounded queues; what
 //! comes out goes to the pipes' and links' bounded queues, to the store and to the account service.
-//! It decides nothing: whatever can be decided is in the pure machines.
+//! It decides nothing: whatever can be decided is in the pure machine.
 
 mod cluster;
 mod entropy;
 mod handle;
 mod node;
-mod pipes;
-mod slot;
-mod standing;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,12 +15,12 @@ use std::pin::Pin;
 use cirrus_router::AccountRequest;
 use cirrus_stanza::StanzaError;
 
+pub use cirrus_node::{Census, NodeSeen, Place, Standing, ViewSeen};
 pub use cirrus_replica::Options as ReplicaOptions;
 pub use cluster::Cluster;
 pub use entropy::{SystemEntropy, boot_ms, wall_ms};
 pub use handle::{Gone, HomeHandle};
-pub use node::{Counters, Node, Options, Parts, start};
-pub use standing::{Census, NodeSeen, Place, Standing, ViewSeen};
+pub use node::{Counters, Options, Parts, Running, start};
 
 /// Carries out what users ask of their accounts: it needs key derivation and several writes.
 pub trait Accounts: Send + Sync {

@@ -34,9 +34,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["jid", "router", "schema", "stanza", "store", "xml"],
     ),
     (
+        "cirrus-node",
+        &[
+            "cluster", "jid", "replica", "router", "schema", "stanza", "store", "xml",
+        ],
+    ),
+    (
         "cirrus-runtime",
         &[
-            "cluster", "jid", "link", "replica", "router", "schema", "stanza", "store", "xml",
+            "cluster", "jid", "link", "node", "replica", "router", "schema", "stanza", "store",
+            "xml",
         ],
     ),
     (

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 /// What is said between ports and slots, and between slots.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Word {
+pub enum Word {
     /// A connection speaks to the home of its account.
     Pipe(PipeEvent),
     /// That home speaks to the connection.
@@ -34,15 +34,19 @@ pub(crate) enum Word {
 
 /// What a home asks of its node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Ask {
+pub enum Ask {
+    /// An operation on the store.
     Store(Op),
+    /// A change of an account.
     Account(AccountRequest),
 }
 
 /// What the node answers.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Answered {
+pub enum Answered {
+    /// The store's answer.
     Store(Result<Outcome, StoreError>),
+    /// The refusal, as the client shall see it.
     Account(Result<(), StanzaError>),
 }
 
@@ -76,7 +80,7 @@ payload!(Ask, "a request", |_: &Ask| 0);
 payload!(Answered, "an answer", |_: &Answered| 0);
 
 /// The home of one slot, and who asked it to erase accounts.
-pub(crate) struct SlotHome {
+pub struct SlotHome {
     home: Home,
     erasures: Token,
     erasing: BTreeMap<Token, Port>,

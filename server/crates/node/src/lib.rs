@@ -1,0 +1,429 @@
+//! One node of a cluster as a pure machine: membership, slots, and the connections that speak with
+//! them.
+//!
+//! [`Node`] is what the server runs and what the simulation runs. Events of links, of connections,
+//! of the store and of time go in; what is to be sent, written, asked and told comes out. It never
+//! sees a socket, a clock or the store.
+//!
+//! * Membership comes first in everything: it may say that nothing else may be done. What slots
+//!   make due leaves only while [`Node::may_serve`] holds.
+//! * A connection speaks through a *port* to the home of its account, wherever that is.
+//! * A node that will always be alone has no membership: it has one slot, and it may always serve.
+
+mod membership;
+mod pipes;
+mod slot;
+mod standing;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use cirrus_cluster::{Member, MemberState, Slot, View, members};
+use cirrus_jid::BareJid;
+use cirrus_replica::{Machine as _, Now, Random, Replica, Token};
+use cirrus_router::{HomeConfig, PipeId, PipeOut};
+use cirrus_store::{Op, Outcome, StoreError};
+
+pub use membership::LinkTo;
+pub use slot::{Answered, Ask, SlotHome};
+pub use standing::{Census, NodeSeen, Place, Standing, ViewSeen};
+
+use membership::{Membership, Told};
+use pipes::Ears;
+use slot::{Homes, Word};
+
+/// What a node is told about itself.
+pub struct Options {
+    /// What every home is told about itself.
+    pub home: Arc<HomeConfig>,
+    /// Bounds of slots and their copies.
+    pub replica: cirrus_replica::Options,
+    /// The node among others; `None` = the store is this process's own, so there are none.
+    pub membership: Option<members::Options>,
+}
+
+/// What a node wants done, in order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Give this to a connection. One that can't take it is [broken](Node::broken).
+    Pipe {
+        /// Which.
+        pipe: PipeId,
+        /// What.
+        out: PipeOut,
+    },
+    /// [`Node::erase`] is done, or failed and may be repeated.
+    Erased {
+        /// Its token.
+        token: u64,
+        /// The refusal.
+        result: Result<(), String>,
+    },
+    /// Carry this out and answer with [`Node::answered`].
+    Ask {
+        /// The slot that asks.
+        slot: Slot,
+        /// The answer's token.
+        token: Token,
+        /// What to do.
+        ask: Ask,
+    },
+    /// Ask the store for this and answer with [`Node::membership_answered`] within the time
+    /// between renewals, if need be with a timeout.
+    Membership {
+        /// The answer's token.
+        token: cirrus_cluster::Token,
+        /// The operation.
+        op: Op,
+    },
+    /// Send this over the link with a node, if there is one. A link that can't take it is broken.
+    Send {
+        /// To whom.
+        node: u64,
+        /// The frame.
+        frame: Vec<u8>,
+    },
+    /// Keep links to exactly these; links that others open are welcome as well.
+    Links(Vec<LinkTo>),
+    /// Where the node stands from now on.
+    Standing(Standing),
+    /// [`Node::leave`] is done: the process may exit.
+    Left,
+}
+
+/// One node.
+pub struct Node {
+    me: u64,
+    options: Options,
+    membership: Option<Membership>,
+    replica: Option<Replica<SlotHome>>,
+    /// Key of the slots' hash.
+    key: [u8; 16],
+    ears: Ears,
+    effects: VecDeque<Effect>,
+}
+
+impl Node {
+    /// A node that has done nothing yet.
+    pub fn new(now: Now, random: &mut dyn Random, mut options: Options) -> Self {
+        let membership = options.membership.take();
+        let me = membership.as_ref().map_or(1, |it| it.me.node_id());
+        let alone = membership.is_none();
+        let mut node = Self {
+            me,
+            options,
+            membership: membership.map(Membership::new),
+            replica: None,
+            key: [0; 16],
+            ears: Ears::default(),
+            effects: VecDeque::new(),
+        };
+        if alone {
+            let view = node.view_of_one();
+            node.adopt(now, random, view);
+            let standing = Standing::Serving { epoch: 0 };
+            node.effects.push_back(Effect::Standing(standing));
+        }
+        node
+    }
+
+    /// Its number ([`Member::node_id`]).
+    pub fn id(&self) -> u64 {
+        self.me
+    }
+
+    /// Whether what slots and connections say may be taken and sent, at this moment of the steady
+    /// clock, which runs while the process is suspended.
+    pub fn may_serve(&self, steady: u64) -> bool {
+        let membership = self.membership.as_ref();
+        membership.is_none_or(|it| it.may_serve(steady))
+    }
+
+    /// It is no member any more, and will be none.
+    pub fn has_ended(&self) -> bool {
+        self.membership.as_ref().is_some_and(|it| it.ended)
+    }
+
+    /// When [`Node::begin`] and [`Node::effects`] have something to do, on each clock.
+    pub fn wake_at(&self) -> Now {
+        let mut at = Now {
+            steady: u64::MAX,
+            wall: u64::MAX,
+        };
+        if let Some(replica) = &self.replica {
+            at.wall = replica.next_deadline().wall;
+        }
+        if let Some(membership) = &self.membership {
+            let repeat = self.replica.as_ref().map(|it| it.next_deadline().steady);
+            at.steady = membership.wake_at().min(repeat.unwrap_or(u64::MAX));
+        }
+        at
+    }
+
+    /// Comes first in every batch of events: time passed.
+    pub fn begin(&mut self, now: Now, random: &mut dyn Random) {
+        if let Some(membership) = &mut self.membership {
+            membership.tick(now);
+        }
+        self.heed(now, random);
+    }
+
+    /// What there is to do. Comes last in every batch of events, until there is nothing. `now` is
+    /// the time of this call: a process that was suspended finds here that it may not go on.
+    pub fn effects(&mut self, now: Now, random: &mut dyn Random, out: &mut Vec<Effect>) {
+        if self.may_serve(now.steady)
+            && let Some(replica) = &mut self.replica
+        {
+            let due = replica.next_deadline();
+            if due.wall <= now.wall || due.steady <= now.steady {
+                replica.tick(now, random);
+            }
+            let effects: Vec<_> = replica.effects(now, random).collect();
+            for effect in effects {
+                self.effect(now, random, effect);
+            }
+        }
+        out.extend(self.effects.drain(..));
+    }
+
+    fn effect(
+        &mut self,
+        now: Now,
+        random: &mut dyn Random,
+        effect: cirrus_replica::Effect<SlotHome>,
+    ) {
+        let effect = match effect {
+            cirrus_replica::Effect::Deliver { port, message } => {
+                self.deliver(now, random, port, message)
+            }
+            cirrus_replica::Effect::Request {
+                slot,
+                token,
+                request: ask,
+            } => Some(Effect::Ask { slot, token, ask }),
+            cirrus_replica::Effect::Send { node, frame } => {
+                let frame = membership::about_slots(&frame);
+                Some(Effect::Send { node, frame })
+            }
+        };
+        self.effects.extend(effect);
+    }
+
+    /// The view of a node that no other can join.
+    fn view_of_one(&self) -> View {
+        let member = Member {
+            instance: String::new(),
+            boot: u128::from(self.me),
+            address: String::new(),
+            zone: String::new(),
+            weight: 1,
+            state: MemberState::Serving,
+            wire: 1,
+            storage: 1,
+        };
+        View {
+            epoch: 1,
+            slot_key: self.key,
+            members: vec![member],
+        }
+    }
+
+    fn adopt(&mut self, now: Now, random: &mut dyn Random, view: View) {
+        let alone = self.membership.is_none();
+        let epoch = view.epoch;
+        let (me, key, mut options) = (self.me, view.slot_key, self.options.replica);
+        options.alone = alone;
+        self.key = key;
+        if self.replica.is_none() {
+            let config = Arc::clone(&self.options.home);
+            let homes = Homes { config, key, alone };
+            let mut replica = Replica::new(me, options, Box::new(homes));
+            let linked = self.membership.iter().flat_map(|it| &it.linked);
+            for node in linked {
+                replica.link_up(now, random, *node);
+            }
+            self.replica = Some(replica);
+        }
+        if let Some(replica) = &mut self.replica
+            && let Err(error) = replica.adopt(now, random, Arc::new(view))
+        {
+            tracing::warn!(epoch, %error, "a view");
+        }
+    }
+
+    /// Does what membership wants.
+    fn heed(&mut self, now: Now, random: &mut dyn Random) {
+        while let Some(told) = self.membership.as_mut().and_then(Membership::told) {
+            let effect = match told {
+                Told::Adopt(view) => {
+                    self.adopt(now, random, view);
+                    continue;
+                }
+                Told::Store(token, op) => Effect::Membership { token, op },
+                Told::Send(node, frame) => Effect::Send { node, frame },
+                Told::Links(links) => Effect::Links(links),
+                Told::Standing(standing) => Effect::Standing(standing),
+                Told::Left => Effect::Left,
+            };
+            self.effects.push_back(effect);
+        }
+    }
+
+    /// There is a link with a node. At most one at a time.
+    pub fn link_up(&mut self, now: Now, random: &mut dyn Random, node: u64) {
+        if let Some(membership) = &mut self.membership {
+            membership.link_up(now, node);
+        }
+        self.heed(now, random);
+        if let Some(replica) = &mut self.replica {
+            replica.link_up(now, random, node);
+        }
+    }
+
+    /// The link with a node is gone.
+    pub fn link_down(&mut self, now: Now, random: &mut dyn Random, node: u64) {
+        if let Some(membership) = &mut self.membership {
+            membership.link_down(now, node);
+        }
+        self.heed(now, random);
+        if let Some(replica) = &mut self.replica {
+            replica.link_down(node);
+        }
+    }
+
+    /// A frame came over the link with a node.
+    pub fn frame(&mut self, now: Now, random: &mut dyn Random, node: u64, frame: &[u8]) {
+        let membership = self.membership.as_mut();
+        let about_slots = membership.and_then(|it| it.frame(now, node, frame));
+        self.heed(now, random);
+        if let (Some(frame), Some(replica)) = (about_slots, &mut self.replica) {
+            replica.frame(now, random, node, frame);
+        }
+    }
+
+    /// What a slot asked for is answered.
+    pub fn answered(
+        &mut self,
+        now: Now,
+        random: &mut dyn Random,
+        (slot, token): (Slot, Token),
+        answered: Answered,
+    ) {
+        if let Some(replica) = &mut self.replica {
+            replica.answer(now, random, slot, token, answered);
+        }
+    }
+
+    /// What membership asked the store for is answered.
+    pub fn membership_answered(
+        &mut self,
+        now: Now,
+        random: &mut dyn Random,
+        token: cirrus_cluster::Token,
+        result: Result<Outcome, StoreError>,
+    ) {
+        if let Some(membership) = &mut self.membership {
+            membership.answered(now, token, result);
+        }
+        self.heed(now, random);
+    }
+
+    /// Every slot of this node is to go to others; it stays a pipe.
+    pub fn drain(&mut self, now: Now, random: &mut dyn Random) {
+        if let Some(membership) = &mut self.membership {
+            membership.drain(now);
+        }
+        self.heed(now, random);
+    }
+
+    /// The node is to have slots again.
+    pub fn undrain(&mut self, now: Now, random: &mut dyn Random) {
+        if let Some(membership) = &mut self.membership {
+            membership.undrain(now);
+        }
+        self.heed(now, random);
+    }
+
+    /// Takes the node out of the view; [`Effect::Left`] follows.
+    pub fn leave(&mut self, now: Now, random: &mut dyn Random) {
+        match &mut self.membership {
+            Some(membership) => membership.leave(now),
+            None => self.effects.push_back(Effect::Left),
+        }
+        self.heed(now, random);
+    }
+
+    /// How a drain went, once it is over: `true` when nothing here is anybody's home or copy any
+    /// more, `false` when there is nobody to give anything to.
+    pub fn drained(&self) -> Option<bool> {
+        let Some(membership) = &self.membership else {
+            return Some(false);
+        };
+        match &self.replica {
+            Some(replica) if membership.has_others() => {
+                let over = membership.is_draining() && !replica.has_slots();
+                over.then_some(true)
+            }
+            _ => Some(false),
+        }
+    }
+
+    /// Ends every session that has its home here.
+    pub fn shutdown(&mut self, now: Now, random: &mut dyn Random) {
+        let Some(replica) = &mut self.replica else {
+            return;
+        };
+        let slots = replica.machines().filter(|(_, home)| home.entities() > 0);
+        let slots: Vec<Slot> = slots.map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let port = self.ears.next();
+            replica.open(port, slot);
+            replica.say(now, random, port, Word::Shutdown, true);
+        }
+    }
+
+    /// Nothing is under way in any home here that an orderly stop would lose, but for what was
+    /// asked and not answered. Looks at every entity.
+    pub fn is_quiet(&self) -> bool {
+        let homes = self.replica.iter().flat_map(Replica::machines);
+        homes.into_iter().all(|(_, home)| home.home().is_quiet())
+    }
+
+    /// The slots and their copies; `None` before the first view.
+    pub fn replica(&self) -> Option<&Replica<SlotHome>> {
+        self.replica.as_ref()
+    }
+
+    /// The view, for people; `None` where this node is and will be alone.
+    pub fn view(&self) -> Option<ViewSeen> {
+        self.membership.as_ref().and_then(Membership::seen)
+    }
+
+    /// Where an account is; `None` where this node is and will be alone, or has no view yet.
+    pub fn place(&self, user: &BareJid) -> Option<Place> {
+        let membership = self.membership.as_ref()?;
+        membership.place(slot::slot_of(&self.key, false, user))
+    }
+
+    /// Counts of what it has; `operations` is not known here.
+    pub fn census(&self) -> Census {
+        let mut census = Census::default();
+        let Some(replica) = &self.replica else {
+            return census;
+        };
+        census.slots = replica.census();
+        for (_, machine) in replica.machines() {
+            let home = machine.home().census();
+            census.attached += home.attached;
+            census.detached += home.detached;
+        }
+        census.pipes = self.ears.pipes.len();
+        let view = self.membership.as_ref().and_then(Membership::view);
+        census.members = match &self.membership {
+            Some(_) => view.map_or(0, |view| view.members.len()),
+            None => 1,
+        };
+        census.linked = self.membership.as_ref().map_or(0, |it| it.linked.len());
+        census
+    }
+}

@@ -1,0 +1,301 @@
+//! This node among others: membership over the store and the links.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use cirrus_cluster::members::{Beat, Effect, Members, Options, Stopped};
+use cirrus_cluster::{Member, MemberState, Placement, Slot, Token, View};
+use cirrus_replica::Now;
+use cirrus_router::codec;
+use cirrus_store::{Item, Op, Outcome, StoreError};
+
+use crate::standing::{NodeSeen, Place, Standing, ViewSeen};
+
+/// What the first byte of a frame says it is.
+const BEAT: u8 = 0;
+const VIEW: u8 = 1;
+const SLOTS: u8 = 2;
+
+/// A node that there is to be a link with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkTo {
+    /// Its number.
+    pub node: u64,
+    /// Where it is found.
+    pub address: String,
+    /// This node opens the link.
+    pub dial: bool,
+}
+
+/// What membership wants of its node.
+pub(crate) enum Told {
+    Store(Token, Op),
+    Send(u64, Vec<u8>),
+    Links(Vec<LinkTo>),
+    Adopt(View),
+    Standing(Standing),
+    Left,
+}
+
+/// A node's membership.
+pub(crate) struct Membership {
+    me: u64,
+    members: Members,
+    /// The nodes with whom there are links.
+    pub linked: BTreeSet<u64>,
+    beat_at: u64,
+    told: VecDeque<Told>,
+    effects: Vec<Effect>,
+    leaves: bool,
+    /// It is no member any more, and will be none.
+    pub ended: bool,
+}
+
+impl Membership {
+    pub fn new(options: Options) -> Self {
+        Self {
+            me: options.me.node_id(),
+            members: Members::new(options),
+            linked: BTreeSet::new(),
+            beat_at: 0,
+            told: VecDeque::new(),
+            effects: Vec::new(),
+            leaves: false,
+            ended: false,
+        }
+    }
+
+    pub fn view(&self) -> Option<&View> {
+        self.members.view()
+    }
+
+    /// The view, for people.
+    pub fn seen(&self) -> Option<ViewSeen> {
+        let view = self.members.view()?;
+        let node = |member: &Member| NodeSeen {
+            instance: member.instance.clone(),
+            address: member.address.clone(),
+            zone: member.zone.clone(),
+            state: match member.state {
+                MemberState::Draining => "draining",
+                MemberState::Serving => "serving",
+            },
+            here: member.node_id() == self.me,
+        };
+        Some(ViewSeen {
+            epoch: view.epoch,
+            nodes: view.members.iter().map(node).collect(),
+        })
+    }
+
+    /// The nodes of a slot.
+    pub fn place(&self, slot: Slot) -> Option<Place> {
+        let view = self.members.view()?;
+        let (home, copy) = Placement::of(view, slot)?;
+        let name = |index: usize| Some(view.members.get(index)?.instance.clone());
+        Some(Place {
+            slot,
+            home: name(home)?,
+            copy: copy.and_then(name),
+        })
+    }
+
+    /// Some other member has slots, or can have some.
+    pub fn has_others(&self) -> bool {
+        let other =
+            |member: &Member| member.node_id() != self.me && member.state == MemberState::Serving;
+        self.members().any(other)
+    }
+
+    /// The view says that this node is to have no slots.
+    pub fn is_draining(&self) -> bool {
+        let mine = |member: &Member| member.node_id() == self.me;
+        let drains = |member: &Member| mine(member) && member.state == MemberState::Draining;
+        self.members().any(drains)
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.view().into_iter().flat_map(|v| &v.members)
+    }
+
+    pub fn may_serve(&self, now: u64) -> bool {
+        self.members.may_serve(now)
+    }
+
+    /// When [`Membership::tick`] has something to do.
+    pub fn wake_at(&self) -> u64 {
+        self.members.wake_at().unwrap_or(u64::MAX).min(self.beat_at)
+    }
+
+    pub fn told(&mut self) -> Option<Told> {
+        self.told.pop_front()
+    }
+
+    pub fn tick(&mut self, now: Now) {
+        self.members.tick(now.steady, now.wall, &mut self.effects);
+        self.heed();
+        if now.steady >= self.beat_at {
+            self.beat_at = now.steady + self.members.beat_ms();
+            for node in self.linked.iter().copied().collect::<Vec<_>>() {
+                self.beat(now, node);
+            }
+        }
+    }
+
+    pub fn answered(&mut self, now: Now, token: Token, result: Result<Outcome, StoreError>) {
+        let effects = &mut self.effects;
+        self.members
+            .on_result(now.steady, now.wall, token, result, effects);
+        self.heed();
+    }
+
+    pub fn drain(&mut self, now: Now) {
+        self.members.drain(now.steady, now.wall, &mut self.effects);
+        self.heed();
+    }
+
+    pub fn undrain(&mut self, now: Now) {
+        self.members
+            .undrain(now.steady, now.wall, &mut self.effects);
+        self.heed();
+    }
+
+    /// Takes this node out of the view.
+    pub fn leave(&mut self, now: Now) {
+        self.leaves = true;
+        self.members.leave(now.steady, now.wall, &mut self.effects);
+        self.heed();
+        self.tell_left();
+    }
+
+    fn tell_left(&mut self) {
+        if self.ended && std::mem::take(&mut self.leaves) {
+            self.told.push_back(Told::Left);
+        }
+    }
+
+    fn beat(&mut self, now: Now, node: u64) {
+        let mut bytes = vec![BEAT];
+        codec::encode_into(&self.members.beat(now.steady, node), &mut bytes);
+        self.told.push_back(Told::Send(node, bytes));
+    }
+
+    pub fn link_up(&mut self, now: Now, node: u64) {
+        self.linked.insert(node);
+        self.beat(now, node);
+    }
+
+    pub fn link_down(&mut self, now: Now, node: u64) {
+        self.linked.remove(&node);
+        self.members.link_down(now.steady, node, &mut self.effects);
+        self.heed();
+    }
+
+    /// A frame came; returns it if it is about slots.
+    pub fn frame<'a>(&mut self, now: Now, node: u64, frame: &'a [u8]) -> Option<&'a [u8]> {
+        match frame.split_first() {
+            Some((&BEAT, beat)) => {
+                if let Ok(beat) = codec::decode::<Beat>("a beat", beat) {
+                    let effects = &mut self.effects;
+                    self.members.heard(now.steady, node, &beat, effects);
+                }
+            }
+            Some((&VIEW, item)) => {
+                let item = codec::decode::<Item>("a view", item).ok();
+                if let Some(Ok(view)) = item.as_ref().map(View::from_item) {
+                    let effects = &mut self.effects;
+                    self.members.view_pushed(now.steady, view, effects);
+                }
+            }
+            Some((&SLOTS, frame)) => return Some(frame),
+            // Of a later version.
+            _ => {}
+        }
+        self.heed();
+        None
+    }
+
+    /// Does what membership says, as far as it is done here.
+    fn heed(&mut self) {
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Store { token, op } => self.told.push_back(Told::Store(token, op)),
+                Effect::Links { members } => {
+                    let links = self.links(&members);
+                    self.told.push_back(Told::Links(links));
+                }
+                Effect::Adopt { view } => self.adopt(view),
+                Effect::Push { node, view } => self.push(node, &view),
+                Effect::Degraded => {
+                    tracing::warn!("the store does not answer; a majority does: serving on");
+                    self.stand(Standing::Degraded);
+                }
+                Effect::Restored => {
+                    let epoch = self.members.view().map_or(0, |view| view.epoch);
+                    tracing::info!("the store answers again");
+                    self.stand(Standing::Serving { epoch });
+                }
+                Effect::Stop { reason } => {
+                    let why = match reason {
+                        Stopped::Removed => "other nodes have taken over",
+                        Stopped::CutOff => "it reaches neither other nodes nor the store",
+                    };
+                    tracing::error!(why, "this node must not serve any more");
+                    self.ended = true;
+                    self.stand(Standing::Stopped(why));
+                }
+                Effect::Left => {
+                    self.ended = true;
+                    self.stand(Standing::Left);
+                    self.tell_left();
+                }
+                Effect::Fault { error } => tracing::error!(%error, "membership"),
+                Effect::JoinWaits { text } => {
+                    tracing::warn!("{text}");
+                    self.stand(Standing::Waiting { why: text });
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, node: u64, view: &View) {
+        if self.linked.contains(&node)
+            && let Ok(item) = view.to_item()
+        {
+            let mut bytes = vec![VIEW];
+            codec::encode_into(&item, &mut bytes);
+            self.told.push_back(Told::Send(node, bytes));
+        }
+    }
+
+    fn stand(&mut self, standing: Standing) {
+        self.told.push_back(Told::Standing(standing));
+    }
+
+    fn adopt(&mut self, view: View) {
+        let epoch = view.epoch;
+        let members = view.members.len();
+        tracing::info!(epoch, members, "view");
+        self.told.push_back(Told::Adopt(view));
+        self.stand(Standing::Serving { epoch });
+    }
+
+    /// Of two members, the one with the higher number dials; one that is not a member yet dials
+    /// everybody.
+    fn links(&self, members: &[Member]) -> Vec<LinkTo> {
+        let joined = self.members().any(|member| member.node_id() == self.me);
+        let link = |member: &Member| LinkTo {
+            node: member.node_id(),
+            address: member.address.clone(),
+            dial: !joined || self.me > member.node_id(),
+        };
+        members.iter().map(link).collect()
+    }
+}
+
+/// A frame about slots, as it goes over a link.
+pub(crate) fn about_slots(frame: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(frame.len() + 1);
+    bytes.push(SLOTS);
+    bytes.extend_from_slice(frame);
+    bytes
+}
