@@ -168,6 +168,8 @@ impl Task {
         let mut inbox = Vec::with_capacity(BATCH);
         let mut answers = Vec::with_capacity(BATCH);
         let mut told = Vec::with_capacity(BATCH);
+        // One that is alone serves at once.
+        self.carry_out();
         loop {
             let timer = self.timer();
             let may_serve = self.node.may_serve(boot_ms());
