@@ -40,6 +40,8 @@ pub(crate) struct Has {
     pub slot: Slot,
     /// It is home, not copy.
     pub home: bool,
+    /// It is home, or a copy that knows that it counts.
+    pub sure: bool,
     pub term: u64,
     pub entry: u64,
 }
@@ -61,7 +63,14 @@ pub(crate) enum Frame {
         slot: Slot,
         #[serde(with = "serde_bytes")]
         image: Vec<u8>,
+        /// Other nodes with copies that count, of a slot that is handed over.
+        copies: Vec<u64>,
     },
+    /// The copy counts from now on: nothing leaves its home without it, and it may become home.
+    Counts { slot: Slot, term: u64 },
+    /// The sender has copies of these slots, which the receiver should be home of, and has waited
+    /// for a while to hear that they count.
+    Idle { slots: Vec<Slot> },
     /// The slots that the sender, their home, keeps a copy of at the receiver, ascending. There are
     /// no others.
     Copies { slots: Vec<Slot> },
@@ -72,8 +81,16 @@ pub(crate) enum Frame {
         number: u64,
         entry: Entry,
     },
+    /// The copies of these slots have had everything up to these entries, if nothing was lost.
+    Holds { slots: Vec<(Slot, u64)> },
     /// The copy has everything up to that entry.
-    Has { slot: Slot, term: u64, number: u64 },
+    Has {
+        slot: Slot,
+        term: u64,
+        number: u64,
+        /// It knows that it counts.
+        sure: bool,
+    },
     /// The copy can't go on and needs the state.
     Lost {
         slot: Slot,
@@ -82,6 +99,8 @@ pub(crate) enum Frame {
     },
     /// A copy of the sender's, or of an earlier term, is not needed any more.
     Drop { slot: Slot, term: u64 },
+    /// There is none any more.
+    Dropped { slot: Slot, term: u64 },
     /// One peer says something to another.
     Message {
         from: Peer,

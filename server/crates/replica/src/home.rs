@@ -1,58 +1,27 @@
 //! A slot at its home: entries, copies, and what waits for them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use cirrus_cluster::Slot;
 
+use crate::copies::CopyAt;
 use crate::frame::Frame;
 use crate::machine::{Input, Machine, Payload, Peer, Random};
 use crate::replicated::{Emit, Entry, Keep, Recorder, Replicated, step};
-use crate::slots::{Copy, Held, Place};
+use crate::slots::{Held, Place};
 use crate::{Effect, Inner, Now, Replica};
-
-/// A copy of a slot on another node, as its home sees it.
-#[derive(Debug)]
-pub(crate) struct CopyAt {
-    pub node: u64,
-    /// It has had the whole state: what leaves the home waits for it.
-    pub ready: bool,
-    /// The entry of the state that was sent to it.
-    pub sent: Option<u64>,
-    /// The last entry that it has confirmed.
-    pub acked: u64,
-}
-
-impl CopyAt {
-    /// One that has nothing yet.
-    pub fn new(node: u64) -> Self {
-        Self {
-            node,
-            ready: false,
-            sent: None,
-            acked: 0,
-        }
-    }
-
-    /// The state that was sent to it is not confirmed.
-    pub fn is_under_way(&self) -> bool {
-        self.sent.is_some_and(|sent| self.acked < sent)
-    }
-
-    /// The last entry that need not be sent to it again.
-    fn base(&self) -> Option<u64> {
-        let sent = self.sent.map(|sent| sent.max(self.acked));
-        sent.or(self.ready.then_some(self.acked))
-    }
-}
 
 /// A slot's home.
 pub(crate) struct Home<M: Machine> {
     pub core: Replicated<M>,
     pub copies: Vec<CopyAt>,
+    /// Nodes whose copies are not needed. Nothing leaves the home before they are gone: one that
+    /// has missed something must not become home, whoever else dies.
+    pub retired: BTreeSet<u64>,
     /// Entries that a copy has not confirmed, as frames.
-    log: VecDeque<(u64, Vec<u8>)>,
+    pub log: VecDeque<(u64, Vec<u8>)>,
     /// What waits until the entry that made it due is confirmed.
-    waiting: VecDeque<(u64, Emit<M>)>,
+    pub waiting: VecDeque<(u64, Emit<M>)>,
     /// The number up to which what was said has left.
     released: u64,
     /// What copies are to forget with the next entry.
@@ -62,10 +31,11 @@ pub(crate) struct Home<M: Machine> {
 }
 
 impl<M: Machine> Home<M> {
-    pub fn new(core: Replicated<M>, copies: Vec<CopyAt>) -> Self {
+    pub fn new(core: Replicated<M>, copy: Option<CopyAt>) -> Self {
         Self {
             core,
-            copies,
+            copies: copy.into_iter().collect(),
+            retired: BTreeSet::new(),
             log: VecDeque::new(),
             waiting: VecDeque::new(),
             released: 0,
@@ -76,7 +46,7 @@ impl<M: Machine> Home<M> {
 
     /// Some other node has its state, and every entry that made something due that has left.
     pub fn is_copied(&self) -> bool {
-        let has = |copy: &CopyAt| copy.ready && copy.sent.is_some() && !copy.is_under_way();
+        let has = |copy: &CopyAt| copy.sure && copy.sent.is_some() && !copy.is_under_way();
         self.copies.iter().any(has)
     }
 
@@ -91,6 +61,9 @@ impl<M: Machine> Home<M> {
 
     /// The last entry that every copy has that counts.
     fn committed(&self) -> u64 {
+        if !self.retired.is_empty() {
+            return 0;
+        }
         let ready = self.copies.iter().filter(|copy| copy.ready);
         ready.map(|copy| copy.acked).min().unwrap_or(u64::MAX)
     }
@@ -179,6 +152,7 @@ impl<M: Machine> Replica<M> {
         } else {
             let emits = emits.into_iter().map(|emit| (entry, emit));
             home.waiting.extend(emits);
+            self.waiting.insert(slot);
         }
         self.set_deadline(slot);
     }
@@ -200,10 +174,12 @@ impl<M: Machine> Replica<M> {
             return;
         };
         let copying = home.is_copying();
+        // What has to wait may have to go on elsewhere.
+        let keep_all = keep_all || copying || !home.retired.is_empty();
         let step = copying.then(|| step(input.as_ref(), seq));
         let keep = |peer: &Peer| match peer {
-            Peer::Port(port) => copying || keep_all || port.node != self.me,
-            Peer::Slot(to) => copying || keep_all || !self.slots.is_home(*to),
+            Peer::Port(port) => keep_all || port.node != self.me,
+            Peer::Slot(to) => keep_all || !self.slots.is_home(*to),
         };
         let keep = Keep {
             message: &keep,
@@ -394,6 +370,7 @@ impl<M: Machine> Replica<M> {
         };
         let entry = home.core.entry;
         home.waiting.push_back((entry, emit));
+        self.waiting.insert(slot);
         self.release_waiting(slot);
     }
 
@@ -405,73 +382,6 @@ impl<M: Machine> Replica<M> {
             if home.is_speaking() {
                 self.speaking.insert(slot);
             }
-        }
-    }
-
-    /// A copy confirms entries.
-    pub(crate) fn has(&mut self, node: u64, slot: Slot, (term, number): (u64, u64)) {
-        let Some(home) = self.slots.home_mut(slot) else {
-            return;
-        };
-        if term != home.core.term || number > home.core.entry {
-            return;
-        }
-        let Some(copy) = home.copies.iter_mut().find(|copy| copy.node == node) else {
-            return;
-        };
-        copy.acked = copy.acked.max(number);
-        if !copy.ready && copy.sent.is_some_and(|sent| copy.acked >= sent) {
-            copy.ready = true;
-            self.pacing.unchosen.insert(slot);
-        }
-        self.pacing.due = true;
-        if let Some(home) = self.slots.home_mut(slot) {
-            home.prune();
-        }
-        self.release_waiting(slot);
-    }
-
-    /// A copy can't go on: it gets the state once more.
-    pub(crate) fn lost(&mut self, node: u64, slot: Slot, diverged: bool) {
-        self.diverged += u64::from(diverged);
-        if let Some(home) = self.slots.home_mut(slot) {
-            for copy in home.copies.iter_mut().filter(|copy| copy.node == node) {
-                copy.sent = None;
-            }
-            self.pacing.unchosen.insert(slot);
-            self.pacing.due = true;
-        }
-    }
-
-    /// Members that are no more keep no copies.
-    pub(crate) fn leave_gone_copies(&mut self, slot: Slot) {
-        let nodes = &self.nodes;
-        if let Some(home) = self.slots.home_mut(slot) {
-            home.copies.retain(|copy| nodes.contains(&copy.node));
-            home.prune();
-        }
-        self.release_waiting(slot);
-    }
-
-    /// A new link with a node: what it keeps copies of, what these miss, and what its ports and
-    /// slots were told and have not taken.
-    pub(crate) fn greet_copies(&mut self, node: u64) {
-        let mut slots = Vec::new();
-        let mut frames = Vec::new();
-        for slot in self.slots.homes() {
-            let Some(home) = self.slots.home_mut(slot) else {
-                continue;
-            };
-            let copy = home.copies.iter().find(|copy| copy.node == node);
-            if let Some(base) = copy.and_then(CopyAt::base) {
-                slots.push(slot);
-                let missed = home.log.iter().filter(|(number, _)| *number > base);
-                frames.extend(missed.map(|(_, frame)| frame.clone()));
-            }
-        }
-        self.send(node, &Frame::Copies { slots });
-        for frame in frames {
-            self.send_bytes(node, frame);
         }
     }
 
@@ -505,49 +415,4 @@ impl<M: Machine> Replica<M> {
             }
         }
     }
-
-    /// An entry for a copy here.
-    pub(crate) fn entry(&mut self, node: u64, slot: Slot, at: (u64, u64), entry: &Entry) {
-        let follows = match self.slots.copy_mut(slot) {
-            Some(copy) if copy.leader == Some(node) || at.0 > copy.core.term => {
-                let follows = Self::follow(copy, at, entry);
-                if follows != Follows::Behind {
-                    copy.leader = Some(node);
-                }
-                follows
-            }
-            _ => Follows::Behind,
-        };
-        if follows == Follows::Yes {
-            self.confirm.insert((node, slot));
-        } else {
-            let diverged = follows == Follows::Otherwise;
-            self.slots.drop_copy(slot, node, 0);
-            self.send(node, &Frame::Lost { slot, diverged });
-        }
-    }
-
-    fn follow(copy: &mut Copy<M>, (term, number): (u64, u64), entry: &Entry) -> Follows {
-        if number <= copy.core.entry {
-            return Follows::Yes;
-        }
-        if number != copy.core.entry + 1 || term < copy.core.term {
-            return Follows::Behind;
-        }
-        copy.core.term = term;
-        match copy.core.follow(entry) {
-            true => Follows::Yes,
-            false => Follows::Otherwise,
-        }
-    }
-}
-
-/// How a copy took an entry.
-#[derive(PartialEq, Eq)]
-enum Follows {
-    Yes,
-    /// It misses something.
-    Behind,
-    /// It came to other outputs than the home.
-    Otherwise,
 }

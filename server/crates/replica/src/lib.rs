@@ -22,6 +22,7 @@
 //! * **Copies**: the home sends its state to the backup that the view names. Until that one has it,
 //!   a backup of before goes on being one.
 
+mod copies;
 mod frame;
 mod home;
 mod machine;
@@ -164,6 +165,10 @@ pub struct Replica<M: Machine> {
     pacing: Pacing,
     /// Slots here that have said something that is not taken.
     speaking: SlotSet,
+    /// Slots here of which something waits for copies.
+    waiting: SlotSet,
+    /// Slots here that copies elsewhere are to be given up of.
+    retiring: SlotSet,
     effects: Vec<Effect<M>>,
 }
 
@@ -198,6 +203,8 @@ impl<M: Machine> Replica<M> {
             diverged: 0,
             pacing: Pacing::default(),
             speaking: SlotSet::default(),
+            waiting: SlotSet::default(),
+            retiring: SlotSet::default(),
             effects: Vec::new(),
         }
     }
@@ -215,6 +222,11 @@ impl<M: Machine> Replica<M> {
     /// The epoch of the view; 0 before the first.
     pub fn epoch(&self) -> u64 {
         self.view.as_ref().map_or(0, |view| view.epoch)
+    }
+
+    /// The view; `None` before the first.
+    pub fn view(&self) -> Option<&View> {
+        self.view.as_deref()
     }
 
     /// What this node has. Looks at every slot here.
@@ -364,9 +376,15 @@ impl<M: Machine> Replica<M> {
             Frame::Ask { .. } => {}
             Frame::Take { epoch, slot } => self.hand_over(node, epoch, slot),
             Frame::Nothing { epoch, slot } => self.nothing(node, epoch, slot),
-            Frame::State { epoch, slot, image } => {
-                self.state(now, random, node, (epoch, slot), &image);
-            }
+            Frame::State {
+                epoch,
+                slot,
+                image,
+                copies,
+            } => self.state(now, random, node, (epoch, slot), (&image, &copies)),
+            Frame::Holds { slots } => self.holds(node, &slots),
+            Frame::Idle { slots } => self.idle(node, &slots),
+            Frame::Counts { slot, term } => self.counts(node, slot, term),
             Frame::Copies { slots } => self.slots.keep_only(node, &slots),
             Frame::Entry {
                 slot,
@@ -374,9 +392,20 @@ impl<M: Machine> Replica<M> {
                 number,
                 entry,
             } => self.entry(node, slot, (term, number), &entry),
-            Frame::Has { slot, term, number } => self.has(node, slot, (term, number)),
+            Frame::Has {
+                slot,
+                term,
+                number,
+                sure,
+            } => self.has(node, slot, (term, number, sure)),
             Frame::Lost { slot, diverged } => self.lost(node, slot, diverged),
-            Frame::Drop { slot, term } => self.slots.drop_copy(slot, node, term),
+            Frame::Drop { slot, term } => {
+                self.slots.drop_copy(slot, node, term);
+                if !self.slots.is_home(slot) {
+                    self.send(node, &Frame::Dropped { slot, term });
+                }
+            }
+            Frame::Dropped { slot, term } => self.dropped(node, slot, term),
             Frame::Message {
                 from,
                 to,
@@ -444,8 +473,13 @@ impl<M: Machine> Replica<M> {
             if let Held::Copy(copy) = self.slots.get(slot).held()
                 && copy.leader == Some(node)
             {
-                let (term, number) = (copy.core.term, copy.core.entry);
-                self.send(node, &Frame::Has { slot, term, number });
+                let has = Frame::Has {
+                    slot,
+                    term: copy.core.term,
+                    number: copy.core.entry,
+                    sure: copy.sure,
+                };
+                self.send(node, &has);
             }
         }
         for ((from, to), seq) in std::mem::take(&mut self.taken) {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use cirrus_cluster::Slot;
 
 use crate::Replica;
+use crate::copies::CopyAt;
 use crate::frame::Frame;
-use crate::home::CopyAt;
 use crate::machine::Machine;
 use crate::slots::{SlotSet, Want};
 
@@ -29,10 +29,18 @@ pub(crate) struct Pacing {
 }
 
 impl Pacing {
+    /// Slots whose state may be on its way.
+    pub fn under_way(&self) -> SlotSet {
+        let mut all = SlotSet::default();
+        self.sending.values().for_each(|some| all.extend(*some));
+        all
+    }
+
     /// The view is another: everything is looked at anew.
     pub fn reset(&mut self, homes: SlotSet) {
         *self = Self {
             unchosen: homes,
+            sending: std::mem::take(&mut self.sending),
             due: true,
             ..Self::default()
         };
@@ -48,7 +56,8 @@ impl<M: Machine> Replica<M> {
             let Some(home) = self.slots.home(slot) else {
                 continue;
             };
-            for copy in home.copies.iter().filter(|copy| copy.sent.is_none()) {
+            let misses = |copy: &&CopyAt| copy.sent.is_none() && !home.retired.contains(&copy.node);
+            for copy in home.copies.iter().filter(misses) {
                 self.pacing
                     .missing
                     .entry(copy.node)
@@ -71,7 +80,8 @@ impl<M: Machine> Replica<M> {
         let slots = &self.slots;
         let copy_at = |slot| {
             let home = slots.home(slot)?;
-            home.copies.iter().find(|copy| copy.node == node)
+            let copy = home.copies.iter().find(|copy| copy.node == node);
+            copy.filter(|_| !home.retired.contains(&node))
         };
         let sending = self.pacing.sending.entry(node).or_default();
         sending.retain(|slot| copy_at(slot).is_some_and(CopyAt::is_under_way));
@@ -105,8 +115,13 @@ impl<M: Machine> Replica<M> {
         for copy in home.copies.iter_mut().filter(|copy| copy.node == node) {
             copy.sent = Some(entry);
         }
-        let epoch = None;
-        self.send(node, &Frame::State { epoch, slot, image });
+        let state = Frame::State {
+            epoch: None,
+            slot,
+            image,
+            copies: Vec::new(),
+        };
+        self.send(node, &state);
     }
 
     /// Makes the node that the view names the copy of a slot here. Until that one is ready, those
@@ -116,24 +131,28 @@ impl<M: Machine> Replica<M> {
         let Some(home) = self.slots.home_mut(slot) else {
             return;
         };
-        let Some(backup) = backup.filter(|_| mine) else {
+        if !mine {
             return; // It goes on with the copy it has until it is taken over.
-        };
-        let chosen = home.copies.iter().find(|copy| copy.node == backup);
-        let ready = chosen.is_some_and(|copy| copy.ready);
-        if chosen.is_none() {
-            home.copies.push(CopyAt::new(backup));
         }
-        let needed = |copy: &CopyAt| copy.node == backup || (copy.ready && !ready);
+        let chosen = home.copies.iter().find(|copy| Some(copy.node) == backup);
+        // Where nobody else serves, who drains is not kept waiting.
+        let sure = backup.is_none() || chosen.is_some_and(|copy| copy.sure);
+        if chosen.is_none() {
+            home.copies.extend(backup.map(CopyAt::new));
+        }
+        let needed = |copy: &CopyAt| Some(copy.node) == backup || (copy.ready && !sure);
         if home.copies.iter().all(needed) {
             return;
         }
         let unneeded = home.copies.extract_if(.., |copy| !needed(copy));
-        let unneeded: Vec<u64> = unneeded.map(|copy| copy.node).collect();
+        let unneeded: Vec<(u64, bool)> = unneeded.map(|copy| (copy.node, copy.ready)).collect();
         home.prune();
         let term = home.core.term;
-        for node in unneeded {
-            self.send(node, &Frame::Drop { slot, term });
+        for (node, counts) in unneeded {
+            match counts {
+                true => self.retire(slot, node),
+                false => self.send(node, &Frame::Drop { slot, term }),
+            }
         }
         self.release_waiting(slot);
     }

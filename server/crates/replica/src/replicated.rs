@@ -15,6 +15,10 @@ use crate::machine::{Factory, Input, Machine, Output, Payload, Peer, Random, Tok
 /// Nothing is repeated for so long.
 const REMEMBER_MS: u64 = 600_000;
 
+/// Numbers of what a machine says in one life. One that begins anew, as nobody has its state, must
+/// not use again the numbers that listeners remember, so each life has the range of its epoch.
+const LIFE_BITS: u32 = 36;
+
 /// One entry of the log: an input with all that chance and time add to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
@@ -183,7 +187,7 @@ impl<M: Machine> Replicated<M> {
             term,
             entry: 0,
             now: 0,
-            said: 0,
+            said: term << LIFE_BITS,
             heard: Heard::default(),
             outs: BTreeMap::new(),
             to_slots: 0,

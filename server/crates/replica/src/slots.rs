@@ -20,6 +20,10 @@ pub(crate) struct Copy<M: Machine> {
     pub core: Replicated<M>,
     /// The node whose entries it takes; `None` = this node was home, and nobody is since.
     pub leader: Option<u64>,
+    /// It counts: nothing has left its home without it, so it may become home.
+    pub sure: bool,
+    /// It has been looked at since it came.
+    pub idle: bool,
 }
 
 /// What a node that should be home of a slot waits for.
@@ -53,8 +57,27 @@ pub(crate) struct Place {
     pub hops: u8,
 }
 
-/// A copy that some member has: who, term and entry.
-pub(crate) type Offer = (u64, u64, u64);
+/// A copy that some member has.
+#[derive(Clone, Copy)]
+pub(crate) struct Offer {
+    pub node: u64,
+    /// It counts.
+    pub sure: bool,
+    pub term: u64,
+    pub entry: u64,
+}
+
+impl Offer {
+    /// One that another has told of.
+    pub fn of(node: u64) -> Self {
+        Self {
+            node,
+            sure: true,
+            term: 0,
+            entry: 0,
+        }
+    }
+}
 
 pub(crate) struct SlotHere<M: Machine> {
     held: Held<M>,

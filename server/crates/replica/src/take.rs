@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use cirrus_cluster::{Member, Placement, SLOTS, Slot, View};
 
+use crate::copies::CopyAt;
 use crate::frame::{Frame, Has};
-use crate::home::{CopyAt, Home};
+use crate::home::Home;
 use crate::machine::{Input, Machine, Peer, Random};
 use crate::replicated::Replicated;
-use crate::slots::{Copy, Held, Queued, SlotSet, Want};
+use crate::slots::{Copy, Held, Offer, Queued, SlotSet, Want};
 use crate::{Now, Replica};
 
 impl<M: Machine> Replica<M> {
@@ -133,15 +134,16 @@ impl<M: Machine> Replica<M> {
         let mut here = self.slots.homes();
         here.extend(self.slots.copies());
         here.into_iter().filter_map(|slot| {
-            let (home, core) = match self.slots.get(slot).held() {
-                Held::Home(home) => (true, &home.core),
-                Held::Copy(copy) => (false, &copy.core),
+            let (home, sure, core) = match self.slots.get(slot).held() {
+                Held::Home(home) => (true, true, &home.core),
+                Held::Copy(copy) => (false, copy.sure, &copy.core),
                 Held::Nothing => return None,
             };
             let (term, entry) = (core.term, core.entry);
             let has = Has {
                 slot,
                 home,
+                sure,
                 term,
                 entry,
             };
@@ -175,14 +177,61 @@ impl<M: Machine> Replica<M> {
                     turns.insert(has.slot);
                 }
                 Want::Inventories | Want::Turn(_) | Want::Fresh => {
-                    here.offers.retain(|(other, ..)| *other != node);
-                    here.offers.push((node, has.term, has.entry));
+                    here.offers.retain(|other| other.node != node);
+                    here.offers.push(Offer {
+                        node,
+                        sure: has.sure,
+                        term: has.term,
+                        entry: has.entry,
+                    });
                 }
+                Want::State(_) | Want::Nothing if !has.home => self.copy_at(node, has.slot),
                 Want::State(_) | Want::Nothing => {}
             }
         }
         self.pacing.due = true;
         self.decide(now, random);
+    }
+
+    /// A member has a copy of a slot: it is to count, or to be dropped.
+    fn copy_at(&mut self, node: u64, slot: Slot) {
+        let Some(home) = self.slots.home(slot) else {
+            return;
+        };
+        let term = home.core.term;
+        match home.copies.iter().find(|copy| copy.node == node) {
+            None => self.send(node, &Frame::Drop { slot, term }),
+            Some(copy) if copy.ready && !copy.sure => {
+                self.send(node, &Frame::Counts { slot, term });
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Copies here of which nobody has said for a while that they count. Those that sent them may
+    /// not be their homes any more.
+    fn tell_idle(&mut self) {
+        let mut idle: BTreeMap<u64, Vec<Slot>> = BTreeMap::new();
+        for slot in self.slots.copies() {
+            let home = self.home_of(slot);
+            if let Some(copy) = self.slots.copy_mut(slot)
+                && !copy.sure
+                && std::mem::replace(&mut copy.idle, true)
+                && let Some(home) = home
+            {
+                idle.entry(home).or_default().push(slot);
+            }
+        }
+        for (home, slots) in idle {
+            self.send(home, &Frame::Idle { slots });
+        }
+    }
+
+    /// The same of a member.
+    pub(crate) fn idle(&mut self, node: u64, slots: &[Slot]) {
+        for slot in slots {
+            self.copy_at(node, *slot);
+        }
     }
 
     /// When every member has said what it has, slots without a home get one.
@@ -200,19 +249,25 @@ impl<M: Machine> Replica<M> {
             }
             let mut offers = here.offers.clone();
             if let Held::Copy(copy) = here.held() {
-                offers.push((me, copy.core.term, copy.core.entry));
+                offers.push(Offer {
+                    node: me,
+                    sure: copy.sure,
+                    term: copy.core.term,
+                    entry: copy.core.entry,
+                });
             }
-            let best = |(node, term, entry): &&(u64, u64, u64)| (*term, *entry, *node == me);
-            match offers.iter().max_by_key(best) {
-                Some((node, ..)) if *node == me => self.promote(now, random, slot),
-                Some((node, ..)) => {
-                    self.slots.set_want(slot, Want::State(*node));
-                    let (node, epoch) = (*node, self.epoch());
+            let sure = offers.iter().filter(|offer| offer.sure);
+            let best = |offer: &&Offer| (offer.term, offer.entry, offer.node == me);
+            match sure.max_by_key(best).map(|offer| offer.node) {
+                Some(node) if node == me => self.promote(now, random, slot),
+                Some(node) => {
+                    self.slots.set_want(slot, Want::State(node));
+                    let epoch = self.epoch();
                     self.send(node, &Frame::Take { epoch, slot });
                 }
                 None if lone || now.steady >= self.fresh_at => {
                     let core = Replicated::new(self.factory.fresh(slot), self.epoch());
-                    self.activate(now, random, slot, core, Vec::new());
+                    self.activate(now, random, slot, core, None);
                 }
                 None => self.slots.set_want(slot, Want::Fresh),
             }
@@ -223,7 +278,7 @@ impl<M: Machine> Replica<M> {
     fn promote(&mut self, now: Now, random: &mut dyn Random, slot: Slot) {
         let held = self.slots.hold(slot, Held::Nothing);
         if let Held::Copy(copy) = held {
-            self.activate(now, random, slot, copy.core, Vec::new());
+            self.activate(now, random, slot, copy.core, None);
         }
     }
 
@@ -232,24 +287,33 @@ impl<M: Machine> Replica<M> {
         if epoch != self.epoch() || self.home_of(slot) != Some(node) {
             return; // One of the two does not know the view yet; it asks again.
         }
-        let core = match self.slots.hold(slot, Held::Nothing) {
-            Held::Nothing => return self.send(node, &Frame::Nothing { epoch, slot }),
-            Held::Copy(copy) => copy.core,
+        let (core, copies) = match self.slots.hold(slot, Held::Nothing) {
+            Held::Copy(copy) if copy.sure => (copy.core, Vec::new()),
+            Held::Nothing | Held::Copy(_) => {
+                return self.send(node, &Frame::Nothing { epoch, slot });
+            }
             Held::Home(home) => {
-                let term = home.core.term;
-                for copy in home.copies.iter().filter(|copy| copy.node != node) {
-                    self.send(copy.node, &Frame::Drop { slot, term });
-                }
-                home.core
+                let copies = home.copies.iter().map(|copy| copy.node);
+                let copies = copies.chain(home.retired.iter().copied());
+                (home.core, copies.filter(|copy| *copy != node).collect())
             }
         };
         let image = core.image();
         // The new home becomes its leader with the first entry of its term.
-        let leader = None;
-        self.slots
-            .hold(slot, Held::Copy(Box::new(Copy { core, leader })));
-        let epoch = Some(epoch);
-        self.send(node, &Frame::State { epoch, slot, image });
+        let copy = Copy {
+            core,
+            leader: None,
+            sure: true,
+            idle: false,
+        };
+        self.slots.hold(slot, Held::Copy(Box::new(copy)));
+        let state = Frame::State {
+            epoch: Some(epoch),
+            slot,
+            image,
+            copies,
+        };
+        self.send(node, &state);
     }
 
     /// A member that had something of the slot has nothing any more.
@@ -272,7 +336,7 @@ impl<M: Machine> Replica<M> {
         random: &mut dyn Random,
         node: u64,
         (epoch, slot): (Option<u64>, Slot),
-        image: &[u8],
+        (image, copies): (&[u8], &[u64]),
     ) {
         let wanted = epoch.is_some();
         if wanted
@@ -280,12 +344,17 @@ impl<M: Machine> Replica<M> {
         {
             return; // It was asked for in another view.
         }
+        if wanted {
+            let offers = &mut self.slots.get_mut(slot).offers;
+            let others = copies.iter().filter(|copy| **copy != self.me);
+            offers.extend(others.chain([&node]).map(|copy| Offer::of(*copy)));
+        }
         let Some(core) = Replicated::from_image(slot, image, self.factory.as_ref()) else {
             // Of another version, perhaps: there is nothing to go on from.
             if wanted {
                 let epoch = self.epoch();
                 let core = Replicated::new(self.factory.fresh(slot), epoch);
-                self.activate(now, random, slot, core, Vec::new());
+                self.activate(now, random, slot, core, None);
             }
             return;
         };
@@ -294,10 +363,11 @@ impl<M: Machine> Replica<M> {
             let copy = CopyAt {
                 node,
                 ready: true,
+                sure: true,
                 sent: Some(entry),
                 acked: entry,
             };
-            return self.activate(now, random, slot, core, vec![copy]);
+            return self.activate(now, random, slot, core, Some(copy));
         }
         let newer = match self.slots.get(slot).held() {
             Held::Nothing => true,
@@ -306,8 +376,13 @@ impl<M: Machine> Replica<M> {
         };
         if newer {
             let leader = Some(node);
-            self.slots
-                .hold(slot, Held::Copy(Box::new(Copy { core, leader })));
+            let copy = Copy {
+                core,
+                leader,
+                sure: false,
+                idle: false,
+            };
+            self.slots.hold(slot, Held::Copy(Box::new(copy)));
             self.confirm.insert((node, slot));
         }
     }
@@ -319,22 +394,22 @@ impl<M: Machine> Replica<M> {
         random: &mut dyn Random,
         slot: Slot,
         mut core: Replicated<M>,
-        copies: Vec<CopyAt>,
+        copy: Option<CopyAt>,
     ) {
         let epoch = self.epoch();
         let offers = std::mem::take(&mut self.slots.get_mut(slot).offers);
-        let stale = offers.iter().map(|(node, ..)| *node);
-        let stale: Vec<u64> = stale
-            .filter(|node| !copies.iter().any(|copy| copy.node == *node))
-            .collect();
-        for node in stale {
-            self.send(node, &Frame::Drop { slot, term: epoch });
-        }
+        let kept = copy.as_ref().map(|copy| copy.node);
         core.term = epoch;
         let gone = core.machine.port_nodes();
         self.slots.set_want(slot, Want::Nothing);
         self.slots
-            .hold(slot, Held::Home(Box::new(Home::new(core, copies))));
+            .hold(slot, Held::Home(Box::new(Home::new(core, copy))));
+        for offer in offers.iter().filter(|offer| Some(offer.node) != kept) {
+            match offer.sure && self.nodes.contains(&offer.node) {
+                true => self.retire(slot, offer.node),
+                false => self.send(offer.node, &Frame::Drop { slot, term: epoch }),
+            }
+        }
         // What these make due stands in channels, with what stood there before.
         let mut due = Vec::new();
         let mut inputs = vec![Input::Takeover];
@@ -345,6 +420,7 @@ impl<M: Machine> Replica<M> {
         }
         if let Some(home) = self.slots.home_mut(slot) {
             home.say_all_again(due);
+            self.waiting.insert(slot);
         }
         self.release_waiting(slot);
         let queue = std::mem::take(&mut self.slots.get_mut(slot).queue);
@@ -382,6 +458,9 @@ impl<M: Machine> Replica<M> {
         }
         self.repeat_slots(now, random);
         self.repeat_ports();
+        self.drop_retired(None);
+        self.ask_copies();
+        self.tell_idle();
         let epoch = self.epoch();
         let mut silent = false;
         for slot in self.slots.wanted() {

@@ -67,7 +67,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Runs the pure machines, and nothing that needs a runtime.
     (
         "cirrus-sim",
-        &["jid", "router", "schema", "stanza", "store", "xml"],
+        &[
+            "cluster", "jid", "node", "replica", "router", "schema", "stanza", "store", "xml",
+        ],
     ),
     // Know the servers they load by their sockets, and by the command lines that start them.
     ("cirrus-client", &[]),
