@@ -19,7 +19,7 @@ mod world;
 
 pub use check::Violation;
 pub use totals::Totals;
-pub use world::{Report, run, trace};
+pub use world::{Report, run, run_cluster, trace, trace_cluster};
 
 /// Bugs that can be planted, to show that the checker finds them.
 pub use cirrus_router::planted::{Bug, plant};

@@ -11,6 +11,8 @@ use crate::rng::Rng;
 pub const RESUME_SECONDS: u32 = 20;
 /// How far a node's clock may be from the true time, milliseconds.
 pub const SKEW_MS: u64 = 2_000;
+/// Fewest operations of clients in one seed of a cluster.
+pub const CLUSTER_OPERATIONS: usize = 500;
 /// Fewest operations of clients in one seed.
 pub const OPERATIONS: usize = 200;
 /// The domains of the simulated server; a seed uses one or two.
@@ -37,6 +39,56 @@ pub enum Turn {
     Outage(u64),
     /// The account is deleted, and created again later.
     Erase(usize),
+}
+
+/// What happens to one of several nodes, or to all.
+#[derive(Clone, Copy, Debug)]
+pub enum Incident {
+    /// A process dies at once.
+    Kill,
+    /// A process is suspended, perhaps before what it did last has left.
+    Suspend { ms: u64, held: bool },
+    /// What a node says (1), what is said to it (2) or both (3) is held up, and perhaps its links
+    /// are reset.
+    CutOff { ms: u64, way: u8, reset: bool },
+    /// A link is reset.
+    Reset,
+    /// A node gives its slots away and leaves, unless that is taken back.
+    Drain { back: Option<u64> },
+    /// One more node.
+    Join,
+    /// The store refuses everything for so many milliseconds.
+    Outage(u64),
+    /// An account is deleted, and created again later.
+    Erase(usize),
+}
+
+impl Incident {
+    /// One word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kills",
+            Self::Suspend { .. } => "suspensions",
+            Self::CutOff { way: 3, .. } => "partitions",
+            Self::CutOff { .. } => "one-way losses",
+            Self::Reset => "link resets",
+            Self::Drain { .. } => "drains",
+            Self::Join => "joins",
+            Self::Outage(_) => "outages",
+            Self::Erase(_) => "deletions",
+        }
+    }
+}
+
+/// What is decided about a cluster beforehand.
+pub struct Nodes {
+    /// Nodes at the beginning.
+    pub count: usize,
+    pub zones: usize,
+    /// Nodes may be lost faster than copies are made, so sessions may be lost.
+    pub reckless: bool,
+    /// By the number of operations that come before.
+    pub incidents: BTreeMap<usize, Vec<Incident>>,
 }
 
 /// How often the store misbehaves, of a thousand operations.
@@ -66,9 +118,33 @@ pub struct Plan {
     pub faults: Faults,
     /// By the number of operations that come before.
     pub turns: BTreeMap<usize, Turn>,
+    /// Bounds of slots and their copies, of a cluster.
+    pub replica: cirrus_replica::Options,
+    /// The nodes of a cluster.
+    pub nodes: Option<Nodes>,
 }
 
 impl Plan {
+    /// The plan of a cluster.
+    pub fn cluster(rng: &mut Rng) -> Self {
+        let mut plan = Self::new(rng);
+        plan.turns.clear();
+        plan.operations = CLUSTER_OPERATIONS + rng.index(150);
+        plan.pace_ms = [500, 1_000, 1_500][rng.index(3)];
+        plan.limits.unacked_bytes = Limits::default().unacked_bytes;
+        plan.replica.states = [2, 16, 64][rng.index(3)];
+        plan.replica.repeat_ms = [1_000, 2_000][rng.index(2)];
+        let accounts = plan.users.len();
+        let reckless = rng.one_in(5);
+        plan.nodes = Some(Nodes {
+            count: 1 + rng.index(4),
+            zones: 1 + rng.index(3),
+            reckless,
+            incidents: incidents(rng, plan.operations, accounts),
+        });
+        plan
+    }
+
     pub fn new(rng: &mut Rng) -> Self {
         let domains = if rng.one_in(3) { 2 } else { 1 };
         let accounts = 3 + rng.index(3);
@@ -115,6 +191,8 @@ impl Plan {
             pace_ms: [100, 200, 800][rng.index(3)],
             faults: faults(rng, mood),
             turns,
+            replica: cirrus_replica::Options::default(),
+            nodes: None,
         }
     }
 }
@@ -160,6 +238,47 @@ fn turns(rng: &mut Rng, mood: u64, operations: usize, accounts: usize) -> BTreeM
         turns.insert(1 + rng.index(operations - 1), end);
     }
     turns
+}
+
+/// A few things that happen to nodes, of many kinds.
+fn incidents(rng: &mut Rng, operations: usize, accounts: usize) -> BTreeMap<usize, Vec<Incident>> {
+    let mut all: BTreeMap<usize, Vec<Incident>> = BTreeMap::new();
+    for _ in 0..4 + rng.index(5) {
+        let at = 1 + rng.index(operations - 1);
+        let some = all.entry(at).or_default();
+        some.push(incident(rng, accounts));
+        // Now and then one comes right behind another.
+        if rng.one_in(3) {
+            some.push(incident(rng, accounts));
+        }
+    }
+    all
+}
+
+fn incident(rng: &mut Rng, accounts: usize) -> Incident {
+    let long = |rng: &mut Rng| match rng.one_in(3) {
+        true => 50 + rng.below(550),
+        false => 1_000 + rng.below(8_000),
+    };
+    match rng.below(100) {
+        0..20 => Incident::Kill,
+        20..34 => Incident::Suspend {
+            ms: long(rng),
+            held: rng.one_in(2),
+        },
+        34..54 => Incident::CutOff {
+            ms: long(rng),
+            way: 1 + rng.index(3) as u8,
+            reset: rng.one_in(3),
+        },
+        54..62 => Incident::Reset,
+        62..76 => Incident::Drain {
+            back: rng.one_in(4).then(|| rng.below(2_000)),
+        },
+        76..92 => Incident::Join,
+        92..96 => Incident::Outage(500 + rng.below(9_000)),
+        _ => Incident::Erase(rng.index(accounts)),
+    }
 }
 
 impl Turn {

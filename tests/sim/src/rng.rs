@@ -34,6 +34,12 @@ impl Rng {
     }
 }
 
+impl cirrus_replica::Random for Rng {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        Entropy::fill(self, buffer);
+    }
+}
+
 impl Entropy for Rng {
     fn fill(&mut self, buffer: &mut [u8]) {
         for chunk in buffer.chunks_mut(8) {

@@ -7,6 +7,7 @@ use super::network::Up;
 use super::{Happening, World};
 use crate::check::{Class, Message, Violation, index_of};
 use crate::client::{Phase, Unacked};
+use crate::plan::SKEW_MS;
 
 impl World {
     /// It is a client's turn.
@@ -25,7 +26,7 @@ impl World {
     }
 
     pub(super) fn connect(&mut self, index: usize) {
-        if self.home.is_none() || self.is_away(self.clients[index].account) {
+        if !self.is_up() || self.is_away(self.clients[index].account) {
             return;
         }
         self.sessions += 1;
@@ -38,7 +39,7 @@ impl World {
     }
 
     pub(super) fn reconnect(&mut self, index: usize) {
-        if self.home.is_none() || self.is_away(self.clients[index].account) {
+        if !self.is_up() || self.is_away(self.clients[index].account) {
             return;
         }
         let Some(previd) = self.clients[index].previd.clone() else {
@@ -267,6 +268,9 @@ impl World {
             }
             PipeOut::Resumed { k, base, .. } => self.resumed(index, k, base),
             PipeOut::ResumeFailed { .. } | PipeOut::BindRefused { .. } => {
+                if matches!(out, PipeOut::ResumeFailed { .. }) {
+                    self.check_session(index);
+                }
                 self.closed(pipe, true);
                 if self.playing {
                     self.connect(index);
@@ -289,6 +293,27 @@ impl World {
                 let text = format!("stream management was refused: {condition:?}");
                 self.wrong(Violation::Counted(text));
             }
+        }
+    }
+
+    /// A session could not be resumed. A cluster that loses no more nodes than it can bear keeps
+    /// every session for its time.
+    fn check_session(&mut self, index: usize) {
+        let client = &self.clients[index];
+        let jid = client.jid();
+        let rivals = self.clients.iter().filter(|other| other.jid() == jid);
+        let Some(session) = self.history.sessions.get(&client.session) else {
+            return;
+        };
+        let until = session
+            .detached
+            .last()
+            .map_or(u64::MAX, |(_, until)| *until);
+        let kept = self.now + 4 * SKEW_MS < until;
+        let spared = self.history.erased_since(client.account, session.bound_at);
+        if self.keeps_sessions() && kept && !spared && rivals.count() == 1 {
+            let text = format!("session {} of {jid} can't be resumed", client.session);
+            self.wrong(Violation::Lost(text));
         }
     }
 

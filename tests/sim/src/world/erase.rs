@@ -102,10 +102,13 @@ impl World {
                 }
                 // A row that a dead server wrote must not land behind the deletion: a request
                 // that is under way when a node dies is settled within seconds.
-                if self.home.is_none() || self.now < self.died_at + STRAY_MS {
+                if !self.is_up() || self.now < self.died_at + STRAY_MS {
                     return self.erase_in(account, RETRY_MS);
                 }
                 self.erase_in(account, 20 * RETRY_MS);
+                if self.cluster.is_some() {
+                    return self.erase_at_a_node(account, token);
+                }
                 let user = self.user(account).clone();
                 self.home_event(Event::Erase { user, token });
             }

@@ -1,6 +1,7 @@
 //! The simulated world: what happens, in the order of simulated time.
 
 mod acts;
+mod cluster;
 mod erase;
 mod network;
 mod server;
@@ -59,6 +60,16 @@ pub struct Report {
     pub snapshots: usize,
     /// Events that the server handled.
     pub events: u64,
+    /// Nodes may have been lost faster than copies are made.
+    pub reckless: bool,
+    /// Processes started, of a cluster.
+    pub starts: usize,
+    /// Changes of the view, of a cluster.
+    pub views: u64,
+    /// Bytes that nodes sent to each other.
+    pub frame_bytes: u64,
+    /// What happened to nodes, by kind.
+    pub incidents: BTreeMap<&'static str, u64>,
     /// What must not be.
     pub violations: Vec<Violation>,
 }
@@ -90,6 +101,8 @@ enum Happening {
     Tick,
     /// The next step of a deletion.
     Erase(usize),
+    /// Something in a cluster.
+    Cluster(cluster::Step),
 }
 
 /// When the store carries out an operation.
@@ -108,6 +121,8 @@ struct World {
     sequence: u64,
     queue: BTreeMap<(u64, u64), Happening>,
     home: Option<Home>,
+    /// Many nodes in the home's place.
+    cluster: Option<cluster::Cluster>,
     shadow: Option<Shadow>,
     /// Decides about copies; apart, so that a run without takeover does not depend on it.
     chance: Rng,
@@ -138,16 +153,26 @@ const START: u64 = 1_700_000_000_000;
 
 /// Runs one seed.
 pub fn run(seed: u64) -> Report {
-    run_with(seed, None)
+    run_with(seed, Plan::new, None)
+}
+
+/// Runs one seed of a cluster.
+pub fn run_cluster(seed: u64) -> Report {
+    run_with(seed, Plan::cluster, None)
 }
 
 /// Runs one seed and tells what happens, line by line.
 pub fn trace(seed: u64, tell: fn(String)) -> Report {
-    run_with(seed, Some(tell))
+    run_with(seed, Plan::new, Some(tell))
 }
 
-fn run_with(seed: u64, tell: Option<fn(String)>) -> Report {
-    let mut world = World::new(seed, tell);
+/// The same of a cluster.
+pub fn trace_cluster(seed: u64, tell: fn(String)) -> Report {
+    run_with(seed, Plan::cluster, Some(tell))
+}
+
+fn run_with(seed: u64, plan: fn(&mut Rng) -> Plan, tell: Option<fn(String)>) -> Report {
+    let mut world = World::new(seed, plan, tell);
     world.play();
     world.settle();
     world.judge();
@@ -155,9 +180,9 @@ fn run_with(seed: u64, tell: Option<fn(String)>) -> Report {
 }
 
 impl World {
-    fn new(seed: u64, tell: Option<fn(String)>) -> Self {
+    fn new(seed: u64, plan: fn(&mut Rng) -> Plan, tell: Option<fn(String)>) -> Self {
         let mut rng = Rng::new(seed);
-        let plan = Plan::new(&mut rng);
+        let mut plan = plan(&mut rng);
         let store = Store::new(plan.faults);
         store.set_clock(START);
         let clients = plan.clients.iter();
@@ -169,6 +194,7 @@ impl World {
             clients: clients.len(),
             ..Report::default()
         };
+        let nodes = plan.nodes.take();
         let mut world = Self {
             rng,
             plan,
@@ -176,6 +202,7 @@ impl World {
             sequence: 0,
             queue: BTreeMap::new(),
             home: None,
+            cluster: None,
             shadow: None,
             chance: Rng::new(!seed),
             skew: 0,
@@ -196,6 +223,9 @@ impl World {
         };
         for account in 0..world.plan.users.len() {
             world.create_account(account, 0);
+        }
+        if let Some(nodes) = nodes {
+            world.begin_cluster(nodes);
         }
         world
     }
@@ -241,8 +271,16 @@ impl World {
         for client in 0..self.clients.len() {
             self.soon(50, Happening::Act(client));
         }
-        while self.report.operations < self.plan.operations && self.step() {}
+        while self.goes_on() && self.step() {}
         self.playing = false;
+    }
+
+    /// Clients have not done enough, or not everything that was planned has happened to nodes.
+    fn goes_on(&self) -> bool {
+        let cluster = self.cluster.as_ref();
+        let waits = cluster.is_some_and(|cluster| !cluster.is_through());
+        let most = self.plan.operations * if waits { 4 } else { 1 };
+        self.report.operations < most
     }
 
     /// A client has done something: perhaps it is time for something to happen to the server.
@@ -258,6 +296,7 @@ impl World {
             }
             Some(Turn::Erase(account)) => self.begin_erasure(account),
         }
+        self.incidents();
     }
 
     fn run_until(&mut self, time: u64) {
@@ -302,6 +341,7 @@ impl World {
                 self.home_event(cirrus_router::Event::Tick);
             }
             Happening::Erase(account) => self.go_on_erasing(account),
+            Happening::Cluster(step) => self.cluster_step(step),
         }
         true
     }
@@ -323,7 +363,7 @@ impl World {
             .users
             .iter()
             .map(|user| rosters::partition(&user.owner()));
-        if self.life > life && key.table == TableId::Rosters {
+        if (self.life > life || self.cluster.is_some()) && key.table == TableId::Rosters {
             let account = owners.into_iter().position(|pk| pk == key.pk);
             self.history.strays.extend(account);
         }
@@ -338,6 +378,19 @@ impl World {
     fn wrong(&mut self, violation: Violation) {
         self.tell(|| format!("WRONG {violation}"));
         self.history.wrong(violation);
+    }
+
+    /// Whether somebody takes connections.
+    fn is_up(&self) -> bool {
+        self.home.is_some() || self.has_accepting()
+    }
+
+    /// A connection speaks to the server.
+    fn pipe_event(&mut self, pipe: PipeId, event: cirrus_router::PipeEvent) {
+        match self.cluster {
+            Some(_) => self.node_pipe(pipe, event),
+            None => self.home_event(cirrus_router::Event::Pipe { pipe, event }),
+        }
     }
 
     /// Whether a client has a stream that it can talk on.

@@ -1,6 +1,6 @@
 //! Connections: what is under way between clients and the server.
 
-use cirrus_router::{Event, Login, PipeEvent, PipeId, PipeOut};
+use cirrus_router::{Login, PipeEvent, PipeId, PipeOut};
 use cirrus_stanza::{Kind, Stanza, Ty};
 
 use super::{Happening, World};
@@ -11,6 +11,8 @@ use crate::client::Phase;
 pub const NODES: u64 = 2;
 /// Longest way of a stanza, milliseconds.
 const LATENCY_MS: u64 = 20;
+/// Longest time until what a client acknowledged has reached its home, milliseconds.
+const PASS_MS: u64 = 6_000;
 /// Longest time until the server notices that a connection broke, milliseconds.
 const NOTICE_MS: u64 = 4_000;
 
@@ -42,6 +44,8 @@ pub struct Pipe {
     resumes: u32,
     /// Messages given to the socket, by number.
     given: Vec<(u64, usize)>,
+    /// What the client has acknowledged to its node, and when.
+    told: Vec<(u64, usize)>,
     up_at: u64,
     down_at: u64,
 }
@@ -50,21 +54,27 @@ impl World {
     /// Opens a connection for a client's present session.
     pub(super) fn dial(&mut self, index: usize) {
         self.last_pipe += 1;
+        let up = self.is_up();
+        let node = match self.cluster {
+            Some(_) => self.accepting().unwrap_or(0),
+            None => 1 + self.last_pipe % NODES,
+        };
         let pipe = Pipe {
             client: index,
             session: self.clients[index].session,
-            heard: self.home.is_some(),
-            talks: self.home.is_some(),
+            heard: up,
+            talks: up,
             k: 0,
             base: 0,
             counted: false,
             resumes: 0,
             given: Vec::new(),
+            told: Vec::new(),
             up_at: 0,
             down_at: 0,
         };
         let id = PipeId {
-            node: 1 + self.last_pipe % NODES,
+            node,
             pipe: self.last_pipe,
         };
         self.pipes.insert(id, pipe);
@@ -104,8 +114,7 @@ impl World {
     /// The server learns that a connection is gone.
     pub(super) fn closed(&mut self, pipe: PipeId, clean: bool) {
         if self.lose_pipe(pipe, clean).is_some() {
-            let event = PipeEvent::Closed { clean };
-            self.home_event(Event::Pipe { pipe, event });
+            self.pipe_event(pipe, PipeEvent::Closed { clean });
         }
     }
 
@@ -126,20 +135,19 @@ impl World {
 
     /// The server has written everything up to `n` to a socket.
     pub(super) fn written(&mut self, pipe: PipeId, n: u64) {
+        let passes = self.passes_on(pipe.node);
         let Some(state) = self.pipes.get_mut(&pipe).filter(|state| state.talks) else {
             return;
         };
-        if !state.counted {
+        if !state.counted && passes {
             let done = state.given.iter().filter(|(number, _)| *number <= n);
             for (_, message) in done {
+                state.told.push((self.now, *message));
                 self.history.confirmed(*message, state.session, self.now);
             }
             state.given.retain(|(number, _)| *number > n);
         }
-        self.home_event(Event::Pipe {
-            pipe,
-            event: PipeEvent::Written { n },
-        });
+        self.pipe_event(pipe, PipeEvent::Written { n });
     }
 
     /// The server gives something to a connection.
@@ -174,8 +182,10 @@ impl World {
                 let (k, h, client) = (*k, state.resumes, state.client);
                 self.history.handled(session, k, true);
                 self.history.resumed(session, self.now);
-                self.confirm(client, session, h);
+                self.confirm(pipe, client, session, h);
             }
+            // A connection that another has replaced may hear it late.
+            PipeOut::Handled { .. } if self.clients[state.client].pipe != pipe => {}
             PipeOut::Handled { k } => self.history.handled(session, *k, false),
             PipeOut::Close { .. } => state.talks = false,
             _ => {}
@@ -190,12 +200,14 @@ impl World {
     }
 
     /// The server takes an acknowledgement.
-    fn confirm(&mut self, client: usize, session: u64, h: u32) {
+    fn confirm(&mut self, pipe: PipeId, client: usize, session: u64, h: u32) {
         let client = &mut self.clients[client];
-        if client.session != session {
+        let state = self.pipes.get_mut(&pipe);
+        let (Some(state), true) = (state, client.session == session) else {
             return;
-        }
+        };
         for (_, message) in client.got.iter().filter(|(count, _)| *count <= h) {
+            state.told.push((self.now, *message));
             self.history.confirmed(*message, session, self.now);
         }
         client.got.retain(|(count, _)| *count > h);
@@ -241,7 +253,9 @@ impl World {
                 max: None,
             },
             Up::Ack { h } => {
-                self.confirm(index, session, h);
+                if self.passes_on(pipe.node) {
+                    self.confirm(pipe, index, session, h);
+                }
                 PipeEvent::Ack { h }
             }
             Up::Stanza(xml) => {
@@ -258,6 +272,21 @@ impl World {
             }
             Up::Close => return self.closed(pipe, true),
         };
-        self.home_event(Event::Pipe { pipe, event });
+        self.pipe_event(pipe, event);
+    }
+
+    /// A node is gone, and perhaps with it what its clients acknowledged lately.
+    pub(super) fn doubt_acks(&mut self, pipe: PipeId) {
+        if let Some(state) = self.pipes.get(&pipe) {
+            let late = |(at, _): &&(u64, usize)| at + PASS_MS >= self.now;
+            for (_, message) in state.told.iter().filter(late) {
+                self.history.doubted(*message, state.session);
+            }
+        }
+    }
+
+    /// The session that a connection has or wants.
+    pub(super) fn session_of(&self, pipe: PipeId) -> Option<u64> {
+        Some(self.pipes.get(&pipe)?.session)
     }
 }

@@ -9,7 +9,7 @@ use cirrus_router::{
 use cirrus_store::Op;
 
 use super::shadow::{Entry, Shadow};
-use super::{Answer, Happening, World};
+use super::{Answer, Happening, START, World};
 use crate::client::Phase;
 use crate::plan::DOMAINS;
 use crate::store::{Fate, throttled, timeout};
@@ -21,29 +21,33 @@ const STOP_MS: u64 = 20_000;
 
 impl World {
     pub(super) fn start(&mut self) {
-        if self.home.is_some() {
+        if self.home.is_some() || self.cluster.is_some() {
             return;
         }
         self.life += 1;
         self.tell(|| "the server starts".into());
+        let config = Arc::new(self.home_config());
+        self.skew = 0;
+        self.shadow = Some(Shadow::new(&config, &mut self.chance));
+        self.home = Some(Home::new(config, Territory::Everything));
+    }
+
+    /// What a home is told about itself.
+    pub(super) fn home_config(&self) -> HomeConfig {
         let about = About {
             name: "Cirrus".into(),
             version: "sim".into(),
             domains: DOMAINS.map(Into::into).into(),
             registration: false,
         };
-        let config = HomeConfig {
+        HomeConfig {
             limits: self.plan.limits.clone(),
             about,
             registry: Registry::new(&[]),
             archive: self.plan.archive,
             archive_key: cirrus_router::archive::IdKey::new([7; 32]),
-            started_ms: self.now,
-        };
-        let config = Arc::new(config);
-        self.skew = 0;
-        self.shadow = Some(Shadow::new(&config, &mut self.chance));
-        self.home = Some(Home::new(config, Territory::Everything));
+            started_ms: START,
+        }
     }
 
     pub(super) fn kill(&mut self) {
@@ -105,12 +109,16 @@ impl World {
                 ..
             }) = self.queue.remove(&key)
             {
-                match self.rng.below(if strays { 3 } else { 2 }) {
-                    0 => drop(self.store.apply(*op)),
-                    2 => self.soon(STRAY_MS, Happening::Stray(self.life, op)),
-                    _ => {}
-                }
+                self.orphan(op, strays);
             }
+        }
+    }
+
+    pub(super) fn orphan(&mut self, op: Box<Op>, strays: bool) {
+        match self.rng.below(if strays { 3 } else { 2 }) {
+            0 => drop(self.store.apply(*op)),
+            2 => self.soon(STRAY_MS, Happening::Stray(self.life, op)),
+            _ => {}
         }
     }
 

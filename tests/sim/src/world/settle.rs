@@ -19,6 +19,7 @@ impl World {
     pub(super) fn settle(&mut self) {
         self.store.faulty = false;
         self.tell(|| "no more faults".into());
+        self.mend_cluster();
         for _ in 0..ROUNDS {
             self.come_back();
             self.run_until(self.now + ROUND_MS);
@@ -29,7 +30,8 @@ impl World {
         self.collect();
         let users = &self.plan.users;
         check_rosters(&self.store, users, &mut self.history);
-        if !self.home.as_ref().is_some_and(Home::is_quiet) {
+        self.check_cluster();
+        if self.cluster.is_none() && !self.home.as_ref().is_some_and(Home::is_quiet) {
             let census = self.home.as_ref().map(Home::census);
             self.wrong(Violation::Stuck(format!("{census:?}")));
         }
@@ -122,6 +124,7 @@ impl World {
         let accepted = messages.iter().filter(|m| m.accepted.is_some());
         self.report.accepted = accepted.count();
         self.report.messages = messages.len();
+        self.report.views = self.cluster.as_ref().map_or(0, |cluster| cluster.epoch);
         self.report.store_operations = self.store.operations;
         self.report.faults = self.store.faults;
         self.report.violations = std::mem::take(&mut self.history.violations);

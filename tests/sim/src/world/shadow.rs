@@ -197,6 +197,10 @@ impl World {
     /// When a session that loses its connection now ends at the latest: the home's clock may stand
     /// for a while, so that it does not go back.
     pub(super) fn resumable_until(&self) -> u64 {
-        self.now + u64::from(RESUME_SECONDS) * 1_000 + self.skew.unsigned_abs()
+        let skew = match self.cluster {
+            Some(_) => 2 * SKEW_MS,
+            None => self.skew.unsigned_abs(),
+        };
+        self.now + u64::from(RESUME_SECONDS) * 1_000 + skew
     }
 }

@@ -1,0 +1,369 @@
+//! What happens to nodes.
+
+use std::sync::Arc;
+
+use cirrus_cluster::members::Options as Membership;
+use cirrus_cluster::{Member, MemberState};
+use cirrus_node::{Node, Options};
+use cirrus_replica::Census;
+use cirrus_router::Entropy as _;
+
+use super::process::{Clock, Input, Process, Stage};
+use super::{Cluster, LOOK_MS, Step, World};
+use crate::plan::{Incident, SKEW_MS};
+use crate::world::Happening;
+
+/// Machines that there are; nodes come and go on them.
+pub const MACHINES: usize = 6;
+/// How far a steady clock's speed is from true time, in millionths: 2 %, with a lease's margin of
+/// a tenth.
+const DRIFT: u64 = 20_000;
+/// A node that is silent for less is not missed, milliseconds.
+const HARMLESS_MS: u64 = 600;
+/// How often it is tried whether something may happen, milliseconds.
+const TRY_MS: u64 = 100;
+/// Time in which nodes are linked again, milliseconds.
+const CALM_MS: u64 = 3_000;
+/// Longest time until a service manager has started a process again, milliseconds.
+const RESTART_MS: u64 = 3_000;
+
+impl World {
+    pub(super) fn start_soon(&mut self, machine: usize, within: u64) {
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        if let Some(place) = cluster.machines.get_mut(machine)
+            && !place.starts
+        {
+            place.starts = true;
+            self.soon(within, Happening::Cluster(Step::Start(machine)));
+        }
+    }
+
+    pub(super) fn start_on(&mut self, machine: usize) {
+        let mut slot_key = [0; 16];
+        self.chance.fill(&mut slot_key);
+        let (boot, seed) = (self.chance.u128(), self.chance.u128());
+        let drift = self.chance.below(2 * DRIFT + 1).cast_signed() - DRIFT.cast_signed();
+        let skew = self.chance.below(2 * SKEW_MS + 1).cast_signed() - SKEW_MS.cast_signed();
+        let clock = Clock {
+            born: self.now,
+            steady: self.chance.below(1_000_000),
+            drift,
+            skew,
+        };
+        let home = self.home_config();
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        let zone = match cluster.machines.get_mut(machine) {
+            Some(place) => {
+                place.starts = false;
+                place.zone
+            }
+            None => 0,
+        };
+        let runs = |process: &Process| process.machine == machine;
+        if cluster.processes.values().any(runs) {
+            return;
+        }
+        let me = Member {
+            instance: format!("i-{machine}"),
+            boot,
+            address: format!("10.0.0.{machine}:7250"),
+            zone: format!("zone-{zone}"),
+            weight: 1,
+            state: MemberState::Serving,
+            wire: 1,
+            storage: 1,
+        };
+        let id = me.node_id();
+        let options = Options {
+            home: Arc::new(home),
+            replica: self.plan.replica,
+            membership: Some(Membership {
+                me,
+                lease_ms: 3_000,
+                renew_ms: 1_000,
+                silence_ms: 1_000,
+                cut_off_ms: 5_000,
+                slot_key,
+                seed,
+            }),
+        };
+        let now = clock.now(self.now);
+        let node = Node::new(now, &mut self.chance, options);
+        let process = Process::new(node, machine, clock);
+        cluster.processes.insert(id, process);
+        self.report.starts += 1;
+        self.tell(|| format!("node {id} starts on machine {machine}, {clock:?}"));
+        self.begin_wake(id);
+    }
+
+    /// A client has done something: what is due by now may happen.
+    pub(in crate::world) fn incidents(&mut self) {
+        let operations = self.report.operations;
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        while cluster
+            .coming
+            .first_key_value()
+            .is_some_and(|(at, _)| *at <= operations)
+        {
+            let some = cluster.coming.pop_first();
+            cluster
+                .due
+                .extend(some.into_iter().flat_map(|(_, all)| all));
+        }
+        if self.now < cluster.tried_at + TRY_MS {
+            return;
+        }
+        cluster.tried_at = self.now;
+        if let Some(incident) = cluster.due.front().copied()
+            && self.happens(incident)
+            && let Some(cluster) = &mut self.cluster
+        {
+            cluster.due.pop_front();
+            *self.report.incidents.entry(incident.name()).or_default() += 1;
+        }
+    }
+
+    /// Lets something happen, if it may now.
+    fn happens(&mut self, incident: Incident) -> bool {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.look_whether_whole();
+        }
+        let Some(cluster) = &self.cluster else {
+            return false;
+        };
+        let serving = cluster.serving();
+        let calm = self.now >= cluster.danger_until.max(self.store.down_until + CALM_MS);
+        let safe = cluster.reckless || (calm && cluster.may_lose_one());
+        let harmless = match incident {
+            Incident::Suspend { ms, .. } | Incident::CutOff { ms, .. } => ms <= HARMLESS_MS,
+            Incident::Kill => false,
+            // What two can't tell each other the store would have to.
+            Incident::Outage(_) => serving.len() != 2 && cluster.links.blocked.is_empty(),
+            _ => true,
+        };
+        if serving.is_empty() || !(harmless || safe) {
+            return false;
+        }
+        let victim = serving[self.chance.index(serving.len())];
+        self.tell(|| format!("{incident:?} for node {victim}"));
+        match incident {
+            Incident::Kill => self.kill_node(victim),
+            Incident::Suspend { ms, held } => self.suspend(victim, ms, held),
+            Incident::CutOff { ms, way, reset } => self.cut_off(victim, ms, way, reset),
+            Incident::Reset => self.reset_a_link(victim),
+            Incident::Drain { back } => return self.drain_node(victim, back),
+            Incident::Join => return self.join(),
+            Incident::Outage(ms) => self.store.down_until = self.now + ms,
+            Incident::Erase(account) => self.begin_erasure(account),
+        }
+        true
+    }
+
+    fn kill_node(&mut self, id: u64) {
+        let machine = self.process(id).map(|process| process.machine);
+        self.report.kills += 1;
+        self.end_process(id, true);
+        if let Some(machine) = machine {
+            self.start_soon(machine, RESTART_MS);
+        }
+    }
+
+    /// No other node may be lost before all have had time to talk to each other again.
+    fn is_in_danger(&mut self, id: u64, until: u64) {
+        let now = self.now;
+        if let Some(process) = self.process(id) {
+            process.troubled = process.troubled.or(Some(now));
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.danger_until = cluster.danger_until.max(until + CALM_MS);
+        }
+    }
+
+    fn suspend(&mut self, id: u64, ms: u64, held: bool) {
+        let until = self.now + ms;
+        self.is_in_danger(id, until);
+        let Some(process) = self.process(id) else {
+            return;
+        };
+        if held {
+            process.stall = Some(until);
+        } else {
+            process.suspended = true;
+            self.at(until, Happening::Cluster(Step::Resume(id)));
+        }
+    }
+
+    /// What a node says to others, or they to it, is held up; perhaps its links break meanwhile.
+    fn cut_off(&mut self, id: u64, ms: u64, way: u8, reset: bool) {
+        let until = self.now + ms;
+        self.is_in_danger(id, until);
+        let Some(machine) = self.process(id).map(|process| process.machine) else {
+            return;
+        };
+        for other in (0..MACHINES).filter(|other| *other != machine) {
+            if way & 1 != 0 {
+                self.block(machine, other, until);
+            }
+            if way & 2 != 0 {
+                self.block(other, machine, until);
+            }
+        }
+        if reset {
+            self.lose_links(id, machine);
+        }
+    }
+
+    fn reset_a_link(&mut self, id: u64) {
+        let others = self
+            .process(id)
+            .map(|it| it.links.keys().copied().collect());
+        let others: Vec<u64> = others.unwrap_or_default();
+        if !others.is_empty() {
+            let other = others[self.chance.index(others.len())];
+            self.break_link(id, other, false);
+        }
+    }
+
+    fn drain_node(&mut self, id: u64, back: Option<u64>) -> bool {
+        let Some(cluster) = &self.cluster else {
+            return false;
+        };
+        let stays = |process: &&Process| process.serves() && process.stage == Stage::Serves;
+        if cluster.processes.values().filter(stays).count() < 2 {
+            return true;
+        }
+        if let Some(process) = self.process(id) {
+            process.stage = Stage::Drains;
+        }
+        self.feed(id, Input::Drain);
+        self.at(self.now + LOOK_MS, Happening::Cluster(Step::Look(id)));
+        if let Some(ms) = back {
+            self.at(self.now + ms, Happening::Cluster(Step::Undrain(id)));
+        }
+        true
+    }
+
+    pub(super) fn look_at_drain(&mut self, id: u64) {
+        let runs = self.has_pipes(id);
+        let Some(process) = self.process(id) else {
+            return;
+        };
+        match process.stage {
+            Stage::Serves | Stage::Leaves => return,
+            Stage::Drains => match process.node.drained().filter(|_| !process.suspended) {
+                Some(true) => {
+                    process.stage = Stage::Parts;
+                    self.tell(|| format!("node {id} has given its slots away"));
+                    self.soon(1_000, Happening::Cluster(Step::Part(id)));
+                }
+                Some(false) => return self.undrain(id),
+                None => {}
+            },
+            Stage::Parts => {
+                let census = process.node.census();
+                if census.slots.ports == 0 && !runs {
+                    process.stage = Stage::Leaves;
+                    return self.feed(id, Input::Leave);
+                }
+            }
+        }
+        self.at(self.now + LOOK_MS, Happening::Cluster(Step::Look(id)));
+    }
+
+    pub(super) fn undrain(&mut self, id: u64) {
+        if let Some(process) = self.process(id).filter(|it| it.stage == Stage::Drains) {
+            process.stage = Stage::Serves;
+            self.feed(id, Input::Undrain);
+        }
+    }
+
+    /// A drained node breaks its connections, and hears that they are gone.
+    pub(super) fn part(&mut self, id: u64) {
+        let pipes = self.pipes.keys().filter(|pipe| pipe.node == id);
+        for pipe in pipes.copied().collect::<Vec<_>>() {
+            self.cut_pipe(pipe);
+            let event = cirrus_router::PipeEvent::Closed { clean: false };
+            self.feed(id, Input::Pipe(pipe, event));
+        }
+    }
+
+    fn has_pipes(&self, id: u64) -> bool {
+        self.pipes.keys().any(|pipe| pipe.node == id)
+    }
+
+    fn join(&mut self) -> bool {
+        let Some(cluster) = &self.cluster else {
+            return false;
+        };
+        let taken = |n: &usize| cluster.processes.values().any(|it| it.machine == *n);
+        let free = (0..MACHINES).find(|n| !taken(n) && !cluster.machines[*n].starts);
+        if let Some(machine) = free {
+            self.start_soon(machine, 10);
+        }
+        true
+    }
+
+    fn process(&mut self, id: u64) -> Option<&mut Process> {
+        self.cluster.as_mut()?.processes.get_mut(&id)
+    }
+
+    /// Nothing more happens to nodes, and what has happened to them is over.
+    pub(in crate::world) fn mend_cluster(&mut self) {
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        cluster.coming.clear();
+        cluster.due.clear();
+        let ways: Vec<_> = cluster.links.blocked.keys().copied().collect();
+        for way in &ways {
+            cluster.links.blocked.insert(*way, self.now);
+        }
+        for (from, to) in ways {
+            self.unblock(from, to);
+        }
+    }
+}
+
+impl Cluster {
+    /// The nodes that serve and run.
+    fn serving(&self) -> Vec<u64> {
+        let serves = |it: &&Process| it.serves() && !it.suspended && it.stage == Stage::Serves;
+        let all = self.processes.values().filter(serves);
+        all.map(|process| process.node.id()).collect()
+    }
+
+    fn censuses(&self) -> impl Iterator<Item = Census> {
+        let replicas = self.processes.values().filter_map(|it| it.node.replica());
+        replicas.map(cirrus_replica::Replica::census)
+    }
+
+    /// After the loss of a node: everything has a home and a copy again.
+    fn look_whether_whole(&mut self) {
+        let settled = |c: Census| c.awaited + c.leaving + c.single_copy == 0;
+        let all = self.processes.values().all(Process::serves);
+        let names = |process: &Process| self.lost.iter().any(|id| process.names(*id));
+        let known = !self.processes.values().any(names);
+        if known && all && self.censuses().all(settled) {
+            self.lost.clear();
+        }
+    }
+
+    /// The loss of one more node loses nothing: no other is in danger, and every home has a copy.
+    fn may_lose_one(&self) -> bool {
+        let copied = self.censuses().all(|census| census.single_copy == 0);
+        let idle = self.links.blocked.is_empty();
+        let run = self
+            .processes
+            .values()
+            .all(|it| !it.suspended && it.stall.is_none());
+        let others = self.processes.len() - 1;
+        let linked = self.processes.values().all(|it| it.links.len() == others);
+        copied && idle && run && linked && self.lost.is_empty() && self.serving().len() >= 2
+    }
+}
