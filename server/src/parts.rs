@@ -278,6 +278,8 @@ fn home_config(
         entity_idle_ms: limits.entity_idle_seconds * 1_000,
         store_deadline_ms: config.store.deadline_ms,
         directed_presence: limits.directed_presence,
+        held_stanzas: config.client_state.held_stanzas,
+        held_bytes: config.client_state.held_bytes,
         resume_seconds: u32::try_from(config.stream_management.resume_seconds).unwrap_or(u32::MAX),
         archive_page: config.archive.page_messages,
         archive_page_bytes: config.archive.page_bytes,
@@ -333,6 +335,7 @@ fn settings(config: &Config, fake_keys: FakeKeys, registry: &Registry, about: &A
             roster_versions: true,
             pre_approval: true,
             stream_management: true,
+            client_state: config.client_state.enabled,
             extra: cirrus_xep::caps(registry, about).to_xml(),
         },
         limits_before: cirrus_xml::Limits {

@@ -36,6 +36,7 @@ dialogues! {
     bind
     bind_conflict
     carbons
+    client_state
     domains
     iq_errors
     message_content

@@ -31,6 +31,8 @@ section! {
         limits: Limits = Limits::initial();
         /// Acknowledgement and resumption (XEP-0198).
         stream_management: StreamManagement = StreamManagement::initial();
+        /// Clients that nobody looks at (XEP-0352).
+        client_state: ClientState = ClientState::initial();
         /// The message archive.
         archive: Archive = Archive::initial();
         /// How a node stops.
@@ -290,6 +292,19 @@ section! {
         /// Seconds without an answer to a request for acknowledgement after which a connection is
         /// dead.
         ack_timeout_seconds: u64 = 60, 5..=600;
+    }
+}
+
+section! {
+    /// Clients that nobody looks at (XEP-0352): presence and chat states wait until somebody does,
+    /// or until something more important comes.
+    ClientState {
+        /// Let clients say whether somebody looks at them.
+        enabled: bool = true;
+        /// Stanzas held for one client; past it, all of them are sent.
+        held_stanzas: usize = 256, 1..=65_536;
+        /// Bytes of stanzas held for one client; past it, all of them are sent.
+        held_bytes: usize = 65_536, 1_024..=16_777_216;
     }
 }
 

@@ -130,6 +130,11 @@ pub enum PipeEvent {
         /// The client closed its stream; otherwise the connection broke.
         clean: bool,
     },
+    /// Whether somebody looks at the client (XEP-0352).
+    ClientState {
+        /// Somebody does.
+        active: bool,
+    },
 }
 
 /// What the home tells a pipe.

@@ -59,6 +59,8 @@ pub mod ns {
     pub const MAM_GROUPCHAT_FIELD: &str = "urn:xmpp:mam:2#groupchat-field";
     /// XEP-0280.
     pub const CARBONS: &str = "urn:xmpp:carbons:2";
+    /// Client state indication (XEP-0352).
+    pub const CSI: &str = "urn:xmpp:csi:0";
     /// XEP-0297.
     pub const FORWARD: &str = "urn:xmpp:forward:0";
     /// XEP-0045, what a room says to a user.

@@ -22,6 +22,7 @@ mod x0203_delay;
 mod x0280_carbons;
 mod x0313_mam;
 mod x0334_hints;
+mod x0352_csi;
 mod x0359_stanza_id;
 mod x0441_mam_prefs;
 
@@ -31,7 +32,7 @@ pub use x0115_caps::{Caps, caps};
 
 /// Every feature of the server, in the order of registration.
 pub fn features() -> &'static [&'static Feature] {
-    static FEATURES: [&Feature; 18] = [
+    static FEATURES: [&Feature; 19] = [
         &rfc6121_im::FEATURE,
         &rfc3921_session::FEATURE,
         &x0012_last::FEATURE,
@@ -48,6 +49,7 @@ pub fn features() -> &'static [&'static Feature] {
         &x0280_carbons::FEATURE,
         &x0313_mam::FEATURE,
         &x0334_hints::FEATURE,
+        &x0352_csi::FEATURE,
         &x0359_stanza_id::FEATURE,
         &x0441_mam_prefs::FEATURE,
     ];

@@ -27,6 +27,8 @@ pub struct Features {
     pub pre_approval: bool,
     /// Stream management (XEP-0198).
     pub stream_management: bool,
+    /// Client state indication (XEP-0352).
+    pub client_state: bool,
     /// Further features of a stream that has logged in, as XML: entity capabilities (XEP-0115
     /// section 6.3).
     pub extra: Vec<u8>,
@@ -85,6 +87,9 @@ impl Stream {
         w.end();
         if features.stream_management {
             w.start("sm").attr("xmlns", ns::SM).end();
+        }
+        if features.client_state {
+            w.start("csi").attr("xmlns", ns::CSI).end();
         }
         if features.roster_versions {
             w.start("ver").attr("xmlns", ROSTER_VERSION).end();

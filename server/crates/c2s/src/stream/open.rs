@@ -20,6 +20,7 @@ impl Stream {
             Some(Err(refused)) => self.refused(refused, bytes, &checked, step),
             None => match (checked.ns(), checked.name(bytes)) {
                 (ns::SM, name) => self.sm_element(name, bytes, &checked, step),
+                (ns::CSI, name) => self.client_state(name, step),
                 (ns::STREAM, "error") => self.peer_failed(step),
                 (namespace, "message" | "presence" | "iq") => {
                     self.foreign_stanza(namespace, step);
@@ -27,6 +28,22 @@ impl Stream {
                 _ => self.fail(StreamError::UnsupportedStanzaType, None, step),
             },
         }
+    }
+
+    /// Whether somebody looks at the client (XEP-0352 section 4.2). It is no stanza, so it has no
+    /// number.
+    fn client_state(&mut self, name: &str, step: &mut Step<'_>) {
+        let active = match name {
+            "active" => true,
+            "inactive" => false,
+            _ => return self.fail(StreamError::UnsupportedStanzaType, None, step),
+        };
+        if !self.settings.features.client_state {
+            let text = "this is not offered";
+            return self.fail(StreamError::UnsupportedStanzaType, Some(text), step);
+        }
+        let event = PipeEvent::ClientState { active };
+        step.out.effects.push(Effect::Home(event));
     }
 
     fn inbound(&mut self, mut stanza: Stanza, step: &mut Step<'_>) {

@@ -37,6 +37,10 @@ pub struct Limits {
     pub dedupe_ms: u64,
     /// Origins that one entity remembers.
     pub origins: usize,
+    /// Stanzas held for a client that nobody looks at (XEP-0352); past it all of them are sent.
+    pub held_stanzas: usize,
+    /// Bytes of them.
+    pub held_bytes: usize,
     /// Archive items that one request of an offline delivery reads.
     pub spool_page: u32,
     /// Messages in one page of an answer from the archive.
@@ -65,6 +69,8 @@ impl Default for Limits {
             resume_seconds: 300,
             dedupe_ms: 600_000,
             origins: 1_024,
+            held_stanzas: 256,
+            held_bytes: 64 * 1024,
             spool_page: 256,
             archive_page: 256,
             archive_page_bytes: 512 * 1024,

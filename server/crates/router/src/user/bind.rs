@@ -92,6 +92,8 @@ impl User {
         };
         cx.pipe(pipe, resumed);
         self.sessions[index].repeat(pipe, cx.out);
+        // A stream begins active, also one that goes on with a session (XEP-0198 section 5).
+        self.set_active(cx, index, true);
         self.acknowledged(cx, index);
     }
 

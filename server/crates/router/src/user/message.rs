@@ -326,7 +326,7 @@ impl User {
     }
 
     /// Sends to one session and ends it when it no longer fits its log.
-    pub(super) fn give(&mut self, cx: &mut Cx<'_>, index: usize, stanza: Stanza, keep: Keep) {
+    pub(super) fn give_now(&mut self, cx: &mut Cx<'_>, index: usize, stanza: Stanza, keep: Keep) {
         let session = &mut self.sessions[index];
         session.send(stanza, keep, cx.out);
         if session.unacked_bytes() > cx.home.limits.unacked_bytes {

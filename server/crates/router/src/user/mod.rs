@@ -3,6 +3,7 @@
 mod archive;
 mod bind;
 mod carbons;
+mod csi;
 mod erase;
 mod exchange;
 mod iq;
@@ -222,6 +223,7 @@ impl User {
                 }
             }
             PipeEvent::EnableSm { resume, max } => self.enable_sm(cx, index, resume, max),
+            PipeEvent::ClientState { active } => self.set_active(cx, index, active),
             PipeEvent::Closed { clean } => self.closed(cx, index, clean),
             PipeEvent::Bind { .. } | PipeEvent::Resume { .. } => {}
         }

@@ -8,6 +8,7 @@ use cirrus_stanza::Stanza;
 use serde::{Deserialize, Serialize};
 
 use super::carbons::{self, Carbon};
+use super::csi::ClientState;
 use crate::event::{Effect, Effects, PipeId, PipeOut, SessionId};
 
 /// A stanza that the client has not acknowledged yet.
@@ -105,6 +106,8 @@ pub(super) struct Session {
     ended: bool,
     /// Wants copies of what the user's other sessions send and get (XEP-0280).
     pub carbons: bool,
+    /// Whether somebody looks at the client, and what waits until then (XEP-0352).
+    pub client_state: ClientState,
 }
 
 /// How many handled stanzas a pipe without stream management is told of at once.
@@ -135,6 +138,7 @@ impl Session {
             dues: VecDeque::new(),
             ended: false,
             carbons: false,
+            client_state: ClientState::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod archive;
 mod carbons;
+mod csi;
 mod subscriptions;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -61,7 +61,7 @@ fn every_scram_logs_in() {
             read.strip_prefix(OPENED).unwrap(),
             "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
              <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>\
-             <sm xmlns='urn:xmpp:sm:3'/><ver xmlns='urn:xmpp:features:rosterver'/>\
+             <sm xmlns='urn:xmpp:sm:3'/><csi xmlns='urn:xmpp:csi:0'/><ver xmlns='urn:xmpp:features:rosterver'/>\
              <sub xmlns='urn:xmpp:features:pre-approval'/>\
              <c xmlns='http://jabber.org/protocol/caps'/></stream:features>"
         );

@@ -42,6 +42,7 @@ fn settings() -> Settings {
             roster_versions: true,
             pre_approval: true,
             stream_management: true,
+            client_state: true,
             extra: b"<c xmlns='http://jabber.org/protocol/caps'/>".to_vec(),
         },
         limits_before: Limits {
