@@ -1,5 +1,5 @@
-//! XEP-0352: what the documentation says about it; it is announced as a stream feature, and the work
-//! is in the user entity.
+//! XEP-0352: what the documentation says about it; it is announced as a stream feature, and the
+//! work is in the user entity.
 
 use cirrus_router::{Feature, Source};
 
