@@ -9,6 +9,7 @@ use cirrus_config::{Backend, Config};
 use cirrus_runtime::{Running, Standing};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::certificates;
@@ -78,7 +79,8 @@ async fn live(config: &Config) -> Result<(), RunError> {
         let connections = config.limits.health_connections;
         tasks.spawn(cirrus_web::serve(listener, Arc::clone(&desk), connections));
     }
-    tasks.spawn(report(Arc::clone(&manager), Arc::clone(&desk)));
+    let standing = parts.node.standing.clone();
+    tasks.spawn(report(Arc::clone(&manager), Arc::clone(&desk), standing));
     manager.ready();
     tokio::select! {
         turn = turn(&parts.node) => turn.map_err(RunError::Stopped)?,
@@ -221,12 +223,17 @@ async fn hand_over(config: &Config, node: &Running, shell: &Shell) -> bool {
 }
 
 /// Tells the service manager, as long as the server answers, that it lives and where it stands.
-/// The answer comes from the home: a sign of life is one of all that clients need.
-async fn report(manager: Arc<Manager>, desk: Arc<Desk>) {
+/// The answer comes from the home: a sign of life is one of all that clients need. Where it stands
+/// is told as soon as that changes.
+async fn report(manager: Arc<Manager>, desk: Arc<Desk>, mut standing: watch::Receiver<Standing>) {
     let mut beats = tokio::time::interval(manager.beat().unwrap_or(REPORT));
     let mut told = String::new();
     loop {
-        beats.tick().await;
+        tokio::select! {
+            _ = beats.tick() => {}
+            // Without whoever tells it, it changes no more.
+            Ok(()) = standing.changed() => {}
+        }
         let Ok(answer) = desk.call(Call::ServerStatus {}).await else {
             continue;
         };

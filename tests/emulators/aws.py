@@ -2,7 +2,9 @@
 """An emulated AWS for Terraform: moto on a free port of loopback, with what it lacks for our module.
 
 It prints the address on its first line of output and serves until it is killed. There is one image
-to choose, as if an image had been built. What moto is corrected in, beside that, is said below.
+to choose, as if an image had been built, and the one of Debian's that it is built from; a line
+`key …` has the public key of every key pair that is made, which a machine that stands for an
+instance lets in. What moto is corrected in, beside that, is said below.
 """
 
 import copy
@@ -12,7 +14,7 @@ import sys
 from moto.autoscaling import models as autoscaling
 from moto.autoscaling import responses as autoscaling_responses
 from moto.core.responses import ActionResult
-from moto.ec2.models import ec2_backends, launch_templates, security_groups
+from moto.ec2.models import EC2Backend, ec2_backends, launch_templates, security_groups
 from moto.s3 import responses as s3_responses
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
@@ -127,17 +129,32 @@ def _versioning(before, self):
     return status, headers, body.replace("GetBucketVersioningResponse", "VersioningConfiguration")
 
 
-def add_image():
-    """The image that the module looks for: ours, of the cheapest types' architecture."""
+@wrap(EC2Backend, "create_key_pair")
+def _key_pair(before, self, *arguments, **named):
+    pair = before(self, *arguments, **named)
+    key = pair.material_public
+    print("key", key.decode() if isinstance(key, bytes) else key, flush=True)
+    return pair
+
+
+def add_images():
+    """The image that the module looks for: ours, of the cheapest types' architecture. And
+    Debian's."""
     backend = ec2_backends[ACCOUNT][REGION]
     image = backend.register_image(name="cirrus-0.1.0-arm64", description="Cirrus")
     image.architecture = "arm64"
     image.root_device_name = "/dev/xvda"
+    image = backend.register_image(name="debian-12-amd64-20261101-1", description="Debian 12")
+    image.architecture = "x86_64"
+    image.owner_id = "136693071363"
+    image.root_device_name = "/dev/xvda"
+    image.root_device_type = "ebs"
+    image.virtualization_type = "hvm"
 
 
 def main():
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    add_image()
+    add_images()
     application = DomainDispatcherApplication(create_backend_app)
     server = make_server("127.0.0.1", 0, application, threaded=True)
     print(f"http://127.0.0.1:{server.server_port}", flush=True)

@@ -2,8 +2,11 @@
 //!
 //! `machine boot BINARIES CACHE` installs the programs of the folder BINARIES into a base from the
 //! folder CACHE (made if it is not there), boots the result twice, and logs in from outside.
-//! `machine image FILE` does the same with a raw disk that Packer has made.
-//! `machine base CACHE` makes what Packer begins with.
+//! `machine image FILE` does the same with a raw disk that Packer has made. `machine forms BINARIES
+//! CACHE` and `machine image-forms FILE` boot it once, and let it go on with every form of user-data.
+//! `machine base CACHE` makes what Packer begins with, `machine archive CACHE` only what that is
+//! made of. `machine ami BINARIES CACHE PYTHON` has Packer build an AMI of that base in an emulated
+//! EC2, for which PYTHON has the packages.
 
 #![expect(
     clippy::print_stdout,
@@ -14,13 +17,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use cirrus_tests::agent::{Agent, Library};
 use cirrus_tests::machine::disk::Disk;
+use cirrus_tests::machine::forms::{self, Trouble};
 use cirrus_tests::machine::guest::{C2S, Guest};
+use cirrus_tests::machine::held::Held;
 use cirrus_tests::machine::scene::{self, Scene};
-use cirrus_tests::machine::{base, checked};
+use cirrus_tests::machine::{ami, base, checked, trial};
 use tempfile::TempDir;
 
 /// Size of the machine's disk.
@@ -30,12 +36,21 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
-        ["boot", binaries, cache] => install(binaries.as_ref(), cache.as_ref()),
+        ["boot", binaries, cache] => install(binaries.as_ref(), cache.as_ref(), "inside"),
+        ["forms", binaries, cache] => install(binaries.as_ref(), cache.as_ref(), "inside-forms"),
         ["image", disk] => scene::enter_namespace(&["inside", disk]),
+        ["image-forms", disk] => scene::enter_namespace(&["inside-forms", disk]),
+        ["ami", binaries, cache, python] => {
+            scene::enter_namespace(&["inside-ami", binaries, cache, python])
+        }
+        ["inside-ami", binaries, cache, python] => build_ami(binaries, cache, python),
         ["inside", disk] => boot(&Disk::open(disk.as_ref())),
+        ["inside-forms", disk] => try_forms(&Disk::open(disk.as_ref())),
         ["base", cache] => packer_base(cache.as_ref()),
+        ["archive", cache] => base::archive(&workspace(), cache.as_ref()).map(drop),
         _ => Err(anyhow::anyhow!(
-            "usage: machine boot BINARIES CACHE | image FILE | base CACHE"
+            "usage: machine (boot | forms) BINARIES CACHE | (image | image-forms) FILE | \
+             (base | archive) CACHE | ami BINARIES CACHE PYTHON"
         )),
     };
     match done {
@@ -54,7 +69,8 @@ fn workspace() -> PathBuf {
     path
 }
 
-fn install(binaries: &Path, cache: &Path) -> Result<()> {
+/// Makes a disk, and does with it what `verb` says, in a network of its own.
+fn install(binaries: &Path, cache: &Path, verb: &str) -> Result<()> {
     let archive = base::archive(&workspace(), cache).context("the base")?;
     let folder = TempDir::with_prefix_in("boot-", cache)?;
     let root = folder.path().join("root");
@@ -63,7 +79,59 @@ fn install(binaries: &Path, cache: &Path) -> Result<()> {
     let disk = cache.join("disk.raw");
     Disk::make(&root, &disk, MEBIBYTES)?;
     drop(folder);
-    scene::enter_namespace(&["inside", &disk.display().to_string()])
+    scene::enter_namespace(&[verb, &disk.display().to_string()])
+}
+
+/// Boots a disk until its services would start, and lets it go on from there with every form of
+/// user-data. Prints a table, and whatever is not as it should be.
+fn try_forms(disk: &Disk) -> Result<()> {
+    let scene = Scene::start("")?;
+    scene.prepare(disk)?;
+    let forms = forms::all(&workspace(), scene.cloud())?;
+    let before = scene.cloud().objects()?;
+    let held = Held::make(disk)?;
+    println!("| user-data | status line | hook | tag | made | cloud-init | seconds |");
+    println!("|---|---|---|---|---:|---|---:|");
+    let mut failed = 0;
+    let mut spoilt = false;
+    for form in &forms {
+        let mut seen = trial::run(&scene, &held, form, wall()).with_context(|| form.name)?;
+        seen.objects -= before;
+        println!("| {} | {seen} |", form.name);
+        let mut faults = seen.faults(form);
+        // Provision comes before the disk is written to.
+        spoilt |= form.trouble == Trouble::FullDisk || form.code == "ok";
+        if !spoilt && seen.objects > 0 {
+            faults.push(format!("{} tables and buckets were made", seen.objects));
+        }
+        if !faults.is_empty() {
+            failed += 1;
+            eprintln!("{}: {}", form.name, faults.join("; "));
+            for line in seen.console {
+                eprintln!("    {line}");
+            }
+        }
+    }
+    ensure!(failed == 0, "{failed} of {} boots went wrong", forms.len());
+    Ok(())
+}
+
+fn build_ami(binaries: &str, cache: &str, python: &str) -> Result<()> {
+    let base = Disk::open(&fs::canonicalize(cache)?.join("base.raw"));
+    let binaries = fs::canonicalize(binaries)?;
+    let name = ami::build(&workspace(), &base, &binaries, python.as_ref())?;
+    println!("{name}");
+    Ok(())
+}
+
+/// Seconds since 1970.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a machine that was kept needs the real time"
+)]
+fn wall() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// Boots a disk with the user-data that Terraform renders for one domain, logs in, and boots it

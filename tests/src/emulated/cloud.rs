@@ -69,24 +69,34 @@ impl Cloud {
         self.put(&format!("{bucket}?versioning"), body).map(drop)
     }
 
+    /// How many tables and buckets there are.
+    ///
+    /// # Errors
+    /// When one of the two does not say.
+    pub fn objects(&self) -> Result<usize> {
+        let endpoint = self.dynamodb();
+        let tables = exchange(
+            &endpoint,
+            "POST / HTTP/1.1\r\nx-amz-target: DynamoDB_20120810.ListTables\r\n\
+             content-type: application/x-amz-json-1.0\r\nx-amz-date: 20261129T000000Z\r\n\
+             authorization: AWS4-HMAC-SHA256 Credential=test/20261129/eu-west-1/dynamodb/\
+             aws4_request, SignedHeaders=host, Signature=0",
+            "{}",
+        )?;
+        let (_, list) = tables.split_once("\r\n\r\n").unwrap_or_default();
+        let list: serde_json::Value = serde_json::from_str(list)?;
+        let tables = list["TableNames"].as_array().map_or(0, Vec::len);
+        let buckets = exchange(&self.s3(), "GET / HTTP/1.1", "")?;
+        Ok(tables + buckets.matches("<Bucket>").count())
+    }
+
     /// Puts an object, or makes a bucket if there is no key (`bucket/key`). Gives the version, if
     /// the bucket has versions.
     ///
     /// # Errors
     /// When S3 refuses.
     pub fn put(&self, path: &str, body: &str) -> Result<Option<String>> {
-        let address = self.s3();
-        let address = address.trim_start_matches("http://");
-        let mut socket = TcpStream::connect(address)?;
-        let length = body.len();
-        write!(
-            socket,
-            "PUT /{path} HTTP/1.1\r\nhost: {address}\r\n\
-             content-length: {length}\r\nconnection: close\r\n\r\n{body}"
-        )?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer)?;
-        ensure!(answer.starts_with("HTTP/1.1 200"), "S3 answered {answer:?}");
+        let answer = exchange(&self.s3(), &format!("PUT /{path} HTTP/1.1"), body)?;
         let mut headers = answer.lines().filter_map(|line| line.split_once(": "));
         let version = headers.find(|(name, _)| name.eq_ignore_ascii_case("x-amz-version-id"));
         Ok(version.map(|(_, id)| id.trim().to_owned()))
@@ -103,6 +113,25 @@ impl Cloud {
     pub fn s3(&self) -> String {
         self.s3.endpoint()
     }
+}
+
+/// One request, of which all but what belongs to the connection is given; the whole answer, which
+/// must be of status 200.
+fn exchange(endpoint: &str, head: &str, body: &str) -> Result<String> {
+    let address = endpoint.trim_start_matches("http://");
+    let mut socket = TcpStream::connect(address)?;
+    let length = body.len();
+    write!(
+        socket,
+        "{head}\r\nhost: {address}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    ensure!(
+        answer.starts_with("HTTP/1.1 200"),
+        "{endpoint} answered {answer:?}"
+    );
+    Ok(answer)
 }
 
 /// An instance: its metadata, and `cirrus-bootstrap` with the server that it starts. Nothing but

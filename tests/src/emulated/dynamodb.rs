@@ -76,9 +76,20 @@ impl DynamoDb {
         self.refusals().denied.insert(call);
     }
 
+    /// Takes all calls again.
+    pub fn allow(&self) {
+        *self.refusals() = Refusals::default();
+    }
+
     /// Refuses every call from now on, as AWS does to a machine whose clock is behind.
     pub fn find_clock_behind(&self) {
         self.refusals().clock_behind = true;
+    }
+
+    /// Refuses, as AWS does, what is signed more than five minutes before or after this machine's
+    /// time. [`DynamoDb::allow`] ends it.
+    pub fn look_at_clocks(&self) {
+        self.refusals().clocks = true;
     }
 
     fn refusals(&self) -> MutexGuard<'_, Refusals> {
@@ -133,6 +144,8 @@ struct Api {
 struct Refusals {
     denied: BTreeSet<&'static str>,
     clock_behind: bool,
+    /// Whether the times of signatures count.
+    clocks: bool,
 }
 
 impl Api {
@@ -146,6 +159,8 @@ impl Api {
                  - 5 min.)"
             );
             ("InvalidSignatureException", message)
+        } else if let Some(message) = refusals.clocks.then(|| of_another_time(request)).flatten() {
+            ("InvalidSignatureException", message)
         } else if refusals.denied.contains(call) {
             let message = format!("User: node is not authorized to perform: dynamodb:{call}");
             ("AccessDeniedException", message)
@@ -156,6 +171,41 @@ impl Api {
         let body = json!({ "__type": kind, "message": message });
         Some((400, body.to_string()))
     }
+}
+
+/// What AWS says to a signature of another time; nothing to one of now.
+fn of_another_time(request: &Request) -> Option<String> {
+    let date = request.headers.get("x-amz-date")?;
+    let signed = seconds_of(date)?;
+    let now = i64::try_from(now()).ok()?;
+    match signed - now {
+        -300..=300 => None,
+        ..-300 => Some(format!("Signature expired: {date} is too early")),
+        _ => Some(format!("Signature not yet current: {date} is too late")),
+    }
+}
+
+/// Seconds since 1970 of a date such as `20261129T012046Z`.
+fn seconds_of(date: &str) -> Option<i64> {
+    let number = |from: usize, to: usize| date.get(from..to)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0, 4)?, number(4, 6)?, number(6, 8)?);
+    // The year begins in March, so that the day that comes and goes is its last one.
+    let (year, month) = (year - i64::from(month < 3), (month + 9) % 12);
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    // Days from the first of March of the year 0 to 1970.
+    let days = days - 719_468;
+    Some(days * 86_400 + number(9, 11)? * 3_600 + number(11, 13)? * 60 + number(13, 15)?)
+}
+
+/// Seconds since 1970.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock that a machine's is compared with is the real one"
+)]
+fn now() -> u64 {
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |time| time.as_secs())
 }
 
 fn call(request: &Request) -> Option<&str> {
@@ -251,5 +301,23 @@ impl Service for Api {
 
     fn media_type(&self) -> &'static str {
         "application/x-amz-json-1.0"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_of_signatures_are_read() {
+        for (date, seconds) in [
+            ("19700101T000000Z", 0),
+            ("20000229T235959Z", 951_868_799),
+            ("20000301T000000Z", 951_868_800),
+            ("20261129T012046Z", 1_795_915_246),
+        ] {
+            assert_eq!(seconds_of(date), Some(seconds), "{date}");
+        }
+        assert_eq!(seconds_of("yesterday"), None);
     }
 }

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 
 use super::disk::Disk;
 use crate::process::Process;
+use crate::{deadline_in, left};
 
 /// Where the machine's port 5222 is reached from outside.
 pub const C2S: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15_222);
@@ -29,6 +31,9 @@ pub struct Guest {
     process: Process,
     started: Instant,
     monitor: PathBuf,
+    orders: PathBuf,
+    /// What is not read yet would be lost with it.
+    port: Option<UnixStream>,
     _folder: TempDir,
 }
 
@@ -38,8 +43,17 @@ impl Guest {
     /// # Errors
     /// When QEMU can't be started.
     pub fn start(disk: &Disk) -> Result<Guest> {
+        Guest::of("raw", disk.file(), &[])
+    }
+
+    /// Switches a machine on whose disk is a file of this format, with further options of QEMU.
+    ///
+    /// # Errors
+    /// When QEMU can't be started.
+    pub(super) fn of(format: &str, file: &Path, more: &[&str]) -> Result<Guest> {
         let folder = TempDir::with_prefix("cirrus-guest-")?;
-        let monitor = folder.path().join("monitor");
+        let socket = |name: &str| folder.path().join(name);
+        let (monitor, orders) = (socket("monitor"), socket("orders"));
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "1024"]);
         qemu.args(["-accel", "tcg,thread=multi,tb-size=256"]);
@@ -53,13 +67,17 @@ impl Guest {
         qemu.args(["-serial", "stdio", "-device", "virtio-rng-pci"]);
         qemu.arg("-monitor")
             .arg(format!("unix:{},server,nowait", monitor.display()));
-        let file = disk.file().display();
+        // Its second serial line; the first one is the console.
+        qemu.arg("-serial")
+            .arg(format!("unix:{},server,nowait", orders.display()));
+        let file = file.display();
         qemu.arg("-drive").arg(format!(
-            "file={file},id=root,if=none,format=raw,cache=unsafe"
+            "file={file},id=root,if=none,format={format},cache=unsafe"
         ));
         qemu.args(["-device", "virtio-blk-pci,drive=root"]);
-        qemu.arg("-netdev")
-            .arg(format!("user,id=net,hostfwd=tcp:{C2S}-:5222"));
+        qemu.arg("-netdev").arg(format!(
+            "user,id=net,hostfwd=tcp:{C2S}-:5222,hostfwd=tcp::22-:22"
+        ));
         qemu.arg("-device")
             .arg(format!("virtio-net-pci,netdev=net,mac={MAC},romfile="));
         qemu.args(["-smbios", "type=0,vendor=Amazon EC2"]);
@@ -67,12 +85,15 @@ impl Guest {
             format!("type=1,manufacturer=Amazon EC2,product=t3.small,serial={UUID},uuid={UUID}");
         qemu.arg("-smbios").arg(system);
         qemu.args(["-smbios", "type=3,manufacturer=Amazon EC2,asset=Amazon EC2"]);
+        qemu.args(more);
         let started = now();
         let process = Process::start("the machine", &mut qemu)?.with_patience(PATIENCE);
         Ok(Guest {
             process,
             started,
             monitor,
+            orders,
+            port: None,
             _folder: folder,
         })
     }
@@ -111,6 +132,37 @@ impl Guest {
             .and_then(|rest| rest.split_whitespace().next())
             .context("no VmHWM")?;
         Ok(kibibytes.parse::<u64>()? / 1_024)
+    }
+
+    /// Writes a line into its second serial port.
+    ///
+    /// # Errors
+    /// When QEMU does not take it.
+    pub(super) fn order(&mut self, line: &str) -> Result<()> {
+        // QEMU makes the socket while it starts.
+        let until = deadline_in(PATIENCE);
+        let mut port = loop {
+            match UnixStream::connect(&self.orders) {
+                Ok(port) => break port,
+                Err(error) if left(until).is_zero() => return Err(error).context("QEMU's port"),
+                Err(_) => thread::yield_now(),
+            }
+        };
+        writeln!(port, "{line}").context("QEMU's port")?;
+        self.port = Some(port);
+        Ok(())
+    }
+
+    /// Keeps the machine as it is now under a name on its disk, and ends it without its knowing.
+    ///
+    /// # Errors
+    /// When QEMU can't, for one because the disk's format keeps no states.
+    pub(super) fn keep(mut self, name: &str) -> Result<()> {
+        command(&self.monitor, &format!("savevm {name}"))?;
+        let mut monitor = UnixStream::connect(&self.monitor).context("QEMU's monitor")?;
+        prompt(&mut monitor)?;
+        writeln!(monitor, "quit")?;
+        self.process.wait().map(drop)
     }
 
     /// Presses the power button and waits until the machine is off.

@@ -26,6 +26,8 @@ pub const ACCOUNT: &str = "romeo@example.com";
 pub const PASSWORD: &str = "wherefore-art-thou";
 /// What the console shows when the account is there.
 pub const ACCOUNT_MADE: &str = "MACHINE account made";
+/// What the console shows about the configuration, the server and cloud-init.
+pub const FOUND: &str = "MACHINE found:";
 /// What the console shows when everything has started, with what did not go well.
 pub const REPORT: &str = "MACHINE report:";
 
@@ -48,7 +50,7 @@ ExecStart=/bin/echo MACHINE account made
 const REPORT_UNIT: &str = "\
 [Unit]
 DefaultDependencies=no
-After=cloud-final.service multi-user.target
+After=cloud-final.service multi-user.target cirrus-bootstrap.service
 [Service]
 Type=oneshot
 StandardOutput=journal+console
@@ -64,6 +66,10 @@ echo "MACHINE server: $(systemctl show cirrus-server --property=StatusText,Memor
   | tr '\n' ' ')"
 [ -z "$warnings" ] || echo "MACHINE cloud-init: $warnings"
 [ -z "$refused" ] || echo "MACHINE refused: $refused"
+[ -e /etc/cirrus/cirrus.yaml ] && configured=yes || configured=no
+echo "MACHINE cloud-init status: $(cloud-init status --long | tr '\n' ' ')"
+echo "MACHINE found: configured=$configured server=$(systemctl is-active cirrus-server) \
+cloud-init=$(cloud-init status | head -1 | cut -d' ' -f2)"
 echo "MACHINE report: failed=[$failed] cloud-init-warnings=$(printf '%s' "$warnings" | grep -c .)"
 "#;
 
@@ -105,14 +111,26 @@ impl Scene {
             "meta-data/autoscaling/target-lifecycle-state",
             Some(b"InService"),
         );
-        cloud.services().put_group(Group {
+        let scene = Scene { cloud, metadata };
+        scene.launch();
+        Ok(scene)
+    }
+
+    /// The AWS around the machine.
+    #[must_use]
+    pub fn cloud(&self) -> &Cloud {
+        &self.cloud
+    }
+
+    /// The group waits for the machine's word, as if it had just launched it.
+    pub fn launch(&self) {
+        self.cloud.services().put_group(Group {
             name: "example-com-nodes".to_owned(),
-            instance: instance.id,
+            instance: Instance::default().id,
             states: vec!["Pending:Wait"],
             hooks: vec!["ready"],
             ..Group::default()
         });
-        Ok(Scene { cloud, metadata })
     }
 
     /// What the group has heard: hook and result of each word.
@@ -167,8 +185,9 @@ impl Scene {
 /// # Errors
 /// Why it can't.
 pub fn enter_namespace(arguments: &[&str]) -> Result<()> {
-    let script =
-        "ip link set lo up && ip address add 169.254.169.254/32 dev lo && exec \"$0\" \"$@\"";
+    // And every other address leads here, as that of an instance must.
+    let script = "ip link set lo up && ip address add 169.254.169.254/32 dev lo && \
+                  ip route add local 0.0.0.0/0 dev lo && exec \"$0\" \"$@\"";
     let mut unshare = Command::new("unshare");
     unshare.args(["--net", "--", "sh", "-c", script]);
     unshare.arg(std::env::current_exe()?).args(arguments);

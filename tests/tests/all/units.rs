@@ -210,6 +210,23 @@ fn a_server_tells_its_service_manager() {
     assert!(stopping.contains("EXTEND_TIMEOUT_USEC="), "{stopping}");
 }
 
+/// Where the server stands is told when it changes, not with the next sign of life.
+#[test]
+fn a_manager_with_a_slow_watchdog_hears_at_once_that_the_server_serves() {
+    let folder = TempDir::with_prefix("cirrus-notify-").unwrap();
+    let path = folder.path().join("notify");
+    let heard = hear(&path);
+    let environment = vec![
+        ("NOTIFY_SOCKET".to_owned(), path.display().to_string()),
+        ("WATCHDOG_USEC".to_owned(), "3600000000".to_owned()),
+    ];
+    let site = TempDir::with_prefix("cirrus-").unwrap();
+    let _server = Server::start_in(site, &Options::new(), environment).unwrap();
+    let next = || heard.recv_timeout(PATIENCE).unwrap();
+    let serves = |word: &String| word == "STATUS=this node serves";
+    assert!(std::iter::repeat_with(next).any(|word| serves(&word)));
+}
+
 /// The datagrams that come to a socket.
 fn hear(path: &Path) -> mpsc::Receiver<String> {
     let socket = UnixDatagram::bind(path).unwrap();

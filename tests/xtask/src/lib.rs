@@ -30,16 +30,16 @@ pub const VERBS: &[(&str, &str)] = &[
     ),
     (
         "ci",
-        "lint, then test: what the continuous integration runs",
+        "lint, test, and a boot of the image: what the continuous integration runs",
     ),
     ("tools", "only install what the tests need"),
     (
         "boot",
-        "boot the image with fresh programs in an emulated machine, twice; needs root",
+        "boot the image with fresh programs, emulated, twice or with all `forms` of user-data; needs root",
     ),
     (
         "nightly",
-        "build the local image with Packer and boot that; needs root",
+        "build the local image with Packer and boot that, twice and with all forms; needs root",
     ),
     (
         "terraform",

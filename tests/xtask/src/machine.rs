@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::process::Command;
 
 use crate::run::Run;
+use crate::terraform::python;
 use crate::tools;
 
 /// Where bases and disks are kept, below the workspace's root.
@@ -11,26 +12,65 @@ const CACHE: &str = "target/image";
 /// The feature with which an image's programs are built; docs/IMAGE.md says what it costs.
 const EC2: &str = "cirrus-bootstrap/ec2";
 
-/// Boots the image with programs built now.
-pub fn boot(run: &mut Run) {
+/// What `cargo xtask boot` takes.
+const USAGE: &str = "cargo xtask boot takes nothing, `forms` or `--if-possible`";
+
+/// Boots the image with programs built now: twice, or with every form of user-data.
+pub fn boot(run: &mut Run, arguments: &[String]) {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let verb = match words.as_slice() {
+        [] => "boot",
+        ["forms"] => "forms",
+        ["--if-possible"] => return boot_if_possible(run),
+        _ => return run.part("boot", |_| Err(USAGE.to_owned())),
+    };
     run.part("tools", tools::install_machine);
     if run.failed() {
         return;
     }
+    build(run);
+    if run.failed() {
+        return;
+    }
+    run.part(verb, |run| programs(run, verb));
+}
+
+/// Boots the image where that can be done; elsewhere the table says why not. A boot that goes wrong
+/// is a failure everywhere.
+pub fn boot_if_possible(run: &mut Run) {
+    let able = run.attempt("boot: tools", |run| {
+        tools::install_machine(run)?;
+        let namespace = ["unshare", "--net", "--", "ip", "link", "set", "lo", "up"];
+        if tools::has(&namespace) {
+            Ok(String::new())
+        } else {
+            Err("no network namespace of its own; this needs root".to_owned())
+        }
+    });
+    if !able {
+        return;
+    }
+    build(run);
+    if run.failed() {
+        return;
+    }
+    // It needs a Debian mirror, and what mmdebstrap may do.
+    let base = |run: &Run| program(run, "target/debug/machine", &["archive", CACHE]);
+    if run.attempt("boot: base", base) {
+        run.part("boot", |run| programs(run, "boot"));
+    }
+}
+
+fn build(run: &mut Run) {
     // What the tests build, so that nothing is compiled twice.
     run.part("build", |run| {
         run.cargo(&["build", "--workspace", "--all-targets", "--locked"])
     });
-    if run.failed() {
-        return;
-    }
-    run.part("boot", |run| {
-        program(
-            run,
-            "target/debug/machine",
-            &["boot", "target/debug", CACHE],
-        )
-    });
+}
+
+/// The program `machine` with the programs just built.
+fn programs(run: &Run, verb: &str) -> Result<String, String> {
+    program(run, "target/debug/machine", &[verb, "target/debug", CACHE])
 }
 
 /// Builds the local image with Packer, and boots it.
@@ -63,14 +103,21 @@ pub fn nightly(run: &mut Run) {
     if run.failed() {
         return;
     }
-    run.part("boot", |run| {
-        let (image, disk) = (
-            format!("{CACHE}/qemu/cirrus.qcow2"),
-            format!("{CACHE}/disk.raw"),
-        );
-        program(run, "qemu-img", &["convert", "-O", "raw", &image, &disk])?;
-        program(run, "target/debug/machine", &["image", &disk])
+    run.part("AMI in an emulated EC2", |run| {
+        let venv = python::environment(run.root(), "aws")?;
+        let python = venv.join("bin/python").display().to_string();
+        let arguments = ["ami", "target/release", CACHE, &python];
+        program(run, "target/debug/machine", &arguments)
     });
+    for (part, verb) in [("boot", "image"), ("forms", "image-forms")] {
+        run.part(part, |run| {
+            // Each begins with an image that has never booted.
+            let image = format!("{CACHE}/qemu/cirrus.qcow2");
+            let disk = format!("{CACHE}/disk.raw");
+            program(run, "qemu-img", &["convert", "-O", "raw", &image, &disk])?;
+            program(run, "target/debug/machine", &[verb, &disk])
+        });
+    }
 }
 
 /// Runs a program in the workspace, its output passed through.

@@ -22,10 +22,11 @@ fn main() -> ExitCode {
         "ci" => {
             lint(&mut run);
             test(&mut run, &[]);
+            machine::boot_if_possible(&mut run);
         }
         "tidy" => run.part("tidy", tidy_tree),
         "tools" => run.part("tools", tools::install),
-        "boot" => machine::boot(&mut run),
+        "boot" => machine::boot(&mut run, rest),
         "nightly" => machine::nightly(&mut run),
         "terraform" => terraform::run(&mut run, rest),
         "help" | "--help" | "-h" => {

@@ -56,6 +56,30 @@ impl Run {
         });
     }
 
+    /// Runs a part that not every machine can do; where it fails, the table says `SKIPPED` and why.
+    /// Whether it was done.
+    pub fn attempt(
+        &mut self,
+        name: &str,
+        work: impl FnOnce(&Run) -> Result<String, String>,
+    ) -> bool {
+        eprintln!("== {name}");
+        let start = now();
+        let outcome = work(self);
+        let took = now().duration_since(start);
+        let skipped = outcome.is_err();
+        if let Err(reason) = &outcome {
+            eprintln!("== {name} SKIPPED: {reason}");
+        }
+        self.parts.push(Part {
+            name: name.to_owned(),
+            took,
+            outcome: outcome.or_else(Ok),
+            skipped,
+        });
+        !skipped
+    }
+
     /// Notes a part that cannot run here. The table says so and why; it is no failure.
     pub fn skip(&mut self, name: &str, reason: &str) {
         eprintln!("== {name} SKIPPED: {reason}");
@@ -235,11 +259,15 @@ mod tests {
         run.part("second", |_| Err("it broke".to_owned()));
         run.part("third", |_| Ok("a note".to_owned()));
         run.skip("fourth", "no such program");
+        assert!(run.attempt("fifth", |_| Ok(String::new())));
+        assert!(!run.attempt("sixth", |_| Err("no root".to_owned())));
         assert!(run.failed());
         let table = run.table();
         assert!(table.contains("second FAILED: it broke"), "{table}");
         assert!(table.contains("third ok: a note"), "{table}");
         assert!(table.contains("fourth SKIPPED: no such program"), "{table}");
+        assert!(table.contains("fifth ok\n"), "{table}");
+        assert!(table.contains("sixth SKIPPED: no root"), "{table}");
         assert!(table.contains("all FAILED"), "{table}");
     }
 

@@ -11,7 +11,7 @@
 //! no `terraform` the parts are shown as skipped; they never pass in silence.
 
 mod apply;
-mod python;
+pub(crate) mod python;
 mod quick_start;
 pub mod tables;
 

@@ -10,7 +10,7 @@ use super::checked;
 ///
 /// # Errors
 /// When it cannot be made.
-pub(super) fn environment(root: &Path, name: &str) -> Result<PathBuf, String> {
+pub(crate) fn environment(root: &Path, name: &str) -> Result<PathBuf, String> {
     let requirements = root.join(format!("tests/emulators/{name}.txt"));
     let wanted = fs::read_to_string(&requirements)
         .map_err(|error| format!("{}: {error}", requirements.display()))?;

@@ -27,7 +27,10 @@ pub(super) fn check(root: &Path, terraform: &Terraform) -> Result<String, String
     let test = "mock_provider \"aws\" {\n  source = \"../cirrus/terraform/tests/mocks\"\n}\n\
                 run \"as_written\" {\n  command = apply\n  assert {\n    \
                 condition = length(output.dns_records) == 4\n    \
-                error_message = \"It tells the records to set.\"\n  }\n}\n";
+                error_message = \"It tells the records to set.\"\n  }\n  assert {\n    \
+                condition = module.cirrus.user_data == \
+                file(\"../cirrus/terraform/tests/user-data/one-domain.txt\")\n    \
+                error_message = \"Its nodes get what the emulated machine boots with.\"\n  }\n}\n";
     let path = terraform.work.join("chat/as_written.tftest.hcl");
     fs::write(&path, test).map_err(|error| format!("{}: {error}", path.display()))?;
     terraform.step("chat", &["init", "-input=false"])?;
