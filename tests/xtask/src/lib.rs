@@ -35,7 +35,7 @@ pub const VERBS: &[(&str, &str)] = &[
     ("tools", "only install what the tests need"),
     (
         "boot",
-        "boot the image with fresh programs, emulated, twice or with all `forms` of user-data; needs root",
+        "boot the image with fresh programs, twice or with all `forms` of user-data; needs root",
     ),
     (
         "nightly",
