@@ -3,8 +3,8 @@
 //! `machine boot BINARIES CACHE` installs the programs of the folder BINARIES into a base from the
 //! folder CACHE (made if it is not there), boots the result twice, and logs in from outside.
 //! `machine image FILE` does the same with a raw disk that Packer has made.
-//! `machine forms BINARIES CACHE` and `machine image-forms FILE` boot it once, and let it go on with
-//! every form of user-data.
+//! `machine forms BINARIES CACHE` and `machine image-forms FILE` boot it once, and let it go on
+//! with every form of user-data.
 //! `machine base CACHE` makes what Packer begins with, `machine archive CACHE` only what that is
 //! made of. `machine ami BINARIES CACHE PYTHON` has Packer build an AMI of that base in an emulated
 //! EC2, for which PYTHON has the packages.
@@ -100,8 +100,8 @@ fn try_forms(disk: &Disk) -> Result<()> {
         seen.objects -= before;
         println!("| {} | {seen} |", form.name);
         let mut faults = seen.faults(form);
-        // Provision comes before the disk is written to.
-        spoilt |= form.trouble == Trouble::FullDisk || form.code == "ok";
+        // Other troubles come when something may have been made: whole buckets, or all.
+        spoilt |= form.trouble != Trouble::None || form.code == "ok";
         if !spoilt && seen.objects > 0 {
             faults.push(format!("{} tables and buckets were made", seen.objects));
         }
