@@ -186,15 +186,7 @@ fn a_machine_without_systemd_is_told_what_to_do() {
 /// stops.
 #[test]
 fn a_server_tells_its_service_manager() {
-    let folder = TempDir::with_prefix("cirrus-notify-").unwrap();
-    let path = folder.path().join("notify");
-    let heard = hear(&path);
-    let environment = vec![
-        ("NOTIFY_SOCKET".to_owned(), path.display().to_string()),
-        ("WATCHDOG_USEC".to_owned(), "300000".to_owned()),
-    ];
-    let site = TempDir::with_prefix("cirrus-").unwrap();
-    let mut server = Server::start_in(site, &Options::new(), environment).unwrap();
+    let (mut server, heard) = managed("300000");
     let wait = |wanted: &str| {
         let next = || heard.recv_timeout(PATIENCE).unwrap();
         std::iter::repeat_with(next)
@@ -213,18 +205,24 @@ fn a_server_tells_its_service_manager() {
 /// Where the server stands is told when it changes, not with the next sign of life.
 #[test]
 fn a_manager_with_a_slow_watchdog_hears_at_once_that_the_server_serves() {
-    let folder = TempDir::with_prefix("cirrus-notify-").unwrap();
-    let path = folder.path().join("notify");
-    let heard = hear(&path);
-    let environment = vec![
-        ("NOTIFY_SOCKET".to_owned(), path.display().to_string()),
-        ("WATCHDOG_USEC".to_owned(), "3600000000".to_owned()),
-    ];
-    let site = TempDir::with_prefix("cirrus-").unwrap();
-    let _server = Server::start_in(site, &Options::new(), environment).unwrap();
+    let (_server, heard) = managed("3600000000");
     let next = || heard.recv_timeout(PATIENCE).unwrap();
     let serves = |word: &String| word == "STATUS=this node serves";
     assert!(std::iter::repeat_with(next).any(|word| serves(&word)));
+}
+
+/// A server with a service manager that wants a sign of life in so many microseconds, and what that
+/// manager hears.
+fn managed(watchdog: &str) -> (Server, mpsc::Receiver<String>) {
+    let site = TempDir::with_prefix("cirrus-").unwrap();
+    let path = site.path().join("notify");
+    let heard = hear(&path);
+    let environment = vec![
+        ("NOTIFY_SOCKET".to_owned(), path.display().to_string()),
+        ("WATCHDOG_USEC".to_owned(), watchdog.to_owned()),
+    ];
+    let server = Server::start_in(site, &Options::new(), environment).unwrap();
+    (server, heard)
 }
 
 /// The datagrams that come to a socket.

@@ -154,19 +154,24 @@ impl World {
         self.take_over_if_due();
     }
 
+    /// What the store answers at its time, or what it says and does now.
+    pub(super) fn answer(&mut self, fate: Fate, op: &Op) -> Answer {
+        match fate {
+            Fate::Late => Answer::Do,
+            Fate::Early => Answer::Done(self.store.apply(op.clone())),
+            Fate::Throttled => Answer::Done(Err(throttled(op))),
+            Fate::Lost => {
+                drop(self.store.apply(op.clone()));
+                Answer::Done(Err(timeout(op)))
+            }
+            Fate::Vanished => Answer::Done(Err(timeout(op))),
+        }
+    }
+
     pub(super) fn operate(&mut self, token: Token, op: Op) {
         let fate = self.store.fate(&mut self.rng);
         self.tell(|| format!("store {token} {fate:?} {}", crate::tell::op(&op)));
-        let answer = match fate {
-            Fate::Late => Answer::Do,
-            Fate::Early => Answer::Done(self.store.apply(op.clone())),
-            Fate::Throttled => Answer::Done(Err(throttled(&op))),
-            Fate::Lost => {
-                drop(self.store.apply(op.clone()));
-                Answer::Done(Err(timeout(&op)))
-            }
-            Fate::Vanished => Answer::Done(Err(timeout(&op))),
-        };
+        let answer = self.answer(fate, &op);
         let happening = Happening::Answer {
             life: self.life,
             token,

@@ -16,7 +16,6 @@ use cirrus_store::{Op, Outcome, StoreError};
 use super::{Answer, Happening, World};
 use crate::check::Violation;
 use crate::plan::{Incident, Nodes};
-use crate::store::{Fate, throttled, timeout};
 
 use links::Links;
 use process::{Input, Process, Stage};
@@ -335,16 +334,7 @@ impl World {
                 crate::tell::op(&op)
             )
         });
-        let answer = match fate {
-            Fate::Late => Answer::Do,
-            Fate::Early => Answer::Done(self.store.apply(op.clone())),
-            Fate::Throttled => Answer::Done(Err(throttled(&op))),
-            Fate::Lost => {
-                drop(self.store.apply(op.clone()));
-                Answer::Done(Err(timeout(&op)))
-            }
-            Fate::Vanished => Answer::Done(Err(timeout(&op))),
-        };
+        let answer = self.answer(fate, &op);
         let step = Step::Answer(id, asker, Box::new(op), Box::new(answer));
         self.soon(self.plan.faults.slowest_ms, Happening::Cluster(step));
     }
