@@ -45,6 +45,7 @@ pub(crate) async fn cluster(config: &Config, table: &dyn Table) -> Result<Cluste
         me: me.node_id(),
         key: shared_keys::obtain(table, shared_keys::LINKS).await?,
         versions: WIRE..=WIRE,
+        from: (!address.ip().is_unspecified()).then(|| address.ip()),
         queue_bytes: config.cluster.link_queue_bytes,
         frame_bytes: FRAME_BYTES,
         greetings: STRANGERS,

@@ -16,7 +16,7 @@ pub mod ledger;
 mod mark;
 mod names;
 pub mod report;
-mod rng;
+pub mod rng;
 mod script;
 mod under_way;
 

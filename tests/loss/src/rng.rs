@@ -4,11 +4,12 @@ use std::time::Duration;
 
 /// A generator.
 #[derive(Debug, Clone)]
-pub(crate) struct Rng(u64);
+pub struct Rng(u64);
 
 impl Rng {
     /// The generator of one account in a run with this seed.
-    pub(crate) fn new(seed: u64, account: u32) -> Rng {
+    #[must_use]
+    pub fn new(seed: u64, account: u32) -> Rng {
         let mut rng = Rng(seed ^ (u64::from(account) << 32));
         // Neighbours differ from their first number on.
         rng.next();
@@ -24,7 +25,7 @@ impl Rng {
     }
 
     /// A number below `bound`; 0 if that is 0.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.next().checked_rem(bound).unwrap_or(0)
     }
 

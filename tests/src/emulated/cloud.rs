@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::dynamodb::DynamoDb;
 use super::metadata::{Instance, Metadata};
+use super::network::{self, Network};
 use super::s3::S3;
 use super::services::Services;
 use crate::client::Identity;
@@ -152,6 +153,34 @@ impl Node {
     /// # Errors
     /// When it cannot be launched.
     pub fn launch(cloud: &Cloud, id: &str, user_data: &str) -> Result<Node> {
+        let links = "listen.links=127.0.0.1:0\ncluster.address=127.0.0.1";
+        Node::place(cloud, id, &format!("{user_data}\n{links}"), [cloud.dynamodb(), cloud.s3()])
+    }
+
+    /// The same, as the node of this number in a network.
+    ///
+    /// # Errors
+    /// When it cannot be launched.
+    pub fn launch_in(
+        network: &Network,
+        number: u8,
+        cloud: &Cloud,
+        id: &str,
+        user_data: &str,
+    ) -> Result<Node> {
+        let port = free_address()?.port();
+        network.links(number, port)?;
+        let way = |endpoint: String| -> Result<String> {
+            let behind = endpoint.trim_start_matches("http://").parse()?;
+            Ok(format!("http://{}", network.way(number, behind)?))
+        };
+        let (inner, outer) = (network::inner(number), network::outer(number));
+        let links = format!("listen.links={inner}:{port}\ncluster.address={outer}");
+        let stores = [way(cloud.dynamodb())?, way(cloud.s3())?];
+        Node::place(cloud, id, &format!("{user_data}\n{links}"), stores)
+    }
+
+    fn place(cloud: &Cloud, id: &str, user_data: &str, stores: [String; 2]) -> Result<Node> {
         let (address, tls_address) = (free_address()?, free_address()?);
         // The world's authority is no part of a test, and port 80 is not ours.
         let acme = if user_data.contains("acme.") {
@@ -161,7 +190,6 @@ impl Node {
         };
         let user_data = format!(
             "{user_data}\n{acme}listen.c2s={address}\nlisten.c2s_tls={tls_address}\n\
-             listen.links=127.0.0.1:0\ncluster.address=127.0.0.1\n\
              listen.health=127.0.0.1:0\nauth.iterations=4096\n"
         );
         let instance = Instance {
@@ -175,8 +203,9 @@ impl Node {
             metadata.set(path, Some(b"InService"));
         }
         let mut environment = cloud.services.environment();
-        environment.push(("AWS_ENDPOINT_URL_DYNAMODB", cloud.dynamodb()));
-        environment.push(("AWS_ENDPOINT_URL_S3", cloud.s3()));
+        let [dynamodb, s3] = stores;
+        environment.push(("AWS_ENDPOINT_URL_DYNAMODB", dynamodb));
+        environment.push(("AWS_ENDPOINT_URL_S3", s3));
         let cloud = environment;
         let process = run(folder.path(), &metadata, &cloud)?;
         Ok(Node {

@@ -5,6 +5,7 @@ pub mod cloud;
 pub mod dynamodb;
 pub mod front;
 pub mod metadata;
+pub mod network;
 pub mod route53;
 pub mod s3;
 pub mod services;

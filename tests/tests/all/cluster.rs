@@ -6,10 +6,12 @@ use std::time::Duration;
 use cirrus_loss::Arguments;
 use cirrus_loss::ledger::UnderWay;
 use cirrus_loss::report::Report;
+use cirrus_loss::rng::Rng;
 use cirrus_store::fault::{Faults, Rates};
 use cirrus_tests::client::{Client, Identity};
 use cirrus_tests::dialogue::play::Stage as _;
 use cirrus_tests::emulated::cloud::{Cloud, Node};
+use cirrus_tests::emulated::network::Network;
 use cirrus_tests::server::call;
 use clap::Parser as _;
 use serde_json::{Value, json};
@@ -33,6 +35,8 @@ struct Cluster {
     nodes: Vec<Node>,
     /// What befalls DynamoDB.
     faults: Faults,
+    /// Between the nodes, and from them to DynamoDB and S3.
+    network: Network,
     _cloud: Cloud,
 }
 
@@ -40,9 +44,12 @@ impl Cluster {
     fn start(count: usize) -> Self {
         let faults = Faults::none();
         let cloud = Cloud::with_faults(faults.clone()).unwrap();
-        let measured = std::env::var_os("CIRRUS_LOSS_OPTIONS").is_some();
-        let user_data = if measured { MEASURED } else { USER_DATA };
-        let launch = |n| Node::launch(&cloud, &instance_id(n), user_data).unwrap();
+        let user_data = if is_measured() { MEASURED } else { USER_DATA };
+        let network = Network::default();
+        let launch = |n| {
+            let number = u8::try_from(n).unwrap();
+            Node::launch_in(&network, number, &cloud, &instance_id(n), user_data).unwrap()
+        };
         let nodes: Vec<Node> = (1..=count).map(launch).collect();
         for node in &nodes {
             node.wait_for("code=ok").unwrap();
@@ -50,6 +57,7 @@ impl Cluster {
         let cluster = Self {
             nodes,
             faults,
+            network,
             _cloud: cloud,
         };
         cluster.settled(count);
@@ -200,6 +208,16 @@ fn faults() -> usize {
     number.and_then(|it| it.parse().ok()).unwrap_or(2)
 }
 
+/// How long a node is suspended at least.
+fn suspension() -> Duration {
+    Duration::from_secs(if is_measured() { 30 } else { 0 })
+}
+
+/// The run is no part of the ordinary tests: it takes its time, and has the machine for itself.
+fn is_measured() -> bool {
+    std::env::var_os("CIRRUS_LOSS_OPTIONS").is_some()
+}
+
 /// Where accounts had their homes and copies when a node was hit, by the numbers of nodes.
 struct Hit {
     node: usize,
@@ -241,12 +259,12 @@ type Fault = fn(&mut Cluster, usize);
     clippy::print_stdout,
     reason = "the lines are what `--nocapture` is for"
 )]
-fn suffer(fault: Fault) -> Vec<Report> {
+fn suffer(nodes: usize, fault: Fault) -> Vec<Report> {
     /// Three nodes and thirty clients are load enough for a machine that runs other tests too.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = TempDir::with_prefix("cirrus-loss-").unwrap();
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::start(nodes);
     for n in 0..ACCOUNTS {
         let user = Identity::new(&format!("u{n}@localhost"), "wherefore").unwrap();
         cluster.nodes[0].add_account(&user).unwrap();
@@ -283,15 +301,17 @@ fn suffer(fault: Fault) -> Vec<Report> {
     std::thread::scope(|scope| {
         let run = scope.spawn(|| cirrus_loss::run(&arguments, &|_| {}));
         let mut hits = Vec::new();
-        let mut next = cluster.before_hit(0);
+        let mut rng = Rng::new(1, 0);
+        let mut any = move || usize::try_from(rng.below(nodes as u64)).unwrap();
+        let mut next = cluster.before_hit(any());
         while !run.is_finished() {
             if asked.exists() {
                 fault(&mut cluster, next.node);
-                let after = cluster.before_hit((next.node + 1) % 3);
+                let after = cluster.before_hit(any());
                 hits.push(std::mem::replace(&mut next, after));
                 std::fs::remove_file(&asked).unwrap();
             }
-            pause();
+            pause(Duration::from_millis(20));
         }
         assert_eq!(hits.len(), faults());
         let reports = run.join().unwrap().unwrap();
@@ -322,10 +342,10 @@ fn suffer(fault: Fault) -> Vec<Report> {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the pause is between two looks, not for two things to meet"
+    reason = "between two looks, and as a fault itself; not for two things to meet"
 )]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(20));
+fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Nothing is lost, doubled or reordered, and nobody has to log in again.
@@ -349,7 +369,7 @@ fn nothing_happened(reports: &[Report]) {
 
 #[test]
 fn nobody_notices_that_nodes_are_killed() {
-    let reports = suffer(kill_and_replace);
+    let reports = suffer(3, kill_and_replace);
     nothing_happened(&reports);
 }
 
@@ -358,7 +378,14 @@ fn kill_and_replace(cluster: &mut Cluster, n: usize) {
     signal(node.server().unwrap(), "KILL");
     node.process().wait().unwrap();
     start_again(node);
-    cluster.settled(3);
+    cluster.settled(cluster.nodes.len());
+}
+
+/// Whoever is left has to see in the store that the other's lease has lapsed.
+#[test]
+fn nobody_notices_that_one_of_two_nodes_is_killed() {
+    let reports = suffer(2, kill_and_replace);
+    nothing_happened(&reports);
 }
 
 /// Starts a node again, as a service manager would: on a machine that is busy, the others may find
@@ -375,7 +402,7 @@ fn start_again(node: &mut Node) {
 
 #[test]
 fn nobody_notices_that_nodes_are_stopped() {
-    let reports = suffer(|cluster, n| {
+    let reports = suffer(3, |cluster, n| {
         let node = &mut cluster.nodes[n];
         node.process().signal("TERM").unwrap();
         assert!(node.process().wait().unwrap().success());
@@ -389,10 +416,11 @@ fn nobody_notices_that_nodes_are_stopped() {
 /// out before it has said anything, and is started anew.
 #[test]
 fn nobody_notices_that_nodes_are_suspended() {
-    let reports = suffer(|cluster, n| {
+    let reports = suffer(3, |cluster, n| {
         let server = cluster.nodes[n].server().unwrap();
         signal(server, "STOP");
         cluster.others_settled(n, 2);
+        pause(suspension());
         signal(server, "CONT");
         let node = &mut cluster.nodes[n];
         node.wait_for("must not serve any more").unwrap();
@@ -403,10 +431,45 @@ fn nobody_notices_that_nodes_are_suspended() {
     nothing_happened(&reports);
 }
 
+/// A node is cut off from the others and from the store, not from its clients. It finds out before it
+/// has promised them anything, and ends.
+#[test]
+fn nobody_notices_that_nodes_are_cut_off() {
+    let reports = suffer(3, |cluster, n| {
+        let number = u8::try_from(n + 1).unwrap();
+        cluster.network.cut(number);
+        cluster.others_settled(n, 2);
+        let node = &mut cluster.nodes[n];
+        node.wait_for("must not serve any more").unwrap();
+        node.process().wait().unwrap();
+        cluster.network.heal(number);
+        start_again(&mut cluster.nodes[n]);
+        cluster.settled(3);
+    });
+    nothing_happened(&reports);
+}
+
+/// The same when it reaches the store, and clients.
+#[test]
+fn nobody_notices_that_nodes_hear_no_others() {
+    let reports = suffer(3, |cluster, n| {
+        let number = u8::try_from(n + 1).unwrap();
+        cluster.network.cut_links(number);
+        cluster.others_settled(n, 2);
+        let node = &mut cluster.nodes[n];
+        node.wait_for("must not serve any more").unwrap();
+        node.process().wait().unwrap();
+        cluster.network.heal(number);
+        start_again(&mut cluster.nodes[n]);
+        cluster.settled(3);
+    });
+    nothing_happened(&reports);
+}
+
 /// The same as with a healthy store, while that refuses one request in twenty and loses answers.
 #[test]
 fn nobody_notices_that_nodes_are_killed_while_the_store_is_troubled() {
-    let reports = suffer(|cluster, n| {
+    let reports = suffer(3, |cluster, n| {
         cluster.faults.set_seeded(
             7,
             Rates {

@@ -84,7 +84,8 @@ section! {
         c2s: Vec<SocketAddr> = vec![everywhere(5222)];
         /// Addresses for clients that begin with TLS (XEP-0368).
         c2s_tls: Vec<SocketAddr> = vec![everywhere(5223)];
-        /// Address for other nodes, with the store that nodes share. Not for the public.
+        /// Address for other nodes, with the store that nodes share; others are called from it too.
+        /// Not for the public.
         links: SocketAddr = everywhere(7250);
         /// Address for health checks and metrics. Not for the public.
         health: Option<SocketAddr> = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9300));

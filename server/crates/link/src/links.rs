@@ -1,13 +1,15 @@
 //! The tasks: one accepts, one for each node to be dialled, one for each link.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use bytes::Bytes;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
@@ -29,6 +31,9 @@ pub struct Options {
     /// Oldest and newest version of what is in the frames that this node understands. A link
     /// speaks the newest that both do.
     pub versions: RangeInclusive<u16>,
+    /// The address of this machine that others are dialled from; the system's choice if none, and
+    /// for nodes that have only addresses of the other kind (IPv4, IPv6).
+    pub from: Option<IpAddr>,
     /// Most bytes that wait to be written to one link, each frame counted with 4 bytes more.
     pub queue_bytes: usize,
     /// Most bytes of one frame, in both directions; alike at all nodes.
@@ -273,7 +278,7 @@ impl Node {
 
     async fn dial_once(&self, node: u64, address: &str) -> Result<Option<Greeted>, Lost> {
         let limit = self.options.connect;
-        let socket = timeout(limit, TcpStream::connect(address))
+        let socket = timeout(limit, connect(self.options.from, address))
             .await
             .map_err(|_| Lost::Connect(limit.as_millis()))??;
         link::prepare(&socket, self.options.keepalive)?;
@@ -286,4 +291,26 @@ impl Node {
         let late = |_| Lost::Handshake(limit.as_millis());
         timeout(limit, greeting).await.map_err(late)?
     }
+}
+
+/// Opens a connection to the first address of `host:port` that takes one.
+async fn connect(from: Option<IpAddr>, address: &str) -> io::Result<TcpStream> {
+    let Some(from) = from else {
+        return TcpStream::connect(address).await;
+    };
+    let mut refused = None;
+    for to in lookup_host(address).await? {
+        let socket = match to {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        if from.is_ipv4() == to.is_ipv4() {
+            socket.bind(SocketAddr::new(from, 0))?;
+        }
+        match socket.connect(to).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => refused = Some(error),
+        }
+    }
+    Err(refused.unwrap_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable)))
 }

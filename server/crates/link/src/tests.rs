@@ -24,6 +24,7 @@ fn options(me: u64) -> Options {
         me,
         key: KEY,
         versions: 1..=2,
+        from: None,
         queue_bytes: 256 * 1024,
         frame_bytes: 64 * 1024,
         greetings: 4,
