@@ -153,8 +153,8 @@ impl Node {
     /// # Errors
     /// When it cannot be launched.
     pub fn launch(cloud: &Cloud, id: &str, user_data: &str) -> Result<Node> {
-        let links = "listen.links=127.0.0.1:0\ncluster.address=127.0.0.1";
-        Node::place(cloud, id, &format!("{user_data}\n{links}"), [cloud.dynamodb(), cloud.s3()])
+        let user_data = format!("{user_data}\nlisten.links=127.0.0.1:0\ncluster.address=127.0.0.1");
+        Node::place(cloud, id, &user_data, [cloud.dynamodb(), cloud.s3()])
     }
 
     /// The same, as the node of this number in a network.

@@ -169,12 +169,7 @@ impl Shared {
     }
 
     /// Carries a connection in both directions until one side ends it.
-    fn carry(
-        self: &Arc<Self>,
-        ends: Ends,
-        socket: &TcpStream,
-        behind: SocketAddr,
-    ) -> Result<()> {
+    fn carry(self: &Arc<Self>, ends: Ends, socket: &TcpStream, behind: SocketAddr) -> Result<()> {
         if !self.passes(ends) {
             return Ok(());
         }
