@@ -336,6 +336,7 @@ fn settings(config: &Config, fake_keys: FakeKeys, registry: &Registry, about: &A
             pre_approval: true,
             stream_management: true,
             client_state: config.client_state.enabled,
+            sasl2: config.auth.sasl2,
             extra: cirrus_xep::caps(registry, about).to_xml(),
         },
         limits_before: cirrus_xml::Limits {

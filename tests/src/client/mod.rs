@@ -21,6 +21,10 @@ use crate::{deadline, left};
 pub const TLS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
 /// Namespace of SASL.
 pub const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
+/// Namespace of the extensible SASL profile (XEP-0388).
+pub const SASL2: &str = "urn:xmpp:sasl:2";
+/// Namespace of binding with it (XEP-0386).
+pub const BIND2: &str = "urn:xmpp:bind:0";
 /// Namespace of resource binding.
 pub const BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 /// Namespace of stream management.
@@ -503,17 +507,13 @@ impl Client {
         if node.is("features", STREAM) {
             self.features = node.clone();
         } else if node.is("enabled", SM) {
-            let answering = self.acks.answering;
-            self.acks = Acks {
-                counting: true,
-                received: 0,
-                answering,
-                confirmed: 0,
-            };
+            self.count();
         } else if node.is("resumed", SM) {
             self.acks.counting = true;
             self.jid.clone_from(&self.former_jid);
             self.confirm(node)?;
+        } else if node.is("success", SASL2) {
+            self.account_success(node)?;
         } else if self.acks.counting && node.is_stanza() {
             self.acks.received += 1;
         } else if let Some(jid) = node
@@ -523,6 +523,35 @@ impl Client {
             self.jid = Some(jid.text());
         }
         Ok(())
+    }
+
+    /// What came together with a login.
+    fn account_success(&mut self, success: &Node) -> Result<()> {
+        let bound = success.child("bound", BIND2);
+        let resumed = success.child("resumed", SM);
+        if bound.is_some() || resumed.is_some() {
+            let jid = success.child("authorization-identifier", SASL2);
+            self.jid = jid.map(Node::text);
+        }
+        if bound.is_some_and(|bound| bound.child("enabled", SM).is_some()) {
+            self.count();
+        }
+        if let Some(resumed) = resumed {
+            self.acks.counting = true;
+            self.confirm(resumed)?;
+        }
+        Ok(())
+    }
+
+    /// From here on stanzas count.
+    fn count(&mut self) {
+        let answering = self.acks.answering;
+        self.acks = Acks {
+            counting: true,
+            received: 0,
+            answering,
+            confirmed: 0,
+        };
     }
 
     fn answer(&mut self) -> Result<()> {

@@ -18,11 +18,12 @@ pub type Values = BTreeMap<String, String>;
 /// Ids of messages in archives (XEP-0359).
 const SID: &str = "urn:xmpp:sid:0";
 
-/// Optional human-readable text that RFC 6120 allows beside every error condition.
+/// Optional human-readable text that RFC 6120 and XEP-0388 allow beside every error condition.
 const TEXTS: &[&str] = &[
     "urn:ietf:params:xml:ns:xmpp-stanzas",
     "urn:ietf:params:xml:ns:xmpp-streams",
     "urn:ietf:params:xml:ns:xmpp-sasl",
+    "urn:xmpp:sasl:2",
 ];
 
 /// Puts the values in for `${NAME}`, and bytes for `${hex …}` and `${repeat N TEXT}`.

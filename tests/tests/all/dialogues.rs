@@ -56,6 +56,9 @@ dialogues! {
     sasl_attempts
     sasl_failures
     sasl_mechanisms
+    sasl2
+    sasl2_errors
+    sasl2_inline
     server_queries
     sm_acknowledge
     sm_errors

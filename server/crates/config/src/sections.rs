@@ -173,6 +173,9 @@ section! {
             Mechanism::ScramSha1Plus,
             Mechanism::ScramSha1,
         ], NotEmpty;
+        /// Offer the login of one round trip (XEP-0388), with a resource (XEP-0386) or a
+        /// resumption in it, beside that of RFC 6120.
+        sasl2: bool = true;
         /// Offer PLAIN too, over TLS only. The server then sees passwords.
         plain: bool = false;
         /// PBKDF2 iterations of new passwords (RFC 7677 asks for at least 4096).

@@ -69,6 +69,43 @@ pub struct Login {
     /// The rows of the account's partition that authentication has read, so that a cold
     /// activation need not read them again.
     pub account: Vec<Item>,
+    /// What the client calls itself, the same at each of its logins (XEP-0388 section 2.3).
+    pub client: Option<Box<str>>,
+    /// What it asks for together with the resource.
+    pub inline: Inline,
+}
+
+/// What a session is to begin with (XEP-0386 section 3.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inline {
+    /// The first part of a resource that the home chooses.
+    pub tag: Option<Box<str>>,
+    /// Enable stream management (XEP-0198).
+    pub sm: Option<Enable>,
+    /// Enable copies of messages (XEP-0280).
+    pub carbons: bool,
+    /// Nobody looks at the client (XEP-0352).
+    pub inactive: bool,
+}
+
+/// How stream management is asked for (XEP-0198 section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enable {
+    /// The client wants to be able to resume.
+    pub resume: bool,
+    /// The longest resumption time it wants, in seconds.
+    pub max: Option<u32>,
+}
+
+/// Stream management as it was enabled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enabled {
+    /// The id to resume with; `None` when it can't be resumed.
+    pub id: Option<String>,
+    /// Seconds that a broken session is kept.
+    pub max: u32,
+    /// What `h` counts from: h = k - base.
+    pub base: u64,
 }
 
 /// What a pipe tells the home.
@@ -144,6 +181,8 @@ pub enum PipeOut {
     Bound {
         /// The session's full JID.
         jid: Jid,
+        /// Stream management, where it was asked for together with the resource.
+        sm: Option<Enabled>,
     },
     /// The resource is not bound; the stream may try again.
     BindRefused {

@@ -22,8 +22,8 @@ mod user;
 pub use codec::CodecError;
 pub use entropy::{Entropy, Recorder, Replay};
 pub use event::{
-    AccountRequest, Effect, Effects, Event, Login, Origin, Output, PipeEvent, PipeId, PipeOut,
-    SessionId, Token,
+    AccountRequest, Effect, Effects, Enable, Enabled, Event, Inline, Login, Origin, Output,
+    PipeEvent, PipeId, PipeOut, SessionId, Token,
 };
 pub use home::{Frame, Home, HomeConfig, Limits, Territory};
 pub use registry::{Feature, IqReply, IqRequest, IqRoute, Registry, Scope, Source};

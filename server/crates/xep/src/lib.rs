@@ -24,6 +24,8 @@ mod x0313_mam;
 mod x0334_hints;
 mod x0352_csi;
 mod x0359_stanza_id;
+mod x0386_bind2;
+mod x0388_sasl2;
 mod x0441_mam_prefs;
 
 use cirrus_router::{Feature, Registry, Source};
@@ -32,7 +34,7 @@ pub use x0115_caps::{Caps, caps};
 
 /// Every feature of the server, in the order of registration.
 pub fn features() -> &'static [&'static Feature] {
-    static FEATURES: [&Feature; 19] = [
+    static FEATURES: [&Feature; 21] = [
         &rfc6121_im::FEATURE,
         &rfc3921_session::FEATURE,
         &x0012_last::FEATURE,
@@ -51,6 +53,8 @@ pub fn features() -> &'static [&'static Feature] {
         &x0334_hints::FEATURE,
         &x0352_csi::FEATURE,
         &x0359_stanza_id::FEATURE,
+        &x0386_bind2::FEATURE,
+        &x0388_sasl2::FEATURE,
         &x0441_mam_prefs::FEATURE,
     ];
     &FEATURES

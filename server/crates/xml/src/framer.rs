@@ -101,6 +101,11 @@ impl Framer {
         *self = Framer::new(self.limits);
     }
 
+    /// Other limits from the next frame on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Cuts the next frame off the front of `buf`; `None` when there is no whole one yet. Call it
     /// again with the same buffer, longer by what has arrived; nobody else may take bytes off
     /// its front meanwhile.

@@ -369,6 +369,11 @@ impl Pipe {
                 self.restart(authenticated);
                 None
             }
+            Effect::Authenticated => {
+                self.authenticated();
+                self.framer.set_limits(self.shared.settings.limits);
+                None
+            }
             Effect::Attach { user } => {
                 let (sender, receiver) = mpsc::channel(self.shared.limits.write_queue_stanzas);
                 self.home = Some(receiver);
@@ -419,12 +424,16 @@ impl Pipe {
 
     fn restart(&mut self, authenticated: bool) {
         if authenticated {
-            add(&self.shared.counters.logins, 1);
-            self.place.authenticated();
+            self.authenticated();
             self.framer = Framer::new(self.shared.settings.limits);
         } else {
             self.framer.restart();
         }
+    }
+
+    fn authenticated(&mut self) {
+        add(&self.shared.counters.logins, 1);
+        self.place.authenticated();
     }
 
     async fn flush(&mut self) -> io::Result<()> {

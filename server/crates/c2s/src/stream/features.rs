@@ -10,6 +10,10 @@ use super::{Secured, Step, Stream};
 pub(super) const TLS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
 /// Namespace of SASL negotiation (RFC 6120 section 6).
 pub(super) const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
+/// Namespace of the extensible SASL profile (XEP-0388).
+pub(super) const SASL2: &str = "urn:xmpp:sasl:2";
+/// Namespace of binding together with the login (XEP-0386).
+pub(super) const BIND2: &str = "urn:xmpp:bind:0";
 /// Namespace of the list of channel binding types (XEP-0440).
 pub const CHANNEL_BINDING: &str = "urn:xmpp:sasl-cb:0";
 const REGISTER: &str = "http://jabber.org/features/iq-register";
@@ -29,6 +33,8 @@ pub struct Features {
     pub stream_management: bool,
     /// Client state indication (XEP-0352).
     pub client_state: bool,
+    /// The extensible SASL profile (XEP-0388), and binding with it (XEP-0386).
+    pub sasl2: bool,
     /// Further features of a stream that has logged in, as XML: entity capabilities (XEP-0115
     /// section 6.3).
     pub extra: Vec<u8>,
@@ -41,7 +47,7 @@ impl Stream {
         w.start("stream:features");
         let login = self.login.as_deref();
         if login.is_some_and(|login| login.user.is_some()) {
-            self.session_features(&mut w);
+            self.session_features(false, &mut w);
         } else if let Some(secured) = login.and_then(|login| login.secured.as_ref()) {
             self.login_features(secured, &mut w);
         } else {
@@ -61,6 +67,9 @@ impl Stream {
             w.start("mechanism").text(mechanism.name()).end();
         }
         w.end();
+        if self.settings.features.sasl2 {
+            self.login2_features(secured, w);
+        }
         if !secured.bindings.is_empty() {
             w.start("sasl-channel-binding")
                 .attr("xmlns", CHANNEL_BINDING);
@@ -77,14 +86,41 @@ impl Stream {
         w.raw(&self.settings.features.extra);
     }
 
-    fn session_features(&self, w: &mut Writer) {
+    /// XEP-0388 section 2.1, with what may be asked for together with the login.
+    fn login2_features(&self, secured: &Secured, w: &mut Writer) {
         let features = &self.settings.features;
-        w.start("bind").attr("xmlns", ns::BIND).end();
-        w.start("session")
-            .attr("xmlns", ns::SESSION)
-            .start("optional")
-            .end();
-        w.end();
+        w.start("authentication").attr("xmlns", SASL2);
+        for mechanism in offered(&self.settings.mechanisms, &secured.bindings) {
+            w.start("mechanism").text(mechanism.name()).end();
+        }
+        w.start("inline");
+        w.start("bind").attr("xmlns", BIND2).start("inline");
+        let offered = [
+            (true, ns::CARBONS),
+            (features.client_state, ns::CSI),
+            (features.stream_management, ns::SM),
+        ];
+        for (_, namespace) in offered.iter().filter(|(on, _)| *on) {
+            w.start("feature").attr("var", namespace).end();
+        }
+        w.end().end();
+        if features.stream_management {
+            w.start("sm").attr("xmlns", ns::SM).end();
+        }
+        w.end().end();
+    }
+
+    /// What a stream that has logged in can do, with a resource or before it has one.
+    pub(super) fn session_features(&self, bound: bool, w: &mut Writer) {
+        let features = &self.settings.features;
+        if !bound {
+            w.start("bind").attr("xmlns", ns::BIND).end();
+            w.start("session")
+                .attr("xmlns", ns::SESSION)
+                .start("optional")
+                .end();
+            w.end();
+        }
         if features.stream_management {
             w.start("sm").attr("xmlns", ns::SM).end();
         }

@@ -61,6 +61,9 @@ impl Stream {
                 ));
             }
         }
+        if let Some(login) = self.login.as_deref_mut() {
+            login.from = from.as_ref().map(Jid::bare);
+        }
         self.host = Some(host.into());
         Ok(from)
     }

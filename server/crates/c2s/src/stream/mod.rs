@@ -12,6 +12,7 @@ mod negotiate;
 mod open;
 mod register;
 mod sasl;
+mod sasl2;
 mod settings;
 mod sm;
 #[cfg(test)]
@@ -20,7 +21,7 @@ mod tests;
 use std::sync::Arc;
 
 use cirrus_jid::{BareJid, Jid};
-use cirrus_router::{Entropy, PipeEvent, PipeOut};
+use cirrus_router::{Enabled, Entropy, PipeEvent, PipeOut};
 use cirrus_sasl::{ChannelBinding, Password, StoredKey};
 use cirrus_stanza::{StanzaError, StreamError, ns};
 use cirrus_store::Item;
@@ -76,6 +77,8 @@ pub enum Effect {
         /// The client has logged in.
         authenticated: bool,
     },
+    /// The client has logged in on the stream that it is on: allows the larger limits.
+    Authenticated,
     /// Read an account; answer with [`Event::Loaded`].
     Load {
         /// Whose.
@@ -173,13 +176,21 @@ enum Phase {
 #[derive(Debug, Default)]
 struct Login {
     secured: Option<Secured>,
+    /// The `from` of the present stream header.
+    from: Option<BareJid>,
     sasl: Option<sasl::Exchange>,
+    /// The client speaks the profile of XEP-0388.
+    sasl2: bool,
+    /// A login with that profile of which the client is not told yet.
+    success: Option<Box<sasl2::Success>>,
     /// What the answer that is awaited is for.
     awaited: Option<Awaited>,
     failures: u32,
     mechanism: &'static str,
     rows: Vec<Item>,
-    /// The account has just logged in; the next header starts its stream.
+    /// What the client calls itself, the same at each of its logins.
+    client: Option<Box<str>>,
+    /// The account has just logged in; unless with XEP-0388, the next header starts its stream.
     user: Option<BareJid>,
 }
 
@@ -191,6 +202,10 @@ enum Awaited {
     Resume(u32),
     /// The id of the `<iq/>` that asked for an account.
     Register(Box<str>),
+    /// As [`Awaited::Bind`], asked for together with the login.
+    InlineBind,
+    /// As [`Awaited::Resume`], asked for together with the login.
+    InlineResume(u32),
 }
 
 /// One client stream.
@@ -332,9 +347,11 @@ impl Stream {
         match home {
             PipeOut::Stanza { n, stanza } => self.outbound(n, &stanza, step),
             PipeOut::Handled { k } => self.handled(k, step),
-            PipeOut::Bound { jid } => self.bound(jid, step),
+            PipeOut::Bound { jid, sm } => self.bound(jid, sm, step),
             PipeOut::BindRefused { error } => self.bind_refused(&error, step),
-            PipeOut::SmEnabled { id, max, base } => self.sm_enabled(id.as_deref(), max, base, step),
+            PipeOut::SmEnabled { id, max, base } => {
+                self.sm_enabled(&Enabled { id, max, base }, step);
+            }
             PipeOut::SmRefused { condition } => self.sm_refused(condition.as_str(), step),
             PipeOut::Resumed { id, jid, k, base } => self.resumed(&id, jid, (k, base), step),
             PipeOut::ResumeFailed { h, condition } => {

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use cirrus_jid::{BareJid, Jid};
-use cirrus_router::PipeEvent;
+use cirrus_router::{Enabled, Inline, PipeEvent};
 use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, StreamError, Ty, ns};
 use cirrus_xml::{Checked, Writer, check};
 
-use super::features::{SASL, TLS};
+use super::features::{SASL, SASL2, TLS};
 use super::{Awaited, Effect, Phase, Secured, Step, Stream};
 
 impl Stream {
@@ -21,6 +21,11 @@ impl Stream {
             Err(fault) => return self.fault(&fault, step),
         };
         match (checked.ns(), checked.name(bytes)) {
+            (SASL2, name) => self.sasl2(name, bytes, step),
+            _ if self.is_logging_in2() => {
+                let text = "in the middle of a login there is only its answer";
+                self.fail(StreamError::PolicyViolation, Some(text), step);
+            }
             (TLS, "starttls") => self.start_tls(step),
             (SASL, name) => self.sasl(name, bytes, step),
             (ns::SM, name) => self.sm_before_bind(name, bytes, &checked, step),
@@ -153,6 +158,8 @@ impl Stream {
             address: self.address.to_string(),
             lang: self.lang.clone(),
             account: login.map(|login| login.rows.clone()).unwrap_or_default(),
+            client: login.and_then(|login| login.client.clone()),
+            inline: Inline::default(),
         }
     }
 
@@ -178,9 +185,11 @@ impl Stream {
         Some(awaited)
     }
 
-    pub(super) fn bound(&mut self, jid: Jid, step: &mut Step<'_>) {
-        let Some(Awaited::Bind(id)) = self.take_awaited() else {
-            return;
+    pub(super) fn bound(&mut self, jid: Jid, sm: Option<Enabled>, step: &mut Step<'_>) {
+        let id = match self.take_awaited() {
+            Some(Awaited::Bind(id)) => id,
+            Some(Awaited::InlineBind) => return self.bound_inline(jid, sm, step),
+            _ => return,
         };
         let mut w = Writer::new();
         w.start("iq").attr("type", "result").attr("id", &id);
@@ -205,10 +214,13 @@ impl Stream {
     }
 
     pub(super) fn bind_refused(&mut self, error: &StanzaError, step: &mut Step<'_>) {
-        let Some(Awaited::Bind(id)) = self.take_awaited() else {
-            return;
-        };
-        write_error(&id, error, step);
+        match self.take_awaited() {
+            Some(Awaited::Bind(id)) => write_error(&id, error, step),
+            // The login itself has succeeded: the client may bind in the old way, and hears why
+            // not.
+            Some(Awaited::InlineBind) => self.tell_success(None, &[], step),
+            _ => {}
+        }
     }
 
     /// The client reports an error of its own and closes.

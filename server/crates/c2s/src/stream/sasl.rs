@@ -6,7 +6,8 @@ use cirrus_sasl::{Hash, Mechanism, NONCE_BYTES, SaslError, Server, Setup, carrie
 use cirrus_stanza::{StreamError, ns};
 use cirrus_xml::{Element, Writer};
 
-use super::features::{SASL, offered};
+use super::features::{SASL, SASL2, offered};
+use super::sasl2::Request;
 use super::{Account, Effect, Phase, Step, Stream, Unavailable};
 
 /// An exchange under way.
@@ -18,6 +19,8 @@ pub(super) struct Exchange {
     user: Option<BareJid>,
     hash: Option<Hash>,
     account: Option<Account>,
+    /// With the profile of XEP-0388: what was asked for together with the login.
+    request: Option<Box<Request>>,
 }
 
 impl Stream {
@@ -33,23 +36,18 @@ impl Stream {
             Ok(element) => element,
             Err(fault) => return self.fault(&fault, step),
         };
+        if let Some(login) = self.login.as_deref_mut() {
+            login.sasl2 = false;
+        }
         match name {
             "auth" => {
                 let mechanism = element.attr("mechanism").unwrap_or_default();
-                self.authenticate(&mechanism, &element.text(), step);
-            }
-            "response" => {
-                let Some(exchange) = self.exchange() else {
-                    return self.refuse(&SaslError::OutOfTurn, step);
-                };
-                match carrier::decode(&element.text()) {
-                    Ok(input) => {
-                        let next = exchange.server.step(&input);
-                        self.advance(next, step);
-                    }
+                match carrier::decode_initial(&element.text()) {
+                    Ok(initial) => self.authenticate(&mechanism, initial.as_deref(), None, step),
                     Err(error) => self.refuse(&error, step),
                 }
             }
+            "response" => self.respond(carrier::decode(&element.text()), step),
             "abort" => self.refuse(&SaslError::Aborted, step),
             _ => self.refuse(
                 &SaslError::Malformed("not an element of the SASL profile"),
@@ -58,13 +56,30 @@ impl Stream {
         }
     }
 
-    fn authenticate(&mut self, mechanism: &str, initial: &str, step: &mut Step<'_>) {
+    /// The client's next message.
+    pub(super) fn respond(&mut self, input: Result<Vec<u8>, SaslError>, step: &mut Step<'_>) {
+        let Some(exchange) = self.exchange() else {
+            return self.refuse(&SaslError::OutOfTurn, step);
+        };
+        match input {
+            Ok(input) => {
+                let next = exchange.server.step(&input);
+                self.advance(next, step);
+            }
+            Err(error) => self.refuse(&error, step),
+        }
+    }
+
+    /// Begins an exchange.
+    pub(super) fn authenticate(
+        &mut self,
+        mechanism: &str,
+        initial: Option<&[u8]>,
+        request: Option<Box<Request>>,
+        step: &mut Step<'_>,
+    ) {
         let Some(mechanism) = Mechanism::parse(mechanism) else {
             return self.refuse(&SaslError::InvalidMechanism, step);
-        };
-        let initial = match carrier::decode_initial(initial) {
-            Ok(initial) => initial,
-            Err(error) => return self.refuse(&error, step),
         };
         let mut nonce = [0; NONCE_BYTES];
         step.entropy.fill(&mut nonce);
@@ -85,13 +100,14 @@ impl Stream {
         };
         match Server::new(&setup) {
             Ok(mut server) => {
-                let next = server.start(initial.as_deref());
+                let next = server.start(initial);
                 login.sasl = Some(Exchange {
                     server,
                     mechanism,
                     user: None,
                     hash: None,
                     account: None,
+                    request,
                 });
                 self.advance(next, step);
             }
@@ -107,7 +123,7 @@ impl Stream {
     fn advance(&mut self, next: cirrus_sasl::Step, step: &mut Step<'_>) {
         match next {
             cirrus_sasl::Step::Challenge(data) => {
-                write_sasl("challenge", Some(carrier::encode(&data)), step);
+                self.write_sasl("challenge", Some(carrier::encode(&data)), step);
             }
             cirrus_sasl::Step::NeedKeys { user, hash, .. } => {
                 let user = self.account_of(&user);
@@ -206,6 +222,7 @@ impl Stream {
             mechanism,
             user: Some(user),
             account,
+            request,
             ..
         }) = login.sasl.take()
         else {
@@ -215,11 +232,17 @@ impl Stream {
         if account.disabled {
             return self.refuse(&SaslError::AccountDisabled, step);
         }
+        if request.is_some() && login.from.as_ref().is_some_and(|from| *from != user) {
+            return self.refuse(&SaslError::InvalidAuthzid, step);
+        }
         tracing::debug!(%user, peer = %self.address, %mechanism, "logged in");
         login.mechanism = mechanism.name();
         login.user = Some(user.compact());
         login.rows = account.rows;
-        write_sasl("success", carrier::encode_success(data), step);
+        if let Some(request) = request {
+            return self.logged_in(*request, data, step);
+        }
+        self.write_sasl("success", carrier::encode_success(data), step);
         step.out.effects.push(Effect::Restart {
             authenticated: true,
         });
@@ -227,18 +250,21 @@ impl Stream {
     }
 
     /// Ends the exchange; too many failures end the stream (RFC 6120 section 6.4.5).
-    fn refuse(&mut self, error: &SaslError, step: &mut Step<'_>) {
+    pub(super) fn refuse(&mut self, error: &SaslError, step: &mut Step<'_>) {
         let Some(login) = self.login.as_deref_mut() else {
             return;
         };
         let user = login.sasl.take().and_then(|exchange| exchange.user);
+        let profile = if login.sasl2 { SASL2 } else { SASL };
         tracing::info!(peer = %self.address, user = user.as_ref().map(BareJid::as_str), %error,
             "login failed");
         let mut w = Writer::new();
-        w.start("failure")
-            .attr("xmlns", SASL)
-            .start(error.condition().name())
-            .end();
+        w.start("failure").attr("xmlns", profile);
+        w.start(error.condition().name());
+        if profile != SASL {
+            w.attr("xmlns", SASL);
+        }
+        w.end();
         w.start("text")
             .attr("xml:lang", "en")
             .text(&error.to_string())
@@ -257,14 +283,22 @@ impl Stream {
             );
         }
     }
-}
 
-fn write_sasl(name: &str, data: Option<String>, step: &mut Step<'_>) {
-    let mut w = Writer::new();
-    w.start(name).attr("xmlns", SASL);
-    if let Some(data) = data {
-        w.text(&data);
+    /// Whether an exchange of the profile of XEP-0388 is under way.
+    pub(super) fn is_logging_in2(&self) -> bool {
+        let exchange = self.login.as_deref().and_then(|login| login.sasl.as_ref());
+        exchange.is_some_and(|exchange| exchange.request.is_some())
     }
-    w.end();
-    step.out.bytes.extend_from_slice(&w.into_bytes());
+
+    fn write_sasl(&self, name: &str, data: Option<String>, step: &mut Step<'_>) {
+        let sasl2 = self.login.as_deref().is_some_and(|login| login.sasl2);
+        let mut w = Writer::new();
+        w.start(name)
+            .attr("xmlns", if sasl2 { SASL2 } else { SASL });
+        if let Some(data) = data {
+            w.text(&data);
+        }
+        w.end();
+        step.out.bytes.extend_from_slice(&w.into_bytes());
+    }
 }

@@ -1,9 +1,11 @@
 //! Stream management (XEP-0198) as far as it is the pipe's: counting what comes in, asking and
 //! answering. What goes out is numbered, kept and repeated by the home.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use cirrus_jid::Jid;
-use cirrus_router::PipeEvent;
+use cirrus_router::{Enable, Enabled, PipeEvent};
 use cirrus_stanza::{Condition, StreamError, ns};
 use cirrus_xml::{Checked, Writer};
 
@@ -169,9 +171,7 @@ impl Stream {
         if !self.settings.features.stream_management {
             return write_failed(None, Condition::FeatureNotImplemented.as_str(), step);
         }
-        let previd = checked
-            .attr(bytes, "previd")
-            .map(std::borrow::Cow::into_owned);
+        let previd = checked.attr(bytes, "previd").map(Cow::into_owned);
         let h = checked.attr(bytes, "h").and_then(|h| h.parse().ok());
         let (Some(previd), Some(h)) = (previd, h) else {
             let text = "<resume/> needs 'previd' and 'h'";
@@ -212,9 +212,7 @@ impl Stream {
                 }
             },
             ("enable", Mode::Off) if self.settings.features.stream_management => {
-                let resume = checked.attr(bytes, "resume");
-                let resume = resume.is_some_and(|resume| matches!(&*resume, "true" | "1"));
-                let max = checked.attr(bytes, "max").and_then(|max| max.parse().ok());
+                let Enable { resume, max } = enable(|name| checked.attr(bytes, name));
                 self.sm.mode = Mode::Enabling;
                 step.out
                     .effects
@@ -256,18 +254,18 @@ impl Stream {
         self.fail_with(StreamError::UndefinedCondition, &w.into_bytes(), step);
     }
 
-    pub(super) fn sm_enabled(
-        &mut self,
-        id: Option<&str>,
-        max: u32,
-        base: u64,
-        step: &mut Step<'_>,
-    ) {
-        self.sm.resumable = id.is_some();
-        if !matches!(self.sm.mode, Mode::Enabling) {
-            return;
+    pub(super) fn sm_enabled(&mut self, enabled: &Enabled, step: &mut Step<'_>) {
+        self.sm.resumable = enabled.id.is_some();
+        if matches!(self.sm.mode, Mode::Enabling) {
+            let xml = self.start_sm(enabled);
+            step.out.bytes.extend_from_slice(&xml);
         }
-        self.sm.start(base, base, 0);
+    }
+
+    /// Starts counting; what the client is to be told.
+    pub(super) fn start_sm(&mut self, Enabled { id, max, base }: &Enabled) -> Vec<u8> {
+        self.sm.resumable = id.is_some();
+        self.sm.start(*base, *base, 0);
         let mut w = Writer::new();
         w.start("enabled").attr("xmlns", ns::SM);
         if let Some(id) = id {
@@ -276,7 +274,7 @@ impl Stream {
                 .attr("max", &max.to_string());
         }
         w.end();
-        step.out.bytes.extend_from_slice(&w.into_bytes());
+        w.into_bytes()
     }
 
     pub(super) fn sm_refused(&mut self, condition: &str, step: &mut Step<'_>) {
@@ -294,21 +292,30 @@ impl Stream {
         step: &mut Step<'_>,
     ) {
         self.sm.resumable = true;
-        let Some(Awaited::Resume(h)) = self.take_awaited() else {
-            return;
+        let (h, inline) = match self.take_awaited() {
+            Some(Awaited::Resume(h)) => (h, false),
+            Some(Awaited::InlineResume(h)) => (h, true),
+            _ => return,
         };
         self.sm.received = k;
         self.sm.start(base, k, h);
         let mut w = Writer::new();
         w.start("resumed").attr("xmlns", ns::SM).attr("previd", id);
         w.attr("h", &self.sm.h().to_string()).end();
-        step.out.bytes.extend_from_slice(&w.into_bytes());
+        let xml = w.into_bytes();
+        if inline {
+            self.tell_success(Some(&jid), &xml, step);
+        } else {
+            step.out.bytes.extend_from_slice(&xml);
+        }
         self.opened(jid, step);
     }
 
     pub(super) fn resume_failed(&mut self, h: Option<u32>, condition: &str, step: &mut Step<'_>) {
-        if let Some(Awaited::Resume(_)) = self.take_awaited() {
-            write_failed(h, condition, step);
+        match self.take_awaited() {
+            Some(Awaited::Resume(_)) => write_failed(h, condition, step),
+            Some(Awaited::InlineResume(_)) => self.resume_failed_inline(failed(h, condition), step),
+            _ => {}
         }
     }
 
@@ -340,12 +347,23 @@ impl Stream {
     }
 }
 
+/// What the attributes of `<enable/>` ask for.
+pub(super) fn enable<'a>(attr: impl Fn(&str) -> Option<Cow<'a, str>>) -> Enable {
+    let resume = attr("resume").is_some_and(|resume| matches!(&*resume, "true" | "1"));
+    let max = attr("max").and_then(|max| max.parse().ok());
+    Enable { resume, max }
+}
+
 /// `<failed/>` leaves the stream as it was (XEP-0198 section 6).
 fn write_failed(h: Option<u32>, condition: &str, step: &mut Step<'_>) {
+    step.out.bytes.extend_from_slice(&failed(h, condition));
+}
+
+pub(super) fn failed(h: Option<u32>, condition: &str) -> Vec<u8> {
     let mut w = Writer::new();
     w.start("failed").attr("xmlns", ns::SM);
     w.attr_opt("h", h.map(|h| h.to_string()).as_deref());
     w.start(condition).attr("xmlns", ns::STANZAS).end();
     w.end();
-    step.out.bytes.extend_from_slice(&w.into_bytes());
+    w.into_bytes()
 }

@@ -7,7 +7,7 @@ use super::User;
 use super::carbons::Carbon;
 use super::session::{Archived, Keep, Session, Unacked};
 use super::spool::Owed;
-use crate::event::{Login, PipeId, PipeOut, SessionId};
+use crate::event::{Enable, Enabled, Login, PipeId, PipeOut, SessionId};
 use crate::home::Cx;
 
 impl User {
@@ -16,14 +16,14 @@ impl User {
         cx: &mut Cx<'_>,
         pipe: PipeId,
         resource: Option<&str>,
-        _login: &Login,
+        login: &Login,
     ) {
         cx.work.binding.remove(&pipe);
-        let resource = match resource {
-            Some(resource) => resource.to_owned(),
-            None => format!("{:016x}", cx.rng.u128() >> 64),
+        let jid = match resource {
+            Some(resource) => Jid::with_resource(&self.jid, resource),
+            None => self.choose_resource(cx, login),
         };
-        let jid = match Jid::with_resource(&self.jid, &resource) {
+        let jid = match jid {
             Ok(jid) => jid,
             Err(cause) => {
                 let text = format!("this resource can't be bound: {cause}");
@@ -32,24 +32,69 @@ impl User {
                 return;
             }
         };
-        let taken = self
-            .sessions
-            .iter()
-            .position(|s| s.resource() == jid.resource().unwrap_or(""));
-        if taken.is_none() && self.sessions.len() >= cx.home.limits.resources_per_user {
+        let resource = jid.resource().unwrap_or("");
+        let client = login.client.as_ref();
+        let replaced = |session: &&Session| {
+            session.resource() == resource || client.is_some() && session.client.as_ref() == client
+        };
+        let replaced = self.sessions.iter().filter(replaced);
+        let replaced: Vec<_> = replaced.map(|session| session.id).collect();
+        let kept = self.sessions.len() - replaced.len();
+        if kept >= cx.home.limits.resources_per_user {
             let text = "this account has as many resources bound as the server allows";
             let error = StanzaError::new(Condition::ResourceConstraint, text);
             cx.pipe(pipe, PipeOut::BindRefused { error });
             return;
         }
+        self.begin_session(cx, pipe, jid, login);
+        // The new session is there before the old ones end, so that nothing is sent offline.
+        for id in replaced {
+            if let Some(index) = self.session_of(id) {
+                self.end_session(cx, index, Some(StreamError::Conflict));
+            }
+        }
+    }
+
+    fn begin_session(&mut self, cx: &mut Cx<'_>, pipe: PipeId, jid: Jid, login: &Login) {
         let id = SessionId(cx.rng.u128());
         cx.work.pipes.insert(pipe, (self.jid.clone(), id));
-        cx.pipe(pipe, PipeOut::Bound { jid: jid.clone() });
-        // The new session is there before the old one ends, so that nothing is sent offline.
-        self.sessions.push(Session::new(id, jid, pipe));
-        if let Some(index) = taken {
-            self.end_session(cx, index, Some(StreamError::Conflict));
+        let mut session = Session::new(id, jid.clone(), pipe);
+        session.client.clone_from(&login.client);
+        session.carbons = login.inline.carbons;
+        let limit = cx.home.limits.resume_seconds;
+        let sm = login
+            .inline
+            .sm
+            .map(|enable| session.enable_sm(enable, limit));
+        self.sessions.push(session);
+        cx.pipe(pipe, PipeOut::Bound { jid, sm });
+        if login.inline.inactive {
+            self.set_active(cx, self.sessions.len() - 1, false);
         }
+    }
+
+    /// A resource of the server's choice: the tag that the client gives it, and something that
+    /// nobody can guess (XEP-0386 section 3.2.1). A client that was here before and is still known
+    /// keeps its resource.
+    fn choose_resource(&self, cx: &mut Cx<'_>, login: &Login) -> Result<Jid, cirrus_jid::JidError> {
+        let chosen = format!("{:016x}", cx.rng.u128() >> 64);
+        let Some(tag) = &login.inline.tag else {
+            return Jid::with_resource(&self.jid, &chosen);
+        };
+        let tagged = Jid::with_resource(&self.jid, &format!("{tag}/{chosen}"));
+        let Ok(tagged) = tagged else {
+            return Jid::with_resource(&self.jid, &chosen);
+        };
+        let tag = |jid: &Jid| {
+            let resource = jid.resource()?;
+            resource.rsplit_once('/').map(|(tag, _)| tag.to_owned())
+        };
+        let before = self.sessions.iter().find(|session| {
+            login.client.is_some()
+                && session.client == login.client
+                && tag(&session.jid) == tag(&tagged)
+        });
+        Ok(before.map_or(tagged, |session| session.jid.clone()))
     }
 
     pub(super) fn resume(&mut self, cx: &mut Cx<'_>, pipe: PipeId, previd: &str, h: u32) {
@@ -112,19 +157,8 @@ impl User {
             cx.pipe(pipe, PipeOut::SmRefused { condition });
             return;
         }
-        let max = max
-            .filter(|max| *max > 0)
-            .map_or(limit, |max| max.min(limit));
-        session.enable_sm(resume && max > 0, max);
-        let id = session.resumable().then(|| session.id.text());
-        cx.pipe(
-            pipe,
-            PipeOut::SmEnabled {
-                id,
-                max,
-                base: session.k,
-            },
-        );
+        let Enabled { id, max, base } = session.enable_sm(Enable { resume, max }, limit);
+        cx.pipe(pipe, PipeOut::SmEnabled { id, max, base });
     }
 
     pub(super) fn client_ack(&mut self, cx: &mut Cx<'_>, index: usize, h: u32) {

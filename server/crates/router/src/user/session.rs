@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::carbons::{self, Carbon};
 use super::csi::ClientState;
-use crate::event::{Effect, Effects, PipeId, PipeOut, SessionId};
+use crate::event::{Effect, Effects, Enable, Enabled, PipeId, PipeOut, SessionId};
 
 /// A stanza that the client has not acknowledged yet.
 #[derive(Serialize, Deserialize)]
@@ -81,6 +81,8 @@ struct Unhandled {
 pub(super) struct Session {
     pub id: SessionId,
     pub jid: Jid,
+    /// What the client calls itself, the same at each of its logins.
+    pub client: Option<Box<str>>,
     /// The connection; `None` while the session waits to be resumed.
     pub pipe: Option<PipeId>,
     /// When a session without a pipe ends, Unix milliseconds.
@@ -122,6 +124,7 @@ impl Session {
         Self {
             id,
             jid,
+            client: None,
             pipe: Some(pipe),
             deadline: None,
             sm: None,
@@ -157,15 +160,23 @@ impl Session {
     }
 
     /// Starts counting. What was sent before and is not known to be written stays until the
-    /// client's first count, which proves it received.
-    pub fn enable_sm(&mut self, resume: bool, max: u32) {
+    /// client's first count, which proves it received. A broken session is kept for `limit`
+    /// seconds at most.
+    pub fn enable_sm(&mut self, enable: Enable, limit: u32) -> Enabled {
+        let wanted = enable.max.filter(|max| *max > 0);
+        let max = wanted.map_or(limit, |max| max.min(limit));
         self.sm = Some(Sm {
-            resume,
+            resume: enable.resume && max > 0,
             max,
             base_k: self.k,
             base_n: self.n,
         });
         self.told = self.k;
+        Enabled {
+            id: self.resumable().then(|| self.id.text()),
+            max,
+            base: self.k,
+        }
     }
 
     pub fn resumable(&self) -> bool {

@@ -4,6 +4,7 @@
 mod archive;
 mod carbons;
 mod csi;
+mod inline;
 mod subscriptions;
 
 use std::collections::{BTreeMap, VecDeque};

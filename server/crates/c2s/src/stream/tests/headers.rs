@@ -27,6 +27,7 @@ fn after_tls_mechanisms_and_bindings_are_offered() {
     let mut talk = Talk::with(Settings {
         features: Features {
             register: true,
+            sasl2: false,
             ..settings().features
         },
         ..settings()

@@ -346,7 +346,10 @@ fn a_failed_resumption_may_be_followed_by_a_bind() {
         matches!(talk.told()[..], [PipeEvent::Bind { .. }]),
         "attached already"
     );
-    let read = talk.home(PipeOut::Bound { jid: juliet() });
+    let read = talk.home(PipeOut::Bound {
+        jid: juliet(),
+        sm: None,
+    });
     assert!(
         read.contains("<jid>juliet@example.com/phone</jid>"),
         "{read}"
@@ -418,7 +421,10 @@ fn counters_wrap_at_two_to_the_32() {
 impl Talk {
     fn bind_again(&mut self) {
         self.send(BIND);
-        self.home(PipeOut::Bound { jid: juliet() });
+        self.home(PipeOut::Bound {
+            jid: juliet(),
+            sm: None,
+        });
         self.effects();
     }
 }

@@ -3,11 +3,13 @@
 mod headers;
 mod login;
 mod management;
+mod sasl2;
 mod sessions;
 mod timers;
 
 use bytes::{Bytes, BytesMut};
 use cirrus_jid::Jid;
+use cirrus_router::Inline;
 use cirrus_sasl::{BindingKind, FakeKeys, Hash, MIN_ITERATIONS, Mechanism, client, derive};
 use cirrus_stanza::Stanza;
 use cirrus_xml::{Framer, Limits, Writer};
@@ -43,6 +45,7 @@ fn settings() -> Settings {
             pre_approval: true,
             stream_management: true,
             client_state: true,
+            sasl2: true,
             extra: b"<c xmlns='http://jabber.org/protocol/caps'/>".to_vec(),
         },
         limits_before: Limits {
@@ -156,7 +159,10 @@ impl Talk {
     fn bind(&mut self) {
         self.log_in();
         self.send(BIND);
-        self.home(PipeOut::Bound { jid: juliet() });
+        self.home(PipeOut::Bound {
+            jid: juliet(),
+            sm: None,
+        });
         self.effects();
     }
 

@@ -41,7 +41,10 @@ fn a_resource_is_bound_by_the_home() {
     assert_eq!((&*login.mechanism, &*login.address), ("PLAIN", "192.0.2.1"));
     assert!(!talk.stream.wants_frames());
     assert_eq!(
-        talk.home(PipeOut::Bound { jid: juliet() }),
+        talk.home(PipeOut::Bound {
+            jid: juliet(),
+            sm: None
+        }),
         "<iq type='result' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
          <jid>juliet@example.com/phone</jid></bind></iq>"
     );
@@ -116,7 +119,10 @@ fn what_follows_the_bind_waits_for_its_answer() {
     talk.log_in();
     talk.send(&format!("{BIND}<presence/>"));
     assert_eq!(talk.effects().len(), 2);
-    talk.home(PipeOut::Bound { jid: juliet() });
+    talk.home(PipeOut::Bound {
+        jid: juliet(),
+        sm: None,
+    });
     talk.send("");
     assert_eq!(
         sent(&talk.told()[0]),
@@ -160,7 +166,10 @@ fn the_streams_language_is_the_stanzas() {
     talk.on(Event::Verified(Ok(Some(account()))));
     talk.send(&HEADER.replace(" to=", " xml:lang='de' to="));
     talk.send(BIND);
-    talk.home(PipeOut::Bound { jid: juliet() });
+    talk.home(PipeOut::Bound {
+        jid: juliet(),
+        sm: None,
+    });
     talk.effects();
     talk.send("<presence/><presence xml:lang='fr'/>");
     let told: Vec<_> = talk.told().iter().map(|event| sent(event).1).collect();
@@ -342,7 +351,10 @@ fn prefixes_of_the_header_stay_in_force() {
     talk.on(Event::Verified(Ok(Some(account()))));
     talk.send(&HEADER.replace(" to=", " xmlns:x='urn:x' to="));
     talk.send(BIND);
-    talk.home(PipeOut::Bound { jid: juliet() });
+    talk.home(PipeOut::Bound {
+        jid: juliet(),
+        sm: None,
+    });
     talk.effects();
     talk.send("<message><x:a/></message>");
     let (_, stanza) = sent(&talk.told()[0]);

@@ -1,0 +1,14 @@
+//! XEP-0386: what the documentation says about it; the work is in the stream and in the user
+//! entity.
+
+use cirrus_router::{Feature, Source};
+
+pub(crate) static FEATURE: Feature = Feature {
+    name: "bind 2",
+    source: Source::Xep(386, "1.0.0"),
+    summary: "A resource together with the login, and with it stream management, message carbons \
+              and client state. Offline messages are sent as ever.",
+    server: &[],
+    account: &[],
+    iqs: &[],
+};
