@@ -126,7 +126,12 @@ pub(crate) async fn build(
     let secret = shared_keys::obtain(&*table, shared_keys::FAKE).await?;
     let fake_keys =
         FakeKeys::new(secret, config.auth.iterations).map_err(PartsError::Iterations)?;
-    let accounts = Arc::new(accounts(config, Arc::clone(&table), fake_keys.clone()));
+    let token_key = match config.auth.fast {
+        true => Some(shared_keys::obtain(&*table, shared_keys::TOKENS).await?),
+        false => None,
+    };
+    let accounts = accounts(config, Arc::clone(&table), fake_keys.clone(), token_key);
+    let accounts = Arc::new(accounts);
     let service = AccountService::new(Arc::clone(&accounts));
     let registry = cirrus_xep::registry(cirrus_xep::Offered {
         registration: config.registration.enabled,
@@ -229,12 +234,24 @@ async fn tls(config: &Config, table: &dyn Table) -> Result<ServerTls, PartsError
     Ok(ServerTls::build(options)?)
 }
 
-fn accounts(config: &Config, table: Arc<dyn Table>, fake: FakeKeys) -> Accounts {
+fn accounts(
+    config: &Config,
+    table: Arc<dyn Table>,
+    fake: FakeKeys,
+    token_key: Option<[u8; 32]>,
+) -> Accounts {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    let tokens = |key| cirrus_accounts::TokenOptions {
+        key,
+        lifetime_ms: config.auth.fast_days * DAY_MS,
+        clients: config.limits.tokens_per_user,
+    };
     let options = cirrus_accounts::Options {
         iterations: config.auth.iterations,
         derivations: config.limits.derivations_running,
         waiting: config.limits.derivations_waiting,
         fake,
+        tokens: token_key.map(tokens),
     };
     let random = |buffer: &mut [u8]| SystemEntropy::default().fill(buffer);
     Accounts::new(table, options, Arc::new(wall_ms), Arc::new(random))
@@ -337,6 +354,7 @@ fn settings(config: &Config, fake_keys: FakeKeys, registry: &Registry, about: &A
             stream_management: true,
             client_state: config.client_state.enabled,
             sasl2: config.auth.sasl2,
+            fast: config.auth.sasl2 && config.auth.fast,
             extra: cirrus_xep::caps(registry, about).to_xml(),
         },
         limits_before: cirrus_xml::Limits {

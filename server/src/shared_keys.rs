@@ -16,6 +16,8 @@ pub(crate) const FAKE: &str = "fake";
 pub(crate) const ARCHIVE: &str = "archive";
 /// Proves to a node that another is of the same cluster.
 pub(crate) const LINKS: &str = "links";
+/// Makes the tokens that clients show instead of passwords. Never replaced: all would be void.
+pub(crate) const TOKENS: &str = "tokens";
 /// Seals TLS session tickets.
 const TICKETS: &str = "tickets";
 /// Format of a key's row: `v` this number, `k` the key, `t` when it was made (Unix milliseconds).

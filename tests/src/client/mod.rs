@@ -3,6 +3,7 @@
 //! It logs in when asked, but does nothing by itself except what [`Acks`] says about XEP-0198.
 
 mod roster;
+pub mod sasl2;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -107,6 +108,10 @@ pub struct Client {
     pub former_jid: Option<String>,
     /// Acknowledgements.
     pub acks: Acks,
+    /// How often the server was waited for after something had been sent, TLS apart.
+    pub round_trips: u32,
+    /// Something was sent since the server was last heard.
+    said: bool,
     socket: Socket,
     parser: StreamParser,
     features: Node,
@@ -145,6 +150,8 @@ impl Client {
             jid: None,
             former_jid: None,
             acks,
+            round_trips: 0,
+            said: false,
             socket: Socket::Plain(socket),
             parser: StreamParser::new(),
             features: Node::default(),
@@ -173,6 +180,7 @@ impl Client {
     /// When the connection is gone.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
         let bytes = bytes.as_ref();
+        self.said = true;
         match &mut self.socket {
             Socket::Plain(socket) => socket.write_all(bytes),
             Socket::Tls(socket) => socket.write_all(bytes).and_then(|()| socket.flush()),
@@ -238,7 +246,10 @@ impl Client {
                 Ok(0) | Err((ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset, _)) => {
                     self.ended = true;
                 }
-                Ok(read) => self.parser.feed(buffer.get(..read).unwrap_or_default())?,
+                Ok(read) => {
+                    self.round_trips += u32::from(std::mem::take(&mut self.said));
+                    self.parser.feed(buffer.get(..read).unwrap_or_default())?;
+                }
                 Err((ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted, _)) => {}
                 Err((_, error)) => return Err(error).context("receiving"),
             }
@@ -521,24 +532,6 @@ impl Client {
             .and_then(|bind| bind.child("jid", BIND))
         {
             self.jid = Some(jid.text());
-        }
-        Ok(())
-    }
-
-    /// What came together with a login.
-    fn account_success(&mut self, success: &Node) -> Result<()> {
-        let bound = success.child("bound", BIND2);
-        let resumed = success.child("resumed", SM);
-        if bound.is_some() || resumed.is_some() {
-            let jid = success.child("authorization-identifier", SASL2);
-            self.jid = jid.map(Node::text);
-        }
-        if bound.is_some_and(|bound| bound.child("enabled", SM).is_some()) {
-            self.count();
-        }
-        if let Some(resumed) = resumed {
-            self.acks.counting = true;
-            self.confirm(resumed)?;
         }
         Ok(())
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use cirrus_tests::client::{Client, Identity};
+use cirrus_tests::client::sasl2::Token;
+use cirrus_tests::client::{BIND2, Client, Identity};
 use cirrus_tests::dialogue::play::Stage as _;
 use cirrus_tests::emulated::cloud::{Cloud, Node};
 use cirrus_tests::server::call;
@@ -39,6 +40,17 @@ struct Day {
 }
 
 impl Day {
+    /// Begins with what the node has asked until now.
+    fn new(node: Node) -> Self {
+        let mut day = Self {
+            node,
+            said: Asked::new(),
+            lines: String::new(),
+        };
+        day.said = day.asked();
+        day
+    }
+
     fn asked(&self) -> Asked {
         let status = json!({ "v": 1, "call": "server.status" });
         let status = call(&self.node.control(), &status).unwrap();
@@ -179,12 +191,7 @@ fn a_day_costs_what_it_may() {
         node.add_account(&Identity::new(jid, "wherefore").unwrap())
             .unwrap();
     }
-    let mut day = Day {
-        node,
-        said: Asked::new(),
-        lines: String::new(),
-    };
-    day.said = day.asked();
+    let mut day = Day::new(node);
 
     let mut romeo = day.login(ROMEO);
     day.step("login, cold", &budget(4, 0));
@@ -299,4 +306,88 @@ fn leave(day: &mut Day, phone: &mut Person, mut juliet: Person) {
 
     juliet.client.disconnect().unwrap();
     day.late_step("end of a session", &budget(0, 1));
+}
+
+const FAST: &str = "<user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'/>\
+    <fast xmlns='urn:xmpp:fast:0'/><bind xmlns='urn:xmpp:bind:0'><tag>phone</tag>\
+    <enable xmlns='urn:xmpp:sm:3' resume='true'/></bind>";
+
+/// Under TLS, with nothing said yet.
+fn secured(node: &Node, identity: &Identity) -> Client {
+    let mut client = Client::dial(node.address(), identity.clone()).unwrap();
+    client.open_stream().unwrap();
+    client.start_tls().unwrap();
+    client
+}
+
+/// Logs in with the token, asks for the roster and becomes available, as clients do.
+fn login_by_token(node: &Node, identity: &Identity, token: &Token, contacts: usize) -> Person {
+    let mut client = secured(node, identity);
+    let success = client.login_by_token(token, FAST).unwrap();
+    assert!(success.child("bound", BIND2).is_some(), "{success}");
+    assert!(Token::of(&success, &token.mechanism).is_none(), "{success}");
+    let mut person = Person {
+        client,
+        resume: String::new(),
+        sent: 0,
+    };
+    person.say("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>");
+    let roster = person.client.element().unwrap();
+    let query = roster.child("query", "jabber:iq:roster").unwrap();
+    assert_eq!(query.nodes().count(), contacts);
+    person.say("<presence/>");
+    person.is_handled();
+    person
+}
+
+#[test]
+fn a_login_by_token_costs_the_same_for_any_number_of_contacts() {
+    let cloud = Cloud::start().unwrap();
+    let mut node = Node::start(&cloud, "i-0000000000000000a", "domain=localhost").unwrap();
+    let mut users = Vec::new();
+    for contacts in [10, 100, 1_000] {
+        let identity = Identity::new(&format!("u{contacts}@localhost"), "wherefore").unwrap();
+        node.add_account(&identity).unwrap();
+        let mut client = secured(&node, &identity);
+        client.open_stream().unwrap();
+        let request = "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-EXPR'/>";
+        let more = FAST.replace("<fast xmlns='urn:xmpp:fast:0'/>", request);
+        let success = client.login_by_password(&more).unwrap();
+        let token = Token::of(&success, "HT-SHA-256-EXPR").unwrap();
+        client.acks.answering = true;
+        let mut person = Person {
+            client,
+            resume: String::new(),
+            sent: 0,
+        };
+        for n in 0..contacts {
+            person.say(&format!(
+                "<iq type='set' id='c{n}'><query xmlns='jabber:iq:roster'>\
+                 <item jid='contact{n}@localhost' name='Contact {n}'/></query></iq>"
+            ));
+            if n % 50 == 49 {
+                person.is_handled();
+            }
+        }
+        person.is_handled();
+        person.client.disconnect().unwrap();
+        users.push((identity, token, contacts));
+    }
+    // Another process, which has nothing of them in memory.
+    node.restart("TERM").unwrap();
+    let mut day = Day::new(node);
+    for (identity, token, contacts) in &users {
+        let mut person = login_by_token(&day.node, identity, token, *contacts);
+        day.step(
+            &format!("login by token, cold, {contacts} contacts"),
+            &budget(4, 0),
+        );
+        person.client.disconnect().unwrap();
+        day.late_step("end of its session", &budget(0, 1));
+        let mut person = login_by_token(&day.node, identity, token, *contacts);
+        day.step("the same, in memory", &budget(1, 0));
+        person.client.disconnect().unwrap();
+        day.late_step("end of its session", &budget(0, 1));
+    }
+    println!("{}", day.lines);
 }

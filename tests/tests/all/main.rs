@@ -21,6 +21,7 @@ mod ejabberd;
 mod health;
 mod image;
 mod instance;
+mod logins;
 mod loss;
 mod server_commands;
 mod terraform;

@@ -9,9 +9,10 @@
 //! [`Erase`] is where their owner comes in when an account is deleted. It ends no session.
 //!
 //! Requests: [`Accounts::load`] is one Query of the account's partition; creation one Get and two
-//! Puts; a changed password one Get and one Put; a page of the list one Query.
+//! Puts; a changed password one Get and one Put; a page of the list one Query; a login by token as
+//! [`Accounts::load`], with one Put where the client gets another token.
 //!
-//! Limits: [`Options::derivations`], [`Options::waiting`], [`MAX_LIST`],
+//! Limits: [`Options::derivations`], [`Options::waiting`], [`TokenOptions::clients`], [`MAX_LIST`],
 //! [`cirrus_sasl::MAX_PASSWORD_BYTES`], owners of at most [`cirrus_schema::MAX_SK_OWNER`] bytes.
 
 mod derive;
@@ -19,13 +20,15 @@ mod error;
 mod generate;
 mod record;
 mod service;
+mod token;
 
 use std::sync::Arc;
 
 pub use error::AccountError;
 pub use generate::generate_password;
 pub use record::Account;
-pub use service::{Accounts, Erase, MAX_LIST, Options, Page};
+pub use service::{Accounts, Erase, MAX_LIST, Options, Page, TokenLogin, TokenOutcome, TokenUse};
+pub use token::{IssuedToken, TokenOptions};
 
 /// Where random bytes come from: salts, nonces, generated passwords. Must be cryptographic.
 pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;

@@ -53,12 +53,7 @@ pub struct Account {
 
 impl Account {
     /// An account with these keys, not yet stored.
-    pub(crate) fn new(
-        jid: &BareJid,
-        credentials: Vec<StoredKey>,
-        created_ms: u64,
-        floor: u64,
-    ) -> Account {
+    pub fn new(jid: &BareJid, credentials: Vec<StoredKey>, created_ms: u64, floor: u64) -> Account {
         Account {
             jid: jid.clone(),
             credentials,

@@ -14,7 +14,12 @@ use cirrus_store::{
 
 use crate::derive::Derivations;
 use crate::record::{self, Account};
+use crate::token::TokenOptions;
 use crate::{AccountError, Random};
+
+mod tokens;
+
+pub use tokens::{TokenLogin, TokenOutcome, TokenUse};
 
 /// Most accounts in one page of a list.
 pub const MAX_LIST: u32 = 1_000;
@@ -36,17 +41,20 @@ pub struct Options {
     pub waiting: usize,
     /// Stands in for accounts that don't exist, so that checking a password takes as long.
     pub fake: FakeKeys,
+    /// Tokens that clients may show instead of passwords; `None`: there are none.
+    pub tokens: Option<TokenOptions>,
 }
 
 impl Options {
     /// The defaults: 10,000 iterations (3 ms a key), two derivations at once, 256 waiting (less
-    /// than a second of work).
+    /// than a second of work), no tokens.
     pub fn new(fake: FakeKeys) -> Options {
         Options {
             iterations: 10_000,
             derivations: 2,
             waiting: 256,
             fake,
+            tokens: None,
         }
     }
 }

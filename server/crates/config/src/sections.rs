@@ -176,6 +176,11 @@ section! {
         /// Offer the login of one round trip (XEP-0388), with a resource (XEP-0386) or a
         /// resumption in it, beside that of RFC 6120.
         sasl2: bool = true;
+        /// Give clients that ask for one a token, which logs them in faster than a password and can
+        /// be taken from them (XEP-0484). Needs `sasl2`. A new password makes all tokens void.
+        fast: bool = true;
+        /// Days that a token can be used; clients that come get another one after half of that.
+        fast_days: u64 = 30, 1..=365;
         /// Offer PLAIN too, over TLS only. The server then sees passwords.
         plain: bool = false;
         /// PBKDF2 iterations of new passwords (RFC 7677 asks for at least 4096).
@@ -235,6 +240,8 @@ section! {
         auth_failures_per_account_per_minute: u32 = 30, 1..=100_000;
         /// Password derivations at work at the same time.
         derivations_running: usize = 2, 1..=64;
+        /// Clients of one account that have a token; the one whose token ends first loses it.
+        tokens_per_user: usize = 32, 1..=1_000;
         /// Password derivations that wait; more are refused with temporary-auth-failure.
         derivations_waiting: usize = 64, 1..=10_000;
         /// Resources of one user at the same time.

@@ -7,6 +7,8 @@
 //!   profile of RFC 6120 and that of XEP-0388 drive the same machine; [`carrier`] holds the base64
 //!   rules that both share.
 //! * [`StoredKey`] is all that is kept of a password, [`derive()`] makes one.
+//! * [`TokenProof`] is the one message of the mechanisms HT-SHA-256-*, and [`Token`] what it proves
+//!   the possession of.
 //! * [`FakeKeys`] answers for users that do not exist, so that nobody can probe who does.
 //!
 //! What it does not do: no I/O, no clock, no randomness (nonces and salts are arguments), no
@@ -27,6 +29,7 @@ mod password;
 mod plain;
 mod scram;
 mod server;
+pub mod token;
 
 pub use error::{Condition, SaslError};
 pub use fake::FakeKeys;
@@ -35,3 +38,4 @@ pub use mechanism::{BindingKind, ChannelBinding, Hash, Mechanism, offer};
 pub use password::{MAX_PASSWORD_BYTES, Password, PasswordFault};
 pub use scram::MAX_CLIENT_NONCE_BYTES;
 pub use server::{MAX_MESSAGE_BYTES, MAX_NAME_BYTES, NONCE_BYTES, Server, Setup, Step};
+pub use token::{Token, TokenMechanism, TokenProof};

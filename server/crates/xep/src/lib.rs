@@ -27,6 +27,7 @@ mod x0359_stanza_id;
 mod x0386_bind2;
 mod x0388_sasl2;
 mod x0441_mam_prefs;
+mod x0484_fast;
 
 use cirrus_router::{Feature, Registry, Source};
 
@@ -34,7 +35,7 @@ pub use x0115_caps::{Caps, caps};
 
 /// Every feature of the server, in the order of registration.
 pub fn features() -> &'static [&'static Feature] {
-    static FEATURES: [&Feature; 21] = [
+    static FEATURES: [&Feature; 22] = [
         &rfc6121_im::FEATURE,
         &rfc3921_session::FEATURE,
         &x0012_last::FEATURE,
@@ -56,6 +57,7 @@ pub fn features() -> &'static [&'static Feature] {
         &x0386_bind2::FEATURE,
         &x0388_sasl2::FEATURE,
         &x0441_mam_prefs::FEATURE,
+        &x0484_fast::FEATURE,
     ];
     &FEATURES
 }

@@ -1,4 +1,5 @@
 mod steps;
+mod tokens;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use cirrus_accounts::{AccountError, Accounts};
+use cirrus_accounts::{AccountError, Accounts, IssuedToken, TokenOutcome, TokenUse};
 use cirrus_jid::BareJid;
 use cirrus_sasl::Password;
 use cirrus_stanza::{Condition, StanzaError};
@@ -11,7 +11,7 @@ use cirrus_stanza::{Condition, StanzaError};
 use super::Limits;
 use super::gate::network;
 use super::throttle::Throttle;
-use crate::stream::{Account, Unavailable};
+use crate::stream::{Account, TokenRequest, Unavailable};
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
@@ -73,6 +73,19 @@ impl Guard {
         known(user, accounts.verify_password(user, password).await)
     }
 
+    /// Whether the client has the token that it shows.
+    pub(super) async fn verify_token(
+        &self,
+        accounts: &Accounts,
+        asker: Asker,
+        user: &BareJid,
+        shown: &TokenUse,
+    ) -> Result<TokenOutcome, Unavailable> {
+        self.allows_login(asker, user)?;
+        let verified = accounts.verify_token(user, shown).await;
+        verified.map_err(|error| unreadable(user, &error))
+    }
+
     fn allows_login(&self, asker: Asker, user: &BareJid) -> Result<(), Unavailable> {
         let over = self
             .failures_from
@@ -112,21 +125,35 @@ impl Guard {
     }
 }
 
+/// A token for a client that has just logged in.
+pub(super) async fn issue_token(
+    accounts: &Accounts,
+    user: &BareJid,
+    asked: TokenRequest,
+) -> Option<IssuedToken> {
+    let TokenRequest {
+        rows,
+        client,
+        mechanism,
+    } = asked;
+    let issued = accounts.issue_token(user, rows, &client, mechanism).await;
+    if let Err(error) = &issued {
+        tracing::warn!(%user, %error, "a token can't be issued");
+    }
+    issued.ok()
+}
+
 fn known(
     user: &BareJid,
     account: Result<Option<cirrus_accounts::Account>, AccountError>,
 ) -> Result<Option<Account>, Unavailable> {
-    match account {
-        Ok(account) => Ok(account.map(|account| Account {
-            disabled: account.disabled,
-            keys: account.credentials,
-            rows: account.rows,
-        })),
-        Err(error) => {
-            tracing::warn!(%user, %error, "an account can't be read");
-            Err(Unavailable)
-        }
-    }
+    let account = account.map_err(|error| unreadable(user, &error))?;
+    Ok(account.map(Account::from))
+}
+
+fn unreadable(user: &BareJid, error: &AccountError) -> Unavailable {
+    tracing::warn!(%user, %error, "an account can't be read");
+    Unavailable
 }
 
 fn refusal(user: &BareJid, error: &AccountError) -> StanzaError {

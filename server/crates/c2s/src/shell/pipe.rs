@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use super::bucket::Bucket;
 use super::counters::add;
 use super::gate::Place;
-use super::guard::Asker;
+use super::guard::{self, Asker};
 use super::services::SystemEntropy;
 use super::timer::Timer;
 use super::transport::Transport;
@@ -374,14 +374,8 @@ impl Pipe {
                 self.framer.set_limits(self.shared.settings.limits);
                 None
             }
-            Effect::Attach { user } => {
-                let (sender, receiver) = mpsc::channel(self.shared.limits.write_queue_stanzas);
-                self.home = Some(receiver);
-                // The one home of this node has every account.
-                drop(user);
-                let attached = self.shared.home.attach(self.id, sender).await;
-                attached.is_err().then_some(Event::HomeGone)
-            }
+            // The one home of this node has every account.
+            Effect::Attach { user: _ } => self.attach().await,
             Effect::StartTls { host } => {
                 // What came in before the handshake was not protected by it.
                 self.input = BytesMut::new();
@@ -401,6 +395,16 @@ impl Pipe {
                 let verify = guard.verify(&self.shared.accounts, self.asker(), &user, &password);
                 Some(Event::Verified(Box::pin(verify).await))
             }
+            Effect::VerifyToken { user, shown } => {
+                let guard = &self.shared.guard;
+                let accounts = &self.shared.accounts;
+                let verify = guard.verify_token(accounts, self.asker(), &user, &shown);
+                Some(Event::TokenVerified(Box::pin(verify).await))
+            }
+            Effect::IssueToken { user, asked } => {
+                let issue = guard::issue_token(&self.shared.accounts, &user, *asked);
+                Some(Event::TokenIssued(Box::pin(issue).await))
+            }
             Effect::Register { user, password } => {
                 let guard = &self.shared.guard;
                 let accounts = &self.shared.accounts;
@@ -413,6 +417,13 @@ impl Pipe {
             }
             Effect::Close => None,
         }
+    }
+
+    async fn attach(&mut self) -> Option<Event> {
+        let (sender, receiver) = mpsc::channel(self.shared.limits.write_queue_stanzas);
+        self.home = Some(receiver);
+        let attached = self.shared.home.attach(self.id, sender).await;
+        attached.is_err().then_some(Event::HomeGone)
     }
 
     fn asker(&self) -> Asker {

@@ -14,6 +14,8 @@ pub(super) const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
 pub(super) const SASL2: &str = "urn:xmpp:sasl:2";
 /// Namespace of binding together with the login (XEP-0386).
 pub(super) const BIND2: &str = "urn:xmpp:bind:0";
+/// Namespace of login with a token (XEP-0484).
+pub(super) const FAST: &str = "urn:xmpp:fast:0";
 /// Namespace of the list of channel binding types (XEP-0440).
 pub const CHANNEL_BINDING: &str = "urn:xmpp:sasl-cb:0";
 const REGISTER: &str = "http://jabber.org/features/iq-register";
@@ -35,6 +37,8 @@ pub struct Features {
     pub client_state: bool,
     /// The extensible SASL profile (XEP-0388), and binding with it (XEP-0386).
     pub sasl2: bool,
+    /// Login with a token (XEP-0484), which needs that profile.
+    pub fast: bool,
     /// Further features of a stream that has logged in, as XML: entity capabilities (XEP-0115
     /// section 6.3).
     pub extra: Vec<u8>,
@@ -107,6 +111,7 @@ impl Stream {
         if features.stream_management {
             w.start("sm").attr("xmlns", ns::SM).end();
         }
+        self.token_features(w);
         w.end().end();
     }
 

@@ -17,9 +17,11 @@ mod settings;
 mod sm;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::sync::Arc;
 
+use cirrus_accounts::{IssuedToken, TokenOutcome, TokenUse};
 use cirrus_jid::{BareJid, Jid};
 use cirrus_router::{Enabled, Entropy, PipeEvent, PipeOut};
 use cirrus_sasl::{ChannelBinding, Password, StoredKey};
@@ -29,6 +31,7 @@ use cirrus_xml::{Frame, Scope, Writer, XmlError};
 
 pub use features::{CHANNEL_BINDING, Features};
 pub use settings::{Settings, Timeouts};
+pub use token::TokenRequest;
 
 /// What happened.
 #[derive(Debug)]
@@ -43,6 +46,10 @@ pub enum Event {
     Loaded(Result<Option<Account>, Unavailable>),
     /// Answers [`Effect::Verify`]: whether the password is right.
     Verified(Result<Option<Account>, Unavailable>),
+    /// Answers [`Effect::VerifyToken`].
+    TokenVerified(Result<TokenOutcome, Unavailable>),
+    /// Answers [`Effect::IssueToken`]: the token, unless the store failed.
+    TokenIssued(Option<IssuedToken>),
     /// Answers [`Effect::Register`].
     Registered(Result<(), StanzaError>),
     /// The home speaks.
@@ -91,6 +98,20 @@ pub enum Effect {
         /// The password.
         password: Password,
     },
+    /// Look whether a client has a token; answer with [`Event::TokenVerified`].
+    VerifyToken {
+        /// Whose.
+        user: BareJid,
+        /// What the client shows, and wants.
+        shown: Box<TokenUse>,
+    },
+    /// Give a client a token; answer with [`Event::TokenIssued`].
+    IssueToken {
+        /// Whose.
+        user: BareJid,
+        /// For what.
+        asked: Box<TokenRequest>,
+    },
     /// Create an account; answer with [`Event::Registered`].
     Register {
         /// Which.
@@ -138,6 +159,16 @@ pub struct Account {
     pub rows: Vec<Item>,
 }
 
+impl From<cirrus_accounts::Account> for Account {
+    fn from(account: cirrus_accounts::Account) -> Self {
+        Self {
+            disabled: account.disabled,
+            keys: account.credentials,
+            rows: account.rows,
+        }
+    }
+}
+
 /// What the TLS handshake established.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Secured {
@@ -179,6 +210,8 @@ struct Login {
     /// The `from` of the present stream header.
     from: Option<BareJid>,
     sasl: Option<sasl::Exchange>,
+    /// A token that is looked at.
+    showing: Option<Box<token::Showing>>,
     /// The client speaks the profile of XEP-0388.
     sasl2: bool,
     /// A login with that profile of which the client is not told yet.
@@ -202,6 +235,8 @@ enum Awaited {
     Resume(u32),
     /// The id of the `<iq/>` that asked for an account.
     Register(Box<str>),
+    /// A token for the client's next login.
+    Token,
     /// As [`Awaited::Bind`], asked for together with the login.
     InlineBind,
     /// As [`Awaited::Resume`], asked for together with the login.
@@ -273,6 +308,8 @@ impl Stream {
             Event::Secured(secured) => self.secured(secured, &mut step),
             Event::Loaded(account) => self.loaded(account, &mut step),
             Event::Verified(account) => self.verified(account, &mut step),
+            Event::TokenVerified(outcome) => self.token_verified(outcome, &mut step),
+            Event::TokenIssued(issued) => self.token_issued(issued, &mut step),
             Event::Registered(result) => self.registered(result, &mut step),
             Event::Home(home) => self.home(home, &mut step),
             Event::HomeGone => self.home_gone(&mut step),

@@ -156,7 +156,7 @@ impl Stream {
         }
     }
 
-    fn account_of(&self, name: &str) -> Option<BareJid> {
+    pub(super) fn account_of(&self, name: &str) -> Option<BareJid> {
         BareJid::new(Some(name), self.host.as_deref()?).ok()
     }
 
@@ -235,12 +235,9 @@ impl Stream {
         if request.is_some() && login.from.as_ref().is_some_and(|from| *from != user) {
             return self.refuse(&SaslError::InvalidAuthzid, step);
         }
-        tracing::debug!(%user, peer = %self.address, %mechanism, "logged in");
-        login.mechanism = mechanism.name();
-        login.user = Some(user.compact());
-        login.rows = account.rows;
+        self.authenticated(user, mechanism.name(), account);
         if let Some(request) = request {
-            return self.logged_in(*request, data, step);
+            return self.logged_in(*request, data, None, step);
         }
         self.write_sasl("success", carrier::encode_success(data), step);
         step.out.effects.push(Effect::Restart {
@@ -249,12 +246,28 @@ impl Stream {
         self.restart();
     }
 
+    /// The client is who it says.
+    pub(super) fn authenticated(
+        &mut self,
+        user: BareJid,
+        mechanism: &'static str,
+        account: Account,
+    ) {
+        tracing::debug!(%user, peer = %self.address, mechanism, "logged in");
+        if let Some(login) = self.login.as_deref_mut() {
+            login.mechanism = mechanism;
+            login.user = Some(user.compact());
+            login.rows = account.rows;
+        }
+    }
+
     /// Ends the exchange; too many failures end the stream (RFC 6120 section 6.4.5).
     pub(super) fn refuse(&mut self, error: &SaslError, step: &mut Step<'_>) {
         let Some(login) = self.login.as_deref_mut() else {
             return;
         };
         let user = login.sasl.take().and_then(|exchange| exchange.user);
+        let user = user.or(login.showing.take().map(|showing| showing.user));
         let profile = if login.sasl2 { SASL2 } else { SASL };
         tracing::info!(peer = %self.address, user = user.as_ref().map(BareJid::as_str), %error,
             "login failed");

@@ -3,13 +3,15 @@
 //! told everything in one `<success/>`.
 
 use bytes::Bytes;
+use cirrus_accounts::IssuedToken;
 use cirrus_jid::Jid;
 use cirrus_router::{Enabled, Inline, PipeEvent};
-use cirrus_sasl::{SaslError, carrier};
+use cirrus_sasl::{SaslError, TokenMechanism, carrier};
 use cirrus_stanza::{Condition, StreamError, ns};
 use cirrus_xml::{Element, Writer};
 
-use super::features::{BIND2, SASL2};
+use super::features::{BIND2, FAST, SASL2};
+use super::token::{self, Wishes};
 use super::{Awaited, Effect, Step, Stream, sm};
 
 /// Longest name that a client may give itself, in bytes; XEP-0388 has a UUID of 36 in mind.
@@ -19,7 +21,9 @@ const MAX_CLIENT_BYTES: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Request {
     /// What the client calls itself, the same at each of its logins.
-    client: Option<Box<str>>,
+    pub(super) client: Option<Box<str>>,
+    /// What it says about tokens.
+    pub(super) tokens: Wishes,
     /// The session to resume, and what the client has handled of it.
     resume: Option<(String, u32)>,
     bind: Option<Inline>,
@@ -31,6 +35,8 @@ pub(super) struct Success {
     /// What the mechanism says to the client.
     data: Vec<u8>,
     request: Request,
+    /// The token for the client's next login.
+    issued: Option<IssuedToken>,
     /// Why the session can't be resumed.
     failed: Vec<u8>,
 }
@@ -49,10 +55,14 @@ impl Request {
                     let (previd, h) = resume.ok_or("<resume/> needs 'previd' and 'h'")?;
                     request.resume = Some((previd.into_owned(), h));
                 }
+                ("fast" | "request-token", FAST) => request.tokens.take(&child)?,
                 ("bind", BIND2) => request.bind = Some(inline(&child)),
                 // What is not known is not negotiated.
                 _ => {}
             }
+        }
+        if request.tokens.request.is_some() && request.client.is_none() {
+            return Err("a token is for a client that names itself: <user-agent id='…'/>");
         }
         Ok(request)
     }
@@ -131,6 +141,9 @@ impl Stream {
         let initial = initial.map(|initial| decode(&initial.text())).transpose();
         match (initial, Request::parse(element)) {
             (Ok(initial), Ok(request)) => {
+                if let Some(mechanism) = TokenMechanism::parse(&mechanism) {
+                    return self.show_token(mechanism, initial.as_deref(), request, step);
+                }
                 let request = Some(Box::new(request));
                 self.authenticate(&mechanism, initial.as_deref(), request, step);
             }
@@ -140,21 +153,39 @@ impl Stream {
     }
 
     /// The client is who it says. It is told when everything it asked for is there.
-    pub(super) fn logged_in(&mut self, request: Request, data: &[u8], step: &mut Step<'_>) {
+    pub(super) fn logged_in(
+        &mut self,
+        request: Request,
+        data: &[u8],
+        issued: Option<IssuedToken>,
+        step: &mut Step<'_>,
+    ) {
         step.out.effects.push(Effect::Authenticated);
+        let asked = issued.is_none() && self.ask_for_token(&request, step);
         if let Some(login) = self.login.as_deref_mut() {
             login.client.clone_from(&request.client);
             login.success = Some(Box::new(Success {
                 data: data.to_vec(),
                 request,
+                issued: None,
                 failed: Vec::new(),
             }));
         }
-        self.complete(step);
+        if !asked {
+            self.complete(issued, step);
+        }
+    }
+
+    /// Goes on when the client's token is there, if it gets one.
+    pub(super) fn complete(&mut self, issued: Option<IssuedToken>, step: &mut Step<'_>) {
+        if let Some(success) = self.success() {
+            success.issued = issued;
+        }
+        self.begin_session(step);
     }
 
     /// A resumption comes before a resource, and makes it unnecessary (XEP-0386 section 3.2).
-    fn complete(&mut self, step: &mut Step<'_>) {
+    fn begin_session(&mut self, step: &mut Step<'_>) {
         let Some(user) = self.user().cloned() else {
             return;
         };
@@ -202,7 +233,7 @@ impl Stream {
         if let Some(success) = self.success() {
             success.failed = failed;
         }
-        self.complete(step);
+        self.begin_session(step);
     }
 
     pub(super) fn bound_inline(&mut self, jid: Jid, sm: Option<Enabled>, step: &mut Step<'_>) {
@@ -231,7 +262,11 @@ impl Stream {
         }
         let identifier = jid.map_or(user.as_str(), Jid::as_str);
         w.start("authorization-identifier").text(identifier).end();
-        w.raw(&success.failed).raw(more).end();
+        w.raw(&success.failed).raw(more);
+        if let Some(issued) = &success.issued {
+            token::write(issued, &mut w);
+        }
+        w.end();
         w.start("stream:features");
         self.session_features(jid.is_some(), &mut w);
         w.end();

@@ -6,6 +6,7 @@ mod management;
 mod sasl2;
 mod sessions;
 mod timers;
+mod token;
 
 use bytes::{Bytes, BytesMut};
 use cirrus_jid::Jid;
@@ -46,6 +47,7 @@ fn settings() -> Settings {
             stream_management: true,
             client_state: true,
             sasl2: true,
+            fast: true,
             extra: b"<c xmlns='http://jabber.org/protocol/caps'/>".to_vec(),
         },
         limits_before: Limits {

@@ -75,7 +75,7 @@ fn it_is_offered_under_tls_with_what_it_can_do_besides() {
          <mechanism>PLAIN</mechanism><inline><bind xmlns='urn:xmpp:bind:0'><inline>\
          <feature var='urn:xmpp:carbons:2'/><feature var='urn:xmpp:csi:0'/>\
          <feature var='urn:xmpp:sm:3'/></inline></bind><sm xmlns='urn:xmpp:sm:3'/>\
-         </inline></authentication>";
+         <fast xmlns='urn:xmpp:fast:0'>";
     assert!(read.contains(expected), "{read}");
     let mut settings = settings();
     settings.features.sasl2 = false;
