@@ -11,6 +11,7 @@ mod load;
 mod logging;
 mod metrics;
 mod notify;
+mod parking;
 mod parts;
 mod password;
 mod run;

@@ -16,6 +16,7 @@ use crate::certificates;
 use crate::control::Call;
 use crate::control::server::Service as _;
 use crate::notify::Manager;
+use crate::parking;
 use crate::parts::{self, Parts, PartsError};
 use crate::service::Desk;
 use crate::shared_keys;
@@ -91,6 +92,7 @@ async fn live(config: &Config) -> Result<(), RunError> {
             return Ok(());
         }
     }
+    parking::take_back(&parts.table, &parts.node.home).await;
     let listeners = parts::listeners(config)?;
     desk.serve(Arc::clone(&parts.operator));
     if config.tls.tickets {

@@ -23,6 +23,7 @@ mod image;
 mod instance;
 mod logins;
 mod loss;
+mod parking;
 mod server_commands;
 mod terraform;
 mod units;

@@ -59,6 +59,11 @@ pub enum Effect {
         /// The refusal.
         result: Result<(), String>,
     },
+    /// [`Node::unpark`] is done.
+    Unparked {
+        /// Its token.
+        token: u64,
+    },
     /// Carry this out and answer with [`Node::answered`].
     Ask {
         /// The slot that asks.
@@ -368,8 +373,26 @@ impl Node {
         }
     }
 
-    /// Ends every session that has its home here.
-    pub fn shutdown(&mut self, now: Now, random: &mut dyn Random) {
+    /// Ends every session that has its home here, but for those that can be resumed where `park`
+    /// says so: they are to be [parked](Node::park).
+    pub fn shutdown(&mut self, now: Now, random: &mut dyn Random, park: bool) {
+        self.say_to_all(now, random, &Word::Shutdown { park });
+    }
+
+    /// Whether sessions have nowhere to go but into the store when this node stops.
+    pub fn is_last(&self) -> bool {
+        let membership = self.membership.as_ref();
+        membership.is_none_or(|membership| !membership.has_others())
+    }
+
+    /// Puts every session that waits to be resumed into the store. Comes when the node
+    /// [is quiet](Node::is_quiet) after a shutdown.
+    pub fn park(&mut self, now: Now, random: &mut dyn Random) {
+        self.say_to_all(now, random, &Word::Park);
+    }
+
+    /// To every home here that has something in it.
+    fn say_to_all(&mut self, now: Now, random: &mut dyn Random, word: &Word) {
         let Some(replica) = &mut self.replica else {
             return;
         };
@@ -378,7 +401,7 @@ impl Node {
         for slot in slots {
             let port = self.ears.next();
             replica.open(port, slot);
-            replica.say(now, random, port, Word::Shutdown, true);
+            replica.say(now, random, port, word.clone(), true);
         }
     }
 

@@ -6,6 +6,7 @@ use cirrus_jid::BareJid;
 use cirrus_replica::{Now, Random};
 use cirrus_router::{PipeEvent, PipeId, PipeOut};
 use cirrus_stanza::StreamError;
+use cirrus_store::Item;
 
 use crate::slot::{Word, slot_of};
 use crate::{Effect, Node};
@@ -14,6 +15,7 @@ use crate::{Effect, Node};
 pub(crate) enum Ear {
     Pipe(PipeId),
     Erase(u64),
+    Unpark(u64),
 }
 
 /// The ports that are open, and whose they are.
@@ -83,6 +85,26 @@ impl Node {
         self.say(now, random, port, Word::Erase(user), false);
     }
 
+    /// A session that the last process has parked, from its row, is to wait at its account's home.
+    /// [`Effect::Unparked`] tells when it does.
+    pub fn unpark(
+        &mut self,
+        now: Now,
+        random: &mut dyn Random,
+        token: u64,
+        (user, row): (BareJid, Item),
+    ) {
+        let port = self.open(&user, Ear::Unpark(token));
+        self.say(now, random, port, Word::Unpark(user, row), false);
+    }
+
+    /// Nothing more is said through this port.
+    fn leave_port(&mut self, now: Now, random: &mut dyn Random, port: u64) {
+        self.ears.ports.remove(&port);
+        let event = PipeEvent::Closed { clean: true };
+        self.say(now, random, port, Word::Pipe(event), true);
+    }
+
     /// A new port to the home of an account.
     fn open(&mut self, user: &BareJid, ear: Ear) -> u64 {
         let port = self.ears.next();
@@ -125,11 +147,13 @@ impl Node {
             }
             (Ear::Erase(token), Word::Erased(result)) => {
                 let token = *token;
-                self.ears.ports.remove(&port);
-                // Nothing more is said through this port.
-                let event = PipeEvent::Closed { clean: true };
-                self.say(now, random, port, Word::Pipe(event), true);
+                self.leave_port(now, random, port);
                 Some(Effect::Erased { token, result })
+            }
+            (Ear::Unpark(token), Word::Unparked) => {
+                let token = *token;
+                self.leave_port(now, random, port);
+                Some(Effect::Unparked { token })
             }
             _ => None,
         }

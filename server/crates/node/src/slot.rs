@@ -12,7 +12,7 @@ use cirrus_router::{
     Territory, Token, codec,
 };
 use cirrus_stanza::StanzaError;
-use cirrus_store::{Op, Outcome, StoreError};
+use cirrus_store::{Item, Op, Outcome, StoreError};
 use serde::{Deserialize, Serialize};
 
 /// What is said between ports and slots, and between slots.
@@ -28,8 +28,17 @@ pub enum Word {
     Erase(BareJid),
     /// What it owned is erased, or why not.
     Erased(Result<(), String>),
-    /// The only node stops: every session ends.
-    Shutdown,
+    /// The node stops: every session ends, but for those that are to be parked, if any are.
+    Shutdown {
+        /// They are.
+        park: bool,
+    },
+    /// Sessions that wait to be resumed are to be parked.
+    Park,
+    /// A session that was parked, from its row.
+    Unpark(BareJid, Item),
+    /// It is taken.
+    Unparked,
 }
 
 /// What a home asks of its node.
@@ -79,11 +88,11 @@ payload!(Word, "a word", |word: &Word| match word {
 payload!(Ask, "a request", |_: &Ask| 0);
 payload!(Answered, "an answer", |_: &Answered| 0);
 
-/// The home of one slot, and who asked it to erase accounts.
+/// The home of one slot, and who waits for its answer to something else than a connection says.
 pub struct SlotHome {
     home: Home,
-    erasures: Token,
-    erasing: BTreeMap<Token, Port>,
+    asked: Token,
+    awaiting: BTreeMap<Token, Port>,
     effects: Effects,
     key: [u8; 16],
     alone: bool,
@@ -91,8 +100,8 @@ pub struct SlotHome {
 
 #[derive(Serialize, Deserialize)]
 struct Image {
-    erasures: Token,
-    erasing: BTreeMap<Token, Port>,
+    asked: Token,
+    awaiting: BTreeMap<Token, Port>,
     home: Vec<u8>,
 }
 
@@ -119,12 +128,15 @@ impl SlotHome {
                     event,
                 },
                 (Peer::Port(port), Word::Erase(user)) => {
-                    self.erasures += 1;
-                    let token = self.erasures;
-                    self.erasing.insert(token, port);
+                    let token = self.awaits(port);
                     Event::Erase { user, token }
                 }
-                (Peer::Port(_), Word::Shutdown) => Event::Shutdown,
+                (Peer::Port(_), Word::Shutdown { park }) => Event::Shutdown { park },
+                (Peer::Port(_), Word::Park) => Event::Park,
+                (Peer::Port(port), Word::Unpark(user, row)) => {
+                    let token = self.awaits(port);
+                    Event::Unpark { user, row, token }
+                }
                 (Peer::Slot(_), Word::Frame(frame)) => Event::Frame(frame),
                 // Nobody says such a thing.
                 _ => return None,
@@ -134,12 +146,19 @@ impl SlotHome {
                 Answered::Account(result) => Event::Account { token, result },
             },
             Input::PortsGone { node } => {
-                self.erasing.retain(|_, port| port.node != node);
+                self.awaiting.retain(|_, port| port.node != node);
                 Event::PipesGone { node }
             }
             Input::Takeover => Event::Takeover,
             Input::Tick => Event::Tick,
         })
+    }
+
+    /// The token of what that port is to be answered.
+    fn awaits(&mut self, port: Port) -> Token {
+        self.asked += 1;
+        self.awaiting.insert(self.asked, port);
+        self.asked
     }
 
     fn output(&mut self, effect: Effect) -> Option<Output<Self>> {
@@ -164,8 +183,12 @@ impl SlotHome {
                 message: Word::Frame(frame),
             },
             Effect::Erased { token, result } => Output::Send {
-                to: Peer::Port(self.erasing.remove(&token)?),
+                to: Peer::Port(self.awaiting.remove(&token)?),
                 message: Word::Erased(result),
+            },
+            Effect::Unparked { token } => Output::Send {
+                to: Peer::Port(self.awaiting.remove(&token)?),
+                message: Word::Unparked,
             },
         })
     }
@@ -201,15 +224,15 @@ impl Machine for SlotHome {
 
     fn snapshot(&self) -> Vec<u8> {
         codec::encode(&Image {
-            erasures: self.erasures,
-            erasing: self.erasing.clone(),
+            asked: self.asked,
+            awaiting: self.awaiting.clone(),
             home: self.home.snapshot(),
         })
     }
 
     fn port_nodes(&self) -> Vec<u64> {
         let mut nodes: BTreeSet<u64> = self.home.pipe_nodes();
-        nodes.extend(self.erasing.values().map(|port| port.node));
+        nodes.extend(self.awaiting.values().map(|port| port.node));
         nodes.into_iter().collect()
     }
 
@@ -255,8 +278,8 @@ impl Homes {
     fn around(&self, home: Home) -> SlotHome {
         SlotHome {
             home,
-            erasures: 0,
-            erasing: BTreeMap::new(),
+            asked: 0,
+            awaiting: BTreeMap::new(),
             effects: Effects::default(),
             key: self.key,
             alone: self.alone,
@@ -281,8 +304,8 @@ impl Factory<SlotHome> for Homes {
             .inspect_err(|error| tracing::error!(slot, %error, "sessions of a slot are lost"))
             .ok()?;
         let mut restored = self.around(home);
-        restored.erasures = image.erasures;
-        restored.erasing = image.erasing;
+        restored.asked = image.asked;
+        restored.awaiting = image.awaiting;
         Some(restored)
     }
 }

@@ -314,7 +314,23 @@ pub enum Event {
     /// Nothing but time passed.
     Tick,
     /// End every session; the process is about to stop.
-    Shutdown,
+    Shutdown {
+        /// But for those that can be resumed: they lose their connections and are to be
+        /// [parked](Event::Park).
+        park: bool,
+    },
+    /// Nothing is under way any more: put every session that waits to be resumed into the store.
+    Park,
+    /// A session that the last process has parked. It waits in memory until something is said to
+    /// its account or its time is up.
+    Unpark {
+        /// Whose.
+        user: BareJid,
+        /// Its row.
+        row: Item,
+        /// Answered by [`Effect::Unparked`].
+        token: Token,
+    },
 }
 
 /// What the shell is asked to do.
@@ -347,6 +363,11 @@ pub enum Effect {
         to: BareJid,
         /// What is said to it.
         frame: Frame,
+    },
+    /// An [`Event::Unpark`] is taken.
+    Unparked {
+        /// The event's token.
+        token: Token,
     },
     /// An [`Event::Erase`] is done, or failed and may be repeated.
     Erased {

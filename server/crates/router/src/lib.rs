@@ -27,3 +27,4 @@ pub use event::{
 };
 pub use home::{Frame, Home, HomeConfig, Limits, Territory};
 pub use registry::{Feature, IqReply, IqRequest, IqRoute, Registry, Scope, Source};
+pub use user::parked_owner;

@@ -2,6 +2,7 @@
 
 use cirrus_jid::BareJid;
 use cirrus_router::{PipeEvent, PipeId, PipeOut};
+use cirrus_store::Item;
 use tokio::sync::{mpsc, oneshot};
 
 use cirrus_node::{Census, Place, ViewSeen};
@@ -18,6 +19,7 @@ pub(crate) enum Message {
     Erase(BareJid, oneshot::Sender<Result<(), String>>),
     Census(oneshot::Sender<Census>),
     Shutdown(oneshot::Sender<()>),
+    Unpark(BareJid, Item, oneshot::Sender<()>),
     View(oneshot::Sender<Option<ViewSeen>>),
     Place(BareJid, oneshot::Sender<Option<Place>>),
     Drain(oneshot::Sender<bool>),
@@ -87,11 +89,21 @@ impl HomeHandle {
     }
 
     /// Ends every session and waits until what they leave is durable, or the home's own deadline
-    /// for that has passed.
+    /// for that has passed. If there is no other node, those that can be resumed are parked.
     pub async fn shutdown(&self) {
         let (answer, wait) = oneshot::channel();
         // An error means that the home is gone already, which is what was asked for.
         let _ = self.ask(Message::Shutdown(answer), wait).await;
+    }
+
+    /// Gives a session that the last process has parked to its account's home, from its row, and
+    /// waits until it can be resumed.
+    ///
+    /// # Errors
+    /// [`Gone`] when the server is stopping.
+    pub async fn unpark(&self, user: BareJid, row: Item) -> Result<(), Gone> {
+        let (answer, wait) = oneshot::channel();
+        self.ask(Message::Unpark(user, row, answer), wait).await
     }
 
     /// Gives every slot of this node to others; it stays a pipe. `true` when that is done, `false`

@@ -103,6 +103,9 @@ pub fn start(parts: Parts, options: Options) -> Running {
         pipes: HashMap::new(),
         erasures: HashMap::new(),
         last_erasure: 0,
+        unparking: HashMap::new(),
+        last_unparked: 0,
+        parks: false,
         operations: 0,
         waiting: VecDeque::new(),
         stopped: Vec::new(),
@@ -143,10 +146,15 @@ struct Task {
     /// Who waits for an account to be erased.
     erasures: HashMap<u64, oneshot::Sender<Result<(), String>>>,
     last_erasure: u64,
+    /// Who waits for a session that was parked.
+    unparking: HashMap<u64, oneshot::Sender<()>>,
+    last_unparked: u64,
     operations: usize,
     waiting: VecDeque<(Slot, Token, Ask)>,
     stopped: Vec<oneshot::Sender<()>>,
     stop_at: u64,
+    /// Sessions are to be parked when nothing is under way any more.
+    parks: bool,
     drained: Vec<oneshot::Sender<bool>>,
     left: Option<oneshot::Sender<()>>,
     look_at: u64,
@@ -253,8 +261,13 @@ impl Task {
         if self.stopped.is_empty() {
             return false;
         }
-        let quiet = self.operations == 0 && self.node.is_quiet();
-        let done = quiet || self.now.wall >= self.stop_at;
+        let mut done = self.has_come_to_rest();
+        if done && std::mem::take(&mut self.parks) {
+            self.stop_at = self.stop_by();
+            self.node.park(self.now, &mut self.rng);
+            self.carry_out();
+            done = self.has_come_to_rest();
+        }
         if done {
             for stopped in self.stopped.drain(..) {
                 // Whoever asked may have stopped waiting.
@@ -263,6 +276,17 @@ impl Task {
         }
         // One of several still has to leave.
         done && self.wires.is_none()
+    }
+
+    fn has_come_to_rest(&self) -> bool {
+        let quiet = self.operations == 0 && self.waiting.is_empty() && self.node.is_quiet();
+        quiet || self.now.wall >= self.stop_at
+    }
+
+    /// When the store has had its time, on the wall clock.
+    fn stop_by(&self) -> u64 {
+        let wait = u64::try_from(self.options.shutdown.as_millis()).unwrap_or(u64::MAX);
+        self.now.wall.saturating_add(wait)
     }
 
     fn message(&mut self, message: Message) {
@@ -287,9 +311,14 @@ impl Task {
             Message::Place(user, answer) => drop(answer.send(self.node.place(&user))),
             Message::Shutdown(answer) => {
                 self.stopped.push(answer);
-                let wait = u64::try_from(self.options.shutdown.as_millis()).unwrap_or(u64::MAX);
-                self.stop_at = now.wall.saturating_add(wait).min(self.stop_at);
-                self.node.shutdown(now, rng);
+                self.parks = self.node.is_last();
+                self.node.shutdown(now, rng, self.parks);
+                self.stop_at = self.stop_by().min(self.stop_at);
+            }
+            Message::Unpark(user, row, answer) => {
+                self.last_unparked += 1;
+                self.unparking.insert(self.last_unparked, answer);
+                self.node.unpark(now, rng, self.last_unparked, (user, row));
             }
             Message::Drain(answer) => {
                 self.drained.push(answer);
@@ -365,6 +394,12 @@ impl Task {
                 if let Some(answer) = self.erasures.remove(&token) {
                     // Whoever asked may have stopped waiting.
                     let _ = answer.send(result);
+                }
+            }
+            Effect::Unparked { token } => {
+                if let Some(answer) = self.unparking.remove(&token) {
+                    // As above.
+                    let _ = answer.send(());
                 }
             }
             Effect::Ask { slot, token, ask } => {

@@ -68,7 +68,7 @@ impl World {
         }
         self.report.stops += 1;
         self.tell(|| "the server is stopped".into());
-        self.home_event(Event::Shutdown);
+        self.home_event(Event::Shutdown { park: false });
         let deadline = self.now + STOP_MS;
         let busy = |home: &Home| !home.is_quiet();
         while self.home.as_ref().is_some_and(busy) && self.now < deadline && self.step() {}
@@ -141,7 +141,7 @@ impl World {
                 Effect::Pipe { pipe, out } => self.emit(pipe, out),
                 Effect::Store { token, op } => self.operate(token, op),
                 Effect::Erased { token, result } => self.erased(token, result),
-                Effect::Account { .. } | Effect::Frame { .. } => {}
+                Effect::Account { .. } | Effect::Frame { .. } | Effect::Unparked { .. } => {}
             }
         }
         let due = due.map(|due| due.saturating_add_signed(-self.skew));

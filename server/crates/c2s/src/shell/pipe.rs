@@ -156,6 +156,11 @@ impl Pipe {
     async fn attend(&mut self) {
         if !self.stopped && self.shared.is_stopping() {
             self.stopped = true;
+            if self.machine.is_resumable() {
+                // The session goes on when a server is there again; an error would tell the client
+                // that it is lost.
+                return self.lose().await;
+            }
             self.event(Event::Stop(StreamError::SystemShutdown)).await;
         }
         let now = self.shared.clock.now();

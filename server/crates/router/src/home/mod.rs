@@ -93,7 +93,19 @@ impl Home {
             Event::PipesGone { node } => self.pipes_gone(now, rng, node, out),
             Event::Takeover => self.take_over(now, rng, out),
             Event::Tick => {}
-            Event::Shutdown => self.shutdown(now, rng, out),
+            Event::Shutdown { park } => self.shutdown(now, rng, park, out),
+            Event::Park => {
+                for jid in self.all(User::has_detached) {
+                    self.with_user(now, rng, &jid, out, User::park);
+                }
+            }
+            Event::Unpark { user, row, token } => {
+                if let Some(until) = self.work.parked.add(now, &user, &row) {
+                    self.timers.insert((until, user.compact()));
+                }
+                self.with_user(now, rng, &user, out, |_, _| {});
+                out.push(Effect::Unparked { token });
+            }
         }
         self.run_timers(now, rng, out);
         self.run_frames(now, rng, out);
@@ -268,6 +280,10 @@ impl Home {
                 break;
             }
             self.timers.remove(&(at, jid.clone()));
+            if self.work.parked.has(&jid) {
+                self.ensure(&jid);
+                self.with_user(now, rng, &jid, out, User::wake);
+            }
             if let Some(user) = self.users.get_mut(&jid) {
                 user.timer = None;
             }
@@ -307,7 +323,7 @@ impl Home {
     /// Presence and probes reach only entities that are in memory: a user without a session is
     /// offline, and nobody reads a roster to find that out.
     fn wants_activation(&self, frame: &Frame) -> bool {
-        if self.users.contains_key(&frame.to) {
+        if self.users.contains_key(&frame.to) || self.work.parked.has(&frame.to) {
             return true;
         }
         match &frame.body {
@@ -370,10 +386,10 @@ impl Home {
         all
     }
 
-    fn shutdown(&mut self, now: u64, rng: &mut dyn Entropy, out: &mut Effects) {
+    fn shutdown(&mut self, now: u64, rng: &mut dyn Entropy, park: bool, out: &mut Effects) {
         self.stopping = true;
         for jid in self.all(|_| true) {
-            self.with_user(now, rng, &jid, out, User::shutdown);
+            self.with_user(now, rng, &jid, out, |user, cx| user.shutdown(cx, park));
             // Frames in between keep the queue short.
             self.run_frames(now, rng, out);
         }

@@ -64,6 +64,9 @@ impl Home {
             home.users.insert(user.jid.clone(), user);
         }
         home.work = read.work;
+        let parked = home.work.parked.deadlines();
+        let parked: Vec<_> = parked.map(|(at, jid)| (at, jid.clone())).collect();
+        home.timers.extend(parked);
         home.entry = read.entry;
         home.clock = read.clock;
         home.started_ms = read.started_ms;

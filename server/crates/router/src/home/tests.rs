@@ -154,7 +154,7 @@ impl Pair {
                         self.frames += 1;
                         queue.push_back((home_of(&to), Event::Frame(frame)));
                     }
-                    Effect::Account { .. } | Effect::Erased { .. } => {}
+                    Effect::Account { .. } | Effect::Unparked { .. } | Effect::Erased { .. } => {}
                 }
             }
         }
@@ -405,7 +405,8 @@ fn events() -> Vec<Event> {
         Event::PipesGone { node: 3 },
         Event::Takeover,
         Event::Tick,
-        Event::Shutdown,
+        Event::Shutdown { park: true },
+        Event::Park,
     ];
     let prefixed = "<message xmlns:p='urn:p' to='bob@example.com/r' xml:lang='de'><p:x/></message>";
     let said = [bind("bob@example.com", "r"), ENABLE, said(3, prefixed)];

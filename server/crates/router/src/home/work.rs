@@ -12,6 +12,7 @@ use super::frame::{Body, Frame};
 use crate::entropy::Entropy;
 use crate::event::{AccountRequest, Effect, Effects, Origin, PipeId, PipeOut, SessionId, Token};
 use crate::roster::Planned;
+use crate::user::Lot;
 
 /// Why a store operation was asked for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,6 +42,10 @@ pub(crate) enum Purpose {
     },
     /// Removing what nothing depends on any more.
     Cleanup,
+    /// Putting a session into the store.
+    Park { session: SessionId },
+    /// Removing the row of a session that goes on.
+    Unpark,
     /// Erasing what the account owned.
     Erase,
 }
@@ -55,6 +60,8 @@ pub(crate) struct Work {
     #[serde(serialize_with = "crate::codec::sorted")]
     pub binding: HashMap<PipeId, BareJid>,
     pub erased: Erased,
+    /// Sessions that the last process has parked and nobody has asked for.
+    pub parked: Lot,
     #[serde(serialize_with = "crate::codec::sorted")]
     operations: HashMap<Token, (BareJid, Purpose)>,
     last: Token,

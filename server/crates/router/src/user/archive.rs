@@ -252,6 +252,17 @@ impl User {
         }
     }
 
+    /// The queries of sessions whose process stops have no answer.
+    pub(super) fn refuse_queries(&mut self, cx: &mut Cx<'_>) {
+        for (id, jobs) in std::mem::take(&mut self.archive.jobs) {
+            for job in jobs {
+                if let Some(index) = self.session_of(id) {
+                    self.give(cx, index, job.request.error(&unreadable()), Keep::default());
+                }
+            }
+        }
+    }
+
     /// Whether the log owes an answer about this record or one before it.
     fn awaits(&self, ticket: Ticket) -> bool {
         self.tickets.keys().any(|waiting| *waiting <= ticket)

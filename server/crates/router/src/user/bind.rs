@@ -266,14 +266,20 @@ impl User {
         }
     }
 
-    /// Ends every session because the process stops.
-    pub(crate) fn shutdown(&mut self, cx: &mut Cx<'_>) {
+    /// Ends every session because the process stops, but for those that are to be parked.
+    pub(crate) fn shutdown(&mut self, cx: &mut Cx<'_>, park: bool) {
         self.fail_waiting(cx, Some(&Condition::ServiceUnavailable.into()));
         let mut effects = Vec::new();
         self.log.flush(cx.now, &mut effects);
         self.log_effects(cx, effects);
-        while let Some(index) = self.sessions.len().checked_sub(1) {
-            self.end_session(cx, index, Some(StreamError::SystemShutdown));
+        for index in (0..self.sessions.len()).rev() {
+            if park && self.sessions[index].resumable() {
+                self.detach(cx, index);
+                // Where the offline cursor stands is written while the session is still here.
+                self.status.want();
+            } else {
+                self.end_session(cx, index, Some(StreamError::SystemShutdown));
+            }
         }
         self.idle_since = 0;
     }

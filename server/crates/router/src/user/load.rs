@@ -6,13 +6,13 @@
 use std::collections::VecDeque;
 
 use cirrus_schema::keys::{accounts, rosters};
-use cirrus_stanza::{Condition, StanzaError};
+use cirrus_stanza::{Condition, StanzaError, StreamError};
 use cirrus_store::{Direction, Item, Op, Outcome, SkRange, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::User;
 use super::spool::Cursor;
-use crate::event::{Origin, PipeEvent, PipeId, Token};
+use crate::event::{Effect, Origin, PipeEvent, PipeId, PipeOut, Token};
 use crate::home::{Body, Cx, Frame, Purpose};
 use crate::log::{Log, Tail, TailReader};
 
@@ -27,6 +27,8 @@ pub(super) enum Input {
     Pipe(PipeId, PipeEvent),
     Frame(Frame),
     Erase(Token),
+    /// Sessions that were parked are due.
+    Wake,
 }
 
 /// Where an entity's life stands.
@@ -227,9 +229,15 @@ impl User {
             .find(|row| accounts::Row::parse(&row.key.sk) == Some(accounts::Row::Last));
         let mut cursor = last.map_or_else(Cursor::default, |row| self.status.load(row));
         cursor.position = cursor.position.max(floor);
+        let deleting = matches!(&self.state, State::Loading(loading) if loading.deleting);
+        if deleting {
+            self.forget_parked(cx);
+        }
+        let claimed = self.claim_parked(cx);
         if let State::Loading(loading) = &mut self.state
             && !loading.deleting
         {
+            loading.pages += claimed;
             let tail = TailReader::new(&self.jid, floor);
             let op = tail.op();
             loading.cursor = cursor;
@@ -248,6 +256,7 @@ impl User {
     }
 
     fn absent_account(&mut self, cx: &mut Cx<'_>) {
+        self.forget_parked(cx);
         self.fail_waiting(cx, None);
         self.state = State::Absent;
     }
@@ -275,6 +284,7 @@ impl User {
                     self.page(cx, Purpose::LoadRoster, table, pk, Some(next));
                 }
             }
+            (Purpose::Unpark, Ok(_)) => {}
             (Purpose::LoadTail, Ok(Outcome::Page { items, next })) => {
                 match loading.tail.as_mut().map(|tail| tail.on_page(&items, next)) {
                     Some(Ok(Some(tail))) => self.take_tail(cx, &tail),
@@ -339,8 +349,39 @@ impl User {
         };
         self.idle_since = cx.now;
         self.drive_unsent(cx);
+        self.take_back(cx);
         for input in loading.waiting {
             self.input(cx, input);
+        }
+    }
+
+    /// Refuses what waits for the load; without an error because there is no such account.
+    pub(super) fn fail_waiting(&mut self, cx: &mut Cx<'_>, error: Option<&StanzaError>) {
+        for input in self.state.take_waiting() {
+            Self::refuse_input(cx, input, error);
+        }
+    }
+
+    pub(super) fn refuse_input(cx: &mut Cx<'_>, input: Input, error: Option<&StanzaError>) {
+        if error.is_none() && Self::nothing_to_erase(cx, &input) {
+            return;
+        }
+        match input {
+            Input::Pipe(pipe, PipeEvent::Bind { .. } | PipeEvent::Resume { .. }) => {
+                cx.work.binding.remove(&pipe);
+                let error = Some(StreamError::InternalServerError);
+                cx.pipe(pipe, PipeOut::Close { error });
+            }
+            Input::Pipe(..) | Input::Wake => {}
+            Input::Frame(frame) => match error {
+                Some(error) => frame.refuse(error.clone(), &mut cx.work.frames),
+                None => frame.nobody(Self::absent(), &mut cx.work.frames),
+            },
+            Input::Erase(token) => {
+                let error = error.map_or("no such account", |error| error.condition.as_str());
+                let result = Err(error.to_owned());
+                cx.out.push(Effect::Erased { token, result });
+            }
         }
     }
 

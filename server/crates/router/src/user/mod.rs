@@ -10,6 +10,7 @@ mod iq;
 mod load;
 mod message;
 mod origins;
+mod park;
 mod pass;
 mod presence;
 mod session;
@@ -27,7 +28,7 @@ use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, StreamError, Ty};
 use cirrus_store::{Op, Outcome, StoreError};
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Effect, Origin, PipeEvent, PipeId, PipeOut, SessionId};
+use crate::event::{Origin, PipeEvent, PipeId, SessionId};
 use crate::home::{Body, Cx, Frame, Limits, Purpose};
 use crate::log::{Content, Direction, Limits as LogLimits, Log, LogEffect, Record, Ticket};
 use crate::roster::Roster;
@@ -35,6 +36,8 @@ use crate::roster::Roster;
 use archive::Archive;
 use load::{Input, State};
 use origins::Origins;
+pub(crate) use park::Lot;
+pub use park::parked_owner;
 use session::{Archived, Keep, Session};
 use spool::{Owed, Spool};
 use status::Status;
@@ -189,6 +192,8 @@ impl User {
             Input::Pipe(pipe, event) => self.pipe_event(cx, pipe, event),
             Input::Frame(frame) => self.frame(cx, frame),
             Input::Erase(token) => self.erase_loaded(cx, token),
+            // What it was woken for has come with the load.
+            Input::Wake => {}
         }
     }
 
@@ -303,7 +308,7 @@ impl User {
             Purpose::LoadRoster if self.roster_waits.is_reloading() => {
                 self.on_roster_page(cx, result);
             }
-            Purpose::LoadAccount | Purpose::LoadRoster | Purpose::LoadTail => {
+            Purpose::LoadAccount | Purpose::LoadRoster | Purpose::LoadTail | Purpose::Unpark => {
                 self.on_load(cx, &purpose, result);
             }
             Purpose::Log(token) => {
@@ -317,6 +322,7 @@ impl User {
             Purpose::Archive { session, job } => self.on_archive_page(cx, session, job, result),
             Purpose::Settings => self.on_prefs_written(cx, result),
             Purpose::Erase => self.on_erased(cx, result),
+            Purpose::Park { session } => self.on_parked(cx, session, result),
             Purpose::Cleanup | Purpose::Account { .. } => {}
         }
     }
@@ -452,6 +458,9 @@ impl User {
         if self.broken {
             self.start_over(cx);
         }
+        if cx.work.parked.has(&self.jid) {
+            self.take_back(cx);
+        }
         self.append_owed(cx);
         self.drive_pass(cx);
         self.write_status(cx);
@@ -545,36 +554,6 @@ impl User {
     /// Leaves memory with the next event, if it is idle.
     pub(crate) fn hurry(&mut self) {
         self.idle_since = 0;
-    }
-
-    /// Refuses what waits for the load; without an error because there is no such account.
-    fn fail_waiting(&mut self, cx: &mut Cx<'_>, error: Option<&StanzaError>) {
-        for input in self.state.take_waiting() {
-            Self::refuse_input(cx, input, error);
-        }
-    }
-
-    fn refuse_input(cx: &mut Cx<'_>, input: Input, error: Option<&StanzaError>) {
-        if error.is_none() && Self::nothing_to_erase(cx, &input) {
-            return;
-        }
-        match input {
-            Input::Pipe(pipe, PipeEvent::Bind { .. } | PipeEvent::Resume { .. }) => {
-                cx.work.binding.remove(&pipe);
-                let error = Some(StreamError::InternalServerError);
-                cx.pipe(pipe, PipeOut::Close { error });
-            }
-            Input::Pipe(..) => {}
-            Input::Frame(frame) => match error {
-                Some(error) => frame.refuse(error.clone(), &mut cx.work.frames),
-                None => frame.nobody(Self::absent(), &mut cx.work.frames),
-            },
-            Input::Erase(token) => {
-                let error = error.map_or("no such account", |error| error.condition.as_str());
-                let result = Err(error.to_owned());
-                cx.out.push(Effect::Erased { token, result });
-            }
-        }
     }
 
     /// An account that does not exist answers like this (RFC 6121 section 8.5.1).

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cirrus_jid::Jid;
-use cirrus_stanza::Stanza;
+use cirrus_stanza::{Kind, Stanza};
 use serde::{Deserialize, Serialize};
 
 use super::carbons::{self, Carbon};
@@ -197,6 +197,26 @@ impl Session {
     /// The lowest position in the log that the offline cursor waits for.
     pub fn first_due(&self) -> Option<u64> {
         self.dues.iter().map(|(_, position)| *position).min()
+    }
+
+    /// The positions in the log that the offline cursor waits for.
+    pub fn dues(&self) -> impl Iterator<Item = u64> {
+        self.dues.iter().map(|(_, position)| *position)
+    }
+
+    /// The positions of unacknowledged messages that the log does not oblige to deliver.
+    pub fn not_due(&self) -> impl Iterator<Item = u64> {
+        let unacked = self.unacked.iter().filter(|it| {
+            it.stanza.kind == Kind::Message && it.keep.rescue && it.keep.carbon.is_none()
+        });
+        let archived = unacked.filter_map(|it| it.keep.archived);
+        archived.filter(|it| !it.due).map(|it| it.position)
+    }
+
+    /// What was taken and is not handled counts as not taken: the client sends it again.
+    pub fn forget_unhandled(&mut self) {
+        self.k = self.handled();
+        self.unhandled.clear();
     }
 
     /// Whether the offline cursor waits for that message.

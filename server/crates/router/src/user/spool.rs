@@ -107,6 +107,11 @@ impl Spool {
         }
     }
 
+    /// A session that comes back has these messages: no pass gives them again.
+    pub fn given_before(&mut self, dues: impl Iterator<Item = u64>) {
+        self.partial.extend(dues);
+    }
+
     /// A pass gives a message. `false`: it was given before.
     pub fn give(&mut self, position: u64, now: u64) -> bool {
         self.count = self.count.saturating_sub(1);

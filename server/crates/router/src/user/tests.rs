@@ -5,6 +5,7 @@ mod archive;
 mod carbons;
 mod csi;
 mod inline;
+mod park;
 mod subscriptions;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -121,7 +122,10 @@ impl World {
                     self.pipes.entry(pipe.pipe).or_default().push_back(out);
                 }
                 Effect::Store { token, op } => self.waiting.push_back((token, op)),
-                Effect::Account { .. } | Effect::Frame { .. } | Effect::Erased { .. } => {}
+                Effect::Account { .. }
+                | Effect::Frame { .. }
+                | Effect::Unparked { .. }
+                | Effect::Erased { .. } => {}
             }
         }
         if !self.held {

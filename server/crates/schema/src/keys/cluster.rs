@@ -5,8 +5,6 @@ use crate::TableId;
 
 /// Length in bytes of a session id in a key.
 pub const SESSION_ID: usize = 16;
-/// Number of slots that share one partition of parked sessions.
-pub const SLOTS_PER_PARTITION: u16 = 16;
 
 const VIEW: u8 = b'v';
 const LEASE: u8 = b'l';
@@ -89,18 +87,28 @@ pub fn challenge(token: &str) -> KeyBytes {
     key_of(vec![CHALLENGE], token.as_bytes().to_vec())
 }
 
-/// The parked sessions of the sixteen slots around `slot`.
+/// One of the 256 partitions of parked sessions.
 #[must_use]
-pub fn parked_partition(slot: u16) -> Vec<u8> {
-    // 4,096 slots / 16 = 256 partitions: one byte, by construction of the slot numbers.
-    vec![PARKED, (slot / SLOTS_PER_PARTITION % 256) as u8]
+pub fn parked_partition(number: u8) -> Vec<u8> {
+    vec![PARKED, number]
+}
+
+/// The partition of an owner's parked sessions: FNV-1a, folded to a byte.
+fn partition_of(owner: &[u8]) -> u8 {
+    const BASIS: u32 = 0x811c_9dc5;
+    const PRIME: u32 = 0x0100_0193;
+    let mix = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(PRIME);
+    let hash = owner.iter().fold(BASIS, mix);
+    hash.to_be_bytes()
+        .into_iter()
+        .fold(0, |all, byte| all ^ byte)
 }
 
 /// A parked session: `owner NUL session-id`.
 #[must_use]
-pub fn parked(slot: u16, owner: &[u8], session: &[u8; SESSION_ID]) -> KeyBytes {
+pub fn parked(owner: &[u8], session: &[u8; SESSION_ID]) -> KeyBytes {
     key_of(
-        parked_partition(slot),
+        parked_partition(partition_of(owner)),
         [&parked_prefix(owner)[..], session].concat(),
     )
 }
@@ -133,8 +141,8 @@ mod tests {
         assert_eq!(key_parts(&key("token", 7).sk), Some(("token", 7)));
         assert_eq!(key_parts(b"token"), None);
         let id = *b"0123456789abcdef";
-        let parked = parked(4_095, b"example.com\0bob", &id);
-        assert_eq!(parked.pk, b"p\xff");
+        let parked = parked(b"example.com\0bob", &id);
+        assert_eq!(parked.pk, b"p\xe5");
         assert_eq!(
             parked_parts(&parked.sk),
             Some((&b"example.com\0bob"[..], &id))

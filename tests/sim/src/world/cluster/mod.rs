@@ -266,6 +266,7 @@ impl World {
         match effect {
             Effect::Pipe { pipe, out } => self.node_emits(pipe, out),
             Effect::Erased { token, result } => self.erased(token, result),
+            Effect::Unparked { .. } => {}
             Effect::Ask { slot, token, ask } => {
                 if let Ask::Store(op) = ask {
                     self.node_asks(id, Asker::Slot(slot, token), op);
