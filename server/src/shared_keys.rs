@@ -2,6 +2,7 @@
 //! needs one first, with a conditional write, and the same for all from then on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cirrus_router::Entropy;
 use cirrus_runtime::{SystemEntropy, wall_ms};
@@ -24,6 +25,11 @@ const TICKETS: &str = "tickets";
 const FORMAT: u64 = 1;
 /// A ticket secret is replaced when it is this old.
 const TICKET_AGE_MS: u64 = 24 * 60 * 60 * 1000;
+/// How often a node looks at them.
+const LOOK: Duration = Duration::from_secs(60 * 60);
+/// A new one makes tickets only when every node has had the time to see it twice: else a ticket
+/// would not open on all of them.
+const YOUNG_MS: u64 = 2 * 60 * 60 * 1000;
 
 /// A key in one of its generations.
 #[derive(Clone)]
@@ -79,18 +85,25 @@ pub(crate) async fn ticket_secrets(table: &dyn Table) -> Result<TicketSecrets, K
         }
     }
     let mut newest = keys.iter().rev();
-    let current = newest.next().ok_or(KeyError::Corrupt { purpose })?.key;
-    Ok(TicketSecrets {
-        current,
-        previous: newest.next().map(|key| key.key),
+    let last = newest.next().ok_or(KeyError::Corrupt { purpose })?;
+    let before = newest.next().map(|key| key.key);
+    let young = last.made_ms + YOUNG_MS > wall_ms();
+    Ok(match before {
+        Some(before) if young => TicketSecrets {
+            current: before,
+            other: Some(last.key),
+        },
+        other => TicketSecrets {
+            current: last.key,
+            other,
+        },
     })
 }
 
 /// Gives TLS the ticket secrets of the day, each hour, until it is dropped.
 pub(crate) async fn keep_tickets_fresh(table: Arc<dyn Table>, tls: Arc<ServerTls>) {
-    const HOUR: std::time::Duration = std::time::Duration::from_secs(60 * 60);
     loop {
-        tokio::time::sleep(HOUR).await;
+        tokio::time::sleep(LOOK).await;
         match ticket_secrets(&*table).await {
             Ok(secrets) => tls.set_ticket_secrets(secrets),
             Err(error) => tracing::warn!(%error, "TLS tickets keep their secret for now"),
@@ -189,14 +202,28 @@ mod tests {
             table.put(item, Condition::Any, 0).await.unwrap();
         }
         let secrets = ticket_secrets(&*table).await.unwrap();
-        assert_eq!(secrets.previous, Some([2; 32]));
-        assert!(secrets.current != [2; 32] && secrets.current != [1; 32]);
+        assert_eq!(
+            secrets.current, [2; 32],
+            "others may not know the new one yet"
+        );
+        let new = secrets.other.unwrap();
+        assert!(new != [2; 32] && new != [1; 32]);
         assert_eq!(secrets, ticket_secrets(&*table).await.unwrap());
         assert_eq!(
             read(&*table, TICKETS).await.unwrap().len(),
             2,
             "the oldest is gone"
         );
+        // Three hours later.
+        let made_ms = wall_ms() - 3 * 60 * 60 * 1000;
+        let attrs = Attrs::new()
+            .with("v", FORMAT)
+            .with("k", new.to_vec())
+            .with("t", made_ms);
+        let item = Item::new(cluster::key(TICKETS, 3), attrs);
+        table.put(item, Condition::Any, 0).await.unwrap();
+        let secrets = ticket_secrets(&*table).await.unwrap();
+        assert_eq!((secrets.current, secrets.other), (new, Some([2; 32])));
     }
 
     #[tokio::test]

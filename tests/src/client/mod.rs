@@ -326,12 +326,20 @@ impl Client {
         alpn: Option<&str>,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Result<()> {
+        let connection = tls::connection(&self.identity.host, alpn, versions)?;
+        self.handshake_of(connection)
+    }
+
+    /// Makes the TLS handshake of this connection.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn handshake_of(&mut self, connection: ClientConnection) -> Result<()> {
         let Socket::Plain(socket) = &self.socket else {
             bail!("TLS stands already")
         };
         let socket = socket.try_clone()?;
         socket.set_read_timeout(Some(crate::PATIENCE))?;
-        let connection = tls::connection(&self.identity.host, alpn, versions)?;
         let mut stream = StreamOwned::new(connection, socket);
         stream.flush().context("the handshake")?;
         while stream.conn.is_handshaking() {

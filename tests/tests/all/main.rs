@@ -26,4 +26,5 @@ mod loss;
 mod parking;
 mod server_commands;
 mod terraform;
+mod tickets;
 mod units;

@@ -30,8 +30,8 @@ const MAX_TICKET_BYTES: usize = 4096;
 pub struct TicketSecrets {
     /// Makes and opens tickets.
     pub current: [u8; 32],
-    /// Opens tickets only.
-    pub previous: Option<[u8; 32]>,
+    /// Opens tickets only: the one before, or one that other nodes may not know yet.
+    pub other: Option<[u8; 32]>,
 }
 
 impl fmt::Debug for TicketSecrets {
@@ -139,8 +139,8 @@ impl ProducesTickets for Ticketer {
         if header[0] != FORMAT || !accepted.contains(&period) {
             return None;
         }
-        let TicketSecrets { current, previous } = self.secrets.get();
-        [Some(current), previous]
+        let TicketSecrets { current, other } = self.secrets.get();
+        [Some(current), other]
             .into_iter()
             .flatten()
             .find_map(|secret| {
@@ -185,7 +185,7 @@ mod tests {
         fn new() -> Fixture {
             let secrets = TicketSecrets {
                 current: [1; 32],
-                previous: None,
+                other: None,
             };
             Fixture {
                 now: Arc::new(AtomicU64::new(START)),
@@ -246,10 +246,10 @@ mod tests {
         let fixture = Fixture::new();
         let ticketer = fixture.ticketer("a.example", 1);
         let ticket = ticketer.encrypt(b"session").unwrap();
-        let rotate = |current, previous| {
+        let rotate = |current, other| {
             fixture.secrets.replace(TicketSecrets {
                 current: [current; 32],
-                previous,
+                other,
             });
         };
         rotate(2, Some([1; 32]));

@@ -87,7 +87,7 @@ async fn an_idle_connection_stays_within_its_budget() {
         min_version: MinVersion::V12,
         tickets: Some(TicketSecrets {
             current: [1; 32],
-            previous: None,
+            other: None,
         }),
         clock: Arc::new(|| NOW_S * 1000),
     })

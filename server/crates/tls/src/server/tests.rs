@@ -50,7 +50,7 @@ impl Fixture {
             min_version: MinVersion::V12,
             tickets: Some(TicketSecrets {
                 current: [7; 32],
-                previous: None,
+                other: None,
             }),
             clock: Arc::new(move || now.load(Ordering::Relaxed)),
         }
@@ -417,7 +417,7 @@ async fn a_ticket_is_good_for_nothing_else() {
         assert!(!resumed(&server, &client, B).await, "another host");
         let other_secret = TicketSecrets {
             current: [8; 32],
-            previous: None,
+            other: None,
         };
         let options = Options {
             tickets: Some(other_secret.clone()),
@@ -450,9 +450,9 @@ async fn replaced_secrets_have_a_generation_of_grace() {
             .resumed
     };
     assert!(!resumed().await);
-    let secrets = |current, previous| TicketSecrets {
+    let secrets = |current, other| TicketSecrets {
         current: [current; 32],
-        previous,
+        other,
     };
     server.set_ticket_secrets(secrets(8, Some([7; 32])));
     assert!(resumed().await);
