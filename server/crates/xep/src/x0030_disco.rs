@@ -6,7 +6,7 @@ use cirrus_xml::Writer;
 
 pub(crate) static FEATURE: Feature = Feature {
     name: "service discovery",
-    source: Source::Xep(30, "2.5rc3"),
+    source: Source::Xep(30, "2.5.0"),
     summary: "Identity, features and items of the server and of accounts.",
     server: &[ns::DISCO_INFO, ns::DISCO_ITEMS],
     account: &[ns::DISCO_INFO, ns::DISCO_ITEMS],

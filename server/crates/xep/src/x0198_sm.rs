@@ -5,7 +5,7 @@ use cirrus_router::{Feature, Source};
 
 pub(crate) static FEATURE: Feature = Feature {
     name: "stream management",
-    source: Source::Xep(198, "1.6"),
+    source: Source::Xep(198, "1.6.3"),
     summary: "Acknowledgements in both directions and resumption of broken streams.",
     server: &[],
     account: &[],

@@ -6,7 +6,7 @@ use cirrus_stanza::{Condition, StanzaError, Ty, ns};
 
 pub(crate) static FEATURE: Feature = Feature {
     name: "message carbons",
-    source: Source::Xep(280, "0.10.1"),
+    source: Source::Xep(280, "1.0.1"),
     summary: "Sessions that ask for it see what the user's other sessions send and are sent.",
     server: &[ns::CARBONS],
     account: &[ns::CARBONS],

@@ -7,7 +7,7 @@ use cirrus_xml::Writer;
 
 pub(crate) static FEATURE: Feature = Feature {
     name: "message archive",
-    source: Source::Xep(313, "1.0.0"),
+    source: Source::Xep(313, "1.1.3"),
     summary: "A user's messages by page, by time, by contact, by id; in either direction.",
     server: &[],
     account: &[ns::MAM, ns::MAM_EXTENDED, ns::MAM_GROUPCHAT_FIELD],

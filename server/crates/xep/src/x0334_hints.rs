@@ -6,7 +6,7 @@ use cirrus_stanza::ns;
 
 pub(crate) static FEATURE: Feature = Feature {
     name: "processing hints",
-    source: Source::Xep(334, "0.4.0"),
+    source: Source::Xep(334, "1.0.0"),
     summary: "Senders say what is kept, kept until it is delivered, not kept, not copied.",
     server: &[],
     account: &[ns::HINTS],

@@ -32,15 +32,24 @@ pub(super) fn switch(stanza: &Stanza) -> Option<bool> {
     (on || stanza.is_payload("disable", ns::CARBONS)).then_some(on)
 }
 
-/// Whether other sessions may see a copy (XEP-0280 section 6): messages between people, which no
-/// room has sent, unless the sender keeps them to one session (section 9; XEP-0334 `no-copy`).
+/// Invitations to a room (XEP-0249).
+const CONFERENCE: &str = "jabber:x:conference";
+
+/// Whether other sessions may see a copy (XEP-0280 section 6): messages between people, and what
+/// belongs to them, unless a room passes them on or the sender keeps them to one session (section
+/// 9; XEP-0334 `no-copy`).
 fn eligible(stanza: &Stanza) -> bool {
+    let normal = stanza.ty == Ty::Normal;
     let mut talk = stanza.ty == Ty::Chat;
     for child in stanza.children() {
         match (child.name(), child.ns()) {
             // Neither what is private nor a copy that somebody sends on.
-            (_, ns::CARBONS) | ("no-copy", ns::HINTS) | ("x", ns::MUC_USER) => return false,
-            ("body", ns::CLIENT) => talk |= stanza.ty == Ty::Normal,
+            (_, ns::CARBONS) | ("no-copy", ns::HINTS) => return false,
+            // A room sends to each client that is in it; it invites one.
+            ("x", ns::MUC_USER) if child.child("invite", ns::MUC_USER).is_none() => return false,
+            ("body", ns::CLIENT)
+            | ("x", CONFERENCE | ns::MUC_USER)
+            | (_, ns::CHAT_STATES | ns::MARKERS | ns::RECEIPTS) => talk |= normal,
             _ => {}
         }
     }
@@ -123,6 +132,16 @@ mod tests {
             "<active xmlns='http://jabber.org/protocol/chatstates'/>"
         ));
         assert!(!of(Ty::Normal, "<x xmlns='jabber:x:data'/>"));
+        for content in [
+            "<received xmlns='urn:xmpp:receipts' id='1'/>",
+            "<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/>",
+            "<gone xmlns='http://jabber.org/protocol/chatstates'/>",
+            "<x xmlns='jabber:x:conference' jid='room@example.com'/>",
+            "<x xmlns='http://jabber.org/protocol/muc#user'><invite from='a@example.com'/></x>",
+        ] {
+            assert!(of(Ty::Normal, content), "{content}");
+            assert!(!of(Ty::Headline, content), "{content}");
+        }
         for ty in [Ty::Groupchat, Ty::Headline, Ty::Error] {
             assert!(!of(ty, body), "{ty:?}");
         }
