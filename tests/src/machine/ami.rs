@@ -77,12 +77,12 @@ pub fn build(workspace: &Path, base: &Disk, binaries: &Path, python: &Path) -> R
         let wrong = line.contains("errored") || line.contains("didn't complete");
         (last || wrong).then_some(())
     });
-    ended.with_context(|| guest.console().join("\n"))?;
-    let status = packer.wait()?;
+    let status = ended.and_then(|()| packer.wait())?;
     ensure!(
         status.success(),
-        "packer ended with {status}:\n{}",
-        packer.log()
+        "packer ended with {status}:\n{}\nthe instance's console:\n{}",
+        packer.log(),
+        guest.console().join("\n")
     );
     let manifest = fs::read_to_string(output.join("manifest.json"))?;
     let manifest: Value = serde_json::from_str(&manifest)?;
