@@ -5,7 +5,7 @@ use std::time::Duration;
 use cirrus_cloud::{Class, Cloud, Fetched, Refusal};
 use tokio::sync::OnceCell;
 
-use super::perform::read_bounded;
+use super::perform::{names_in, read_bounded};
 use super::{Failure, Shell, say};
 use crate::code::Code;
 use crate::reference::{FetchError, Found, Place, Source, resolve};
@@ -33,7 +33,7 @@ impl Shell {
         })?;
         let mut resolved = resolved.map_err(|e| Failure::new(e.code(), e.to_string()))?;
         let data = &mut resolved.data;
-        user_data::ejabberd::take_certificates(data, name, read_bounded);
+        user_data::ejabberd::take_certificates(data, name, read_bounded, names_in);
         if data.form == Form::Ejabberd && self.identity.is_none() {
             // An instance's balancer needs it; elsewhere no port opens that the file lacks.
             data.given.config.listen.health = None;

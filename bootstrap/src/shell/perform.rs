@@ -28,6 +28,8 @@ pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes read of a file with certificates; a chain has some thousands.
 const MAX_PEM_BYTES: u64 = 1_048_576;
+/// Of a folder that a pattern looks into.
+const MAX_NAMES: usize = 4_096;
 
 /// What the rendered file begins with.
 const RENDERED: &str = "\
@@ -311,6 +313,13 @@ pub(super) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     let file = std::fs::File::open(path)?;
     file.take(MAX_PEM_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// The names in a folder: the first of them, where there are very many.
+pub(super) fn names_in(folder: &Path) -> std::io::Result<Vec<String>> {
+    let entries = std::fs::read_dir(folder)?.flatten().take(MAX_NAMES);
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    Ok(names.collect())
 }
 
 /// A file or folder that could not be made: for this reason, or for want of room.

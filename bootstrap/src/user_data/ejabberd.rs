@@ -11,6 +11,7 @@ mod listen;
 mod macros;
 mod modules;
 mod options;
+mod pattern;
 mod rules;
 
 use cirrus_config::{ConfigError, Content, Document, Fault, Given, Key, Node, Place, parse_yaml};

@@ -249,6 +249,56 @@ fn virtual_hosting() {
     server.finish();
 }
 
+/// A pattern of files, as certbot lays them out: the file with the chain is taken, not that with the
+/// host's certificate alone.
+#[test]
+fn certificates_by_a_pattern() {
+    let folder = folder();
+    let live = folder.path().join("live");
+    for host in ["one.localhost", "two.localhost"] {
+        let issued = issue(&[host]);
+        write_pair(&live.join(host), &issued);
+        let alone = live.join(host).join("cert.pem");
+        fs::write(alone, issued.cert.pem()).unwrap();
+        let chain = live.join(host).join("fullchain.pem");
+        let both = format!("{}{}", issued.cert.pem(), issue(&["the issuer"]).cert.pem());
+        fs::write(chain, both).unwrap();
+    }
+    let file = folder.path().join("ejabberd.yml");
+    let text = format!(
+        "hosts: [one.localhost, two.localhost, three.localhost]\ncertfiles:\n  - {0}/*/*.pem\n  - \
+         {0}/none/*.pem\n  - {0}/**/*.pem\n",
+        live.display()
+    );
+    fs::write(&file, text).unwrap();
+    let mut command = bootstrap();
+    command.args(["render", "--no-metadata", "--user-data"]);
+    command.arg(format!("@{}", file.display()));
+    command.arg("--data-dir").arg(folder.path().join("data"));
+    let output = command.output().unwrap();
+    let (rendered, log) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    for host in ["one.localhost", "two.localhost"] {
+        for name in ["fullchain.pem", "privkey.pem"] {
+            let path = live.join(host).join(name).display().to_string();
+            assert!(
+                rendered.contains(&path),
+                "{path} is not in:\n{rendered}{log}"
+            );
+        }
+    }
+    assert!(!rendered.contains("cert.pem"), "{rendered}");
+    for note in [
+        "three.localhost: no certificate here has this name",
+        "none/*.pem: no such files",
+        "no counterpart for `**`; name the files",
+    ] {
+        assert!(log.contains(note), "{note} is not in:\n{log}");
+    }
+}
+
 #[test]
 fn guide() {
     let server = start("guide", folder(), &[]);

@@ -11,9 +11,10 @@ use cirrus_config::{Certificate, Domain};
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
+use super::pattern;
 use crate::user_data::{Note, UserData};
 
-/// A file that is listed.
+/// A file that is listed, or a pattern of files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CertFile {
     /// The line that names it.
@@ -27,18 +28,24 @@ struct Found {
     path: PathBuf,
     /// Names of the first certificate, if there is one.
     names: Option<Vec<String>>,
+    /// How many certificates there are.
+    certificates: usize,
+    /// Whether another certificate belongs to the first.
+    issued: bool,
     key: bool,
 }
 
 /// Names the certificates of the domains from the files that an ejabberd.yml lists. `read` reads
-/// a file; what it says about one that it cannot read is noted.
+/// a file, and `names` a folder; what they say about one that they cannot read is noted.
 pub(crate) fn take_certificates(
     data: &mut UserData,
     file: &str,
     read: impl Fn(&Path) -> io::Result<Vec<u8>>,
+    names: impl Fn(&Path) -> io::Result<Vec<String>>,
 ) {
     let mut found = Vec::new();
-    for CertFile { line, path } in &data.certfiles {
+    let files = expanded(data, file, names);
+    for CertFile { line, path } in &files {
         let what = match read(path) {
             Ok(bytes) => {
                 let one = sort(path, &bytes);
@@ -56,7 +63,17 @@ pub(crate) fn take_certificates(
     let line = data.certfiles.first().map_or(0, |first| first.line);
     for domain in &data.given.config.domains {
         match certificate(domain, &found) {
-            Ok(certificate) => data.given.config.tls.certificates.push(certificate),
+            Ok((certificate, whole)) => {
+                let chain = certificate.chain.display();
+                if !whole {
+                    let text = format!(
+                        "certfiles: {domain}: {chain} has the host's certificate alone; clients \
+                         need in the same file what is between it and a root"
+                    );
+                    data.notes.push(Note::new(file, line, text));
+                }
+                data.given.config.tls.certificates.push(certificate);
+            }
             Err(_) if data.certfiles.is_empty() => {}
             Err(what) => {
                 let text = format!("certfiles: {domain}: {what}; the server makes one itself");
@@ -71,15 +88,45 @@ pub(crate) fn take_certificates(
     }
 }
 
+/// The files that are listed, patterns replaced by what they fit.
+fn expanded(
+    data: &mut UserData,
+    file: &str,
+    names: impl Fn(&Path) -> io::Result<Vec<String>>,
+) -> Vec<CertFile> {
+    let mut files = Vec::new();
+    for listed in &data.certfiles {
+        let line = listed.line;
+        let path = listed
+            .path
+            .to_str()
+            .filter(|path| pattern::is_pattern(path));
+        let Some(path) = path else {
+            files.push(listed.clone());
+            continue;
+        };
+        match pattern::expand(&listed.path, &names) {
+            Ok(paths) => files.extend(paths.into_iter().map(|path| CertFile { line, path })),
+            Err(what) => {
+                let text = format!("certfiles: {path}: {what}");
+                data.notes.push(Note::new(file, line, text));
+            }
+        }
+    }
+    files
+}
+
 /// The certificate of a domain, with the key that belongs to it: that in the same file, else
-/// that in the same folder, else the only one.
-fn certificate(domain: &Domain, found: &[Found]) -> Result<Certificate, &'static str> {
+/// that in the same folder, else the only one; and whether its issuers are there. Of several files
+/// with this name in the first certificate it is the one with the longest chain.
+fn certificate(domain: &Domain, found: &[Found]) -> Result<(Certificate, bool), &'static str> {
     let host = domain.to_ascii();
     let named = |one: &&Found| {
         let mut names = one.names.iter().flatten();
         names.any(|name| covers(name, &host))
     };
-    let chain = found.iter().find(named);
+    let chain = found.iter().rev().filter(named);
+    let chain = chain.max_by_key(|one| one.certificates);
     let chain = chain.ok_or("no certificate here has this name")?;
     let keys: Vec<&Found> = found.iter().filter(|one| one.key).collect();
     let beside = || {
@@ -92,27 +139,41 @@ fn certificate(domain: &Domain, found: &[Found]) -> Result<Certificate, &'static
         .or_else(beside)
         .or_else(only);
     let key = key.ok_or("its certificate has no key here")?;
-    Ok(Certificate {
+    let certificate = Certificate {
         host: domain.clone(),
         chain: chain.path.clone(),
         key: key.path.clone(),
-    })
+    };
+    Ok((certificate, !chain.issued || chain.certificates > 1))
 }
 
 fn sort(path: &Path, bytes: &[u8]) -> Found {
     let mut found = Found {
         path: path.to_owned(),
         names: None,
+        certificates: 0,
+        issued: false,
         key: false,
     };
     for pem in Pem::iter_from_buffer(bytes).flatten() {
         match pem.label.as_str() {
-            "CERTIFICATE" if found.names.is_none() => found.names = Some(names(&pem.contents)),
+            "CERTIFICATE" => {
+                found.certificates += 1;
+                if found.names.is_none() {
+                    (found.names, found.issued) =
+                        (Some(names(&pem.contents)), issued(&pem.contents));
+                }
+            }
             label if label.ends_with("PRIVATE KEY") => found.key = true,
             _ => {}
         }
     }
     found
+}
+
+/// Whether a certificate has another issuer than itself.
+fn issued(der: &[u8]) -> bool {
+    X509Certificate::from_der(der).is_ok_and(|(_, it)| it.issuer() != it.subject())
 }
 
 /// The DNS names of a certificate.

@@ -59,7 +59,14 @@ fn module(draft: &mut Draft, key: &Key, node: &Node, rules: &mut Rules<'_>) {
         "mod_roster" => |_, _, key, node, _| key.name == "versioning" && truth(node) == Some(true),
         "mod_version" => |_, _, key, node, _| key.name == "show_os" && truth(node) == Some(false),
         "mod_ping" => |_, _, key, node, _| key.name == "send_pings" && truth(node) == Some(false),
-        "mod_caps" | "mod_disco" | "mod_last" | "mod_time" => |_, _, _, _, _| false,
+        // What it may hold back, Cirrus does.
+        "mod_client_state" => |_, _, key, node, _| {
+            let held = ["queue_chat_states", "queue_presence"];
+            held.contains(&key.name.as_str()) && truth(node) == Some(true)
+        },
+        "mod_caps" | "mod_carboncopy" | "mod_disco" | "mod_last" | "mod_time" => {
+            |_, _, _, _, _| false
+        }
         "mod_fail2ban" => {
             let what = "Cirrus bounds failed logins by itself \
                         (limits.auth_failures_per_address_per_minute)";
@@ -201,8 +208,6 @@ fn archive(draft: &mut Draft, key: &Key, node: &Node) {
         draft.note(place, "modules.mod_mam.default", what);
     }
     draft.set("archive.enabled", key.place, Content::Bool(always));
-    let what = "messages are kept, but clients cannot ask for them";
-    draft.note(key.place, "modules.mod_mam", what);
 }
 
 fn mam(_: &mut Draft, _: &str, key: &Key, _: &Node, _: &mut Rules<'_>) -> bool {
@@ -229,8 +234,6 @@ fn why(name: &str) -> &'static str {
         ("mod_privacy", "there are no privacy lists"),
         ("mod_blocking", "there is no blocking"),
         ("mod_private", "there is no private storage"),
-        ("mod_carboncopy", "there are no carbons"),
-        ("mod_client_state", "there is no client state indication"),
         ("mod_shared_roster", "there are no shared rosters"),
         ("mod_admin", "`cirrus-server` administers"),
         ("mod_adhoc", "there are no ad-hoc commands"),

@@ -4,7 +4,7 @@ use cirrus_config::{Content, Key, Node, Place};
 
 use super::duration::{Amount, count, seconds};
 use super::rules::{Rules, Who};
-use super::{CertFile, Draft, hosts, list, listen, map, modules, number, text, truth};
+use super::{CertFile, Draft, hosts, list, listen, map, modules, number, pattern, text, truth};
 
 /// Takes over what has a counterpart, and notes everything else.
 pub(super) fn translate(draft: &mut Draft, root: &Node, rules: &mut Rules<'_>) {
@@ -183,8 +183,8 @@ fn certfiles(draft: &mut Draft, node: &Node) {
     for item in list(node) {
         let line = item.place.line;
         match text(item) {
-            Some(path) if path.contains(['*', '?']) => {
-                let what = format!("`{path}` is a pattern: not taken over; name the files");
+            Some(path) if let Some(word) = pattern::unknown(&path) => {
+                let what = format!("`{path}`: no counterpart for `{word}`; name the files");
                 draft.note(item.place, "certfiles", &what);
             }
             Some(path) => draft.certfiles.push(CertFile {

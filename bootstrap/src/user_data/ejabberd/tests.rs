@@ -147,6 +147,44 @@ fn files_as_ejabberd_has_them() {
     }
 }
 
+/// A module counts as taken over exactly where docs/FEATURES.md has its protocol.
+#[test]
+fn modules_have_a_counterpart_where_cirrus_has_the_feature() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/FEATURES.md");
+    let features = std::fs::read_to_string(path).unwrap();
+    for (module, protocol) in [
+        ("mod_blocking", "XEP-0191"),
+        ("mod_bosh", "XEP-0124"),
+        ("mod_caps", "XEP-0115"),
+        ("mod_carboncopy", "XEP-0280"),
+        ("mod_client_state", "XEP-0352"),
+        ("mod_disco", "XEP-0030"),
+        ("mod_last", "XEP-0012"),
+        ("mod_mam", "XEP-0313"),
+        ("mod_muc", "XEP-0045"),
+        ("mod_offline", "XEP-0160"),
+        ("mod_ping", "XEP-0199"),
+        ("mod_privacy", "XEP-0016"),
+        ("mod_private", "XEP-0049"),
+        ("mod_pubsub", "XEP-0060"),
+        ("mod_push", "XEP-0357"),
+        ("mod_register", "XEP-0077"),
+        ("mod_roster", "RFC 6121"),
+        ("mod_s2s_dialback", "XEP-0220"),
+        ("mod_stream_mgmt", "XEP-0198"),
+        ("mod_time", "XEP-0202"),
+        ("mod_vcard", "XEP-0054"),
+        ("mod_version", "XEP-0092"),
+    ] {
+        let notes = notes(&format!("{HEAD}modules: {{{module}: {{}}}}"));
+        let named = notes
+            .iter()
+            .any(|n| n.contains(&format!("modules.{module}: no counterpart")));
+        let has = features.contains(protocol);
+        assert_ne!(has, named, "{module}, {protocol}: {notes:?}");
+    }
+}
+
 const HEAD: &str = "hosts: [example.com]\nlisten: [{port: 5222, module: ejabberd_c2s, \
                     starttls_required: true}]\n";
 
