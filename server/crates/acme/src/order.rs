@@ -13,7 +13,7 @@ use instant_acme::{
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData as _};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::challenge::{Answer, Method};
 use crate::record;
@@ -254,6 +254,26 @@ pub(crate) fn validity(chain: &[u8]) -> Option<Validity> {
     })
 }
 
+/// Whether the first certificate of a chain has all these names.
+pub(crate) fn has_names(chain: &[u8], names: &[String]) -> bool {
+    let Ok(leaf) = CertificateDer::from_pem_slice(chain) else {
+        return false;
+    };
+    let Ok((_, leaf)) = X509Certificate::from_der(&leaf) else {
+        return false;
+    };
+    let Ok(Some(extension)) = leaf.subject_alternative_name() else {
+        return false;
+    };
+    let there = |wanted: &String| {
+        let mut all = extension.value.general_names.iter();
+        all.any(
+            |name| matches!(name, GeneralName::DNSName(name) if name.eq_ignore_ascii_case(wanted)),
+        )
+    };
+    names.iter().all(there)
+}
+
 /// An authority's error with all its causes: the first says little about a connection.
 pub(crate) fn words(error: &instant_acme::Error) -> String {
     let mut words = error.to_string();
@@ -264,4 +284,31 @@ pub(crate) fn words(error: &instant_acme::Error) -> String {
         cause = error.source();
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A service that came after the certificate has its name in the next one.
+    #[test]
+    fn a_certificate_has_all_names_or_not() {
+        let names = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let held = names(&["example.com", "conference.example.com"]);
+        let issued = rcgen::generate_simple_self_signed(held).unwrap();
+        let chain = issued.cert.pem().into_bytes();
+        for (wanted, expected) in [
+            (names(&["example.com"]), true),
+            (names(&["conference.example.com", "example.com"]), true),
+            (names(&["example.com", "pubsub.example.com"]), false),
+        ] {
+            assert_eq!(has_names(&chain, &wanted), expected, "{wanted:?}");
+        }
+        assert!(!has_names(b"", &names(&["example.com"])));
+    }
 }

@@ -120,7 +120,10 @@ async fn look(one: &mut Kept, table: &dyn Table, install: &dyn Install) -> Resul
         one.keeper.found(None);
         return Ok(());
     };
-    one.keeper.found(order::validity(&found.chain));
+    // One without the name of a service serves until there is another, which is due now.
+    let whole = order::has_names(&found.chain, &one.subject.names);
+    let validity = order::validity(&found.chain).filter(|_| whole);
+    one.keeper.found(validity);
     if one.version == Some(found.version) {
         return Ok(());
     }
