@@ -90,7 +90,7 @@ variable "seed" {
 locals {
   built      = timestamp()
   name       = "cirrus-${var.image_version}-${var.architecture}-${formatdate("YYYYMMDD-hhmmss", local.built)}"
-  deprecated = formatdate("YYYY-MM-DD'T'00:00:00'Z'", timeadd(local.built, "${24 * var.deprecation_days}h"))
+  deprecated = "${formatdate("YYYY-MM-DD", timeadd(local.built, "${24 * var.deprecation_days}h"))}T00:00:00Z"
   tags = {
     Name                   = local.name
     "cirrus:version"       = var.image_version
@@ -141,6 +141,7 @@ source "qemu" "cirrus" {
   iso_url              = var.base_image
   iso_checksum         = "none"
   disk_image           = true
+  skip_resize_disk     = true
   format               = "qcow2"
   disk_interface       = "virtio"
   net_device           = "virtio-net"
@@ -154,7 +155,7 @@ source "qemu" "cirrus" {
   vm_name              = "cirrus.qcow2"
   ssh_username         = "admin"
   ssh_private_key_file = var.base_key
-  ssh_timeout          = "10m"
+  ssh_timeout          = "20m"
   boot_wait            = "1s"
   shutdown_command     = "sudo systemctl poweroff"
   qemuargs = [

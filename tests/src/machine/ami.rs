@@ -61,6 +61,7 @@ pub fn build(workspace: &Path, base: &Disk, binaries: &Path, python: &Path) -> R
     packer
         .arg("packer/cirrus.pkr.hcl")
         .current_dir(workspace)
+        .env("PACKER_CACHE_DIR", output.join("packer"))
         .envs(CREDENTIALS);
     let mut packer = Process::start("packer", &mut packer)?.with_patience(PATIENCE);
 

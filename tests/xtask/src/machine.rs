@@ -89,16 +89,11 @@ pub fn nightly(run: &mut Run) {
         program(run, "target/debug/machine", &["base", CACHE])
     });
     run.part("image", |run| {
-        program(
-            run,
-            "packer",
-            &[
-                "build",
-                "-force",
-                "-only=qemu.cirrus",
-                "packer/cirrus.pkr.hcl",
-            ],
-        )
+        let mut packer = Command::new("packer");
+        packer.args(["build", "-force", "-only=qemu.cirrus"]);
+        packer.arg("packer/cirrus.pkr.hcl");
+        packer.env("PACKER_CACHE_DIR", run.root().join(CACHE).join("packer"));
+        finish(run, &mut packer)
     });
     if run.failed() {
         return;
@@ -122,8 +117,12 @@ pub fn nightly(run: &mut Run) {
 
 /// Runs a program in the workspace, its output passed through.
 fn program<S: AsRef<OsStr>>(run: &Run, name: &str, arguments: &[S]) -> Result<String, String> {
-    let status = Command::new(name)
-        .args(arguments)
+    finish(run, Command::new(name).args(arguments))
+}
+
+fn finish(run: &Run, command: &mut Command) -> Result<String, String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command
         .current_dir(run.root())
         .status()
         .map_err(|error| format!("{name} could not be started: {error}"))?;
