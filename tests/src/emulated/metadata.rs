@@ -348,13 +348,16 @@ fn token(request: &Request, state: &mut State) -> Answer {
     }
 }
 
-/// A value, or what a folder has in it.
+/// A value, or what a folder has in it, unless that is a value itself (`public-keys/`).
 fn value(path: &str, state: &State) -> Answer {
     let path = path.trim_end_matches('/');
-    if let Some(value) = state.values.get(path) {
+    let folder = format!("{path}/");
+    if let Some(value) = [path, folder.as_str()]
+        .iter()
+        .find_map(|name| state.values.get(*name))
+    {
         return Answer::of(200, value.clone());
     }
-    let folder = format!("{path}/");
     let below = state
         .values
         .keys()
@@ -403,6 +406,22 @@ mod tests {
 
     fn start() -> Metadata {
         Metadata::start(&Instance::default(), Some(b"domain=example.com")).unwrap()
+    }
+
+    /// A list of keys is no listing of a folder: each has a name beside its number.
+    #[test]
+    fn a_folder_that_is_a_value() {
+        let metadata = Metadata::start(&Instance::default(), None).unwrap();
+        metadata.set("meta-data/public-keys/", Some(b"0=packer"));
+        metadata.set(
+            "meta-data/public-keys/0/openssh-key",
+            Some(b"ssh-ed25519 A"),
+        );
+        let token = token(&metadata);
+        let get = |path: &str| ask(&metadata, "GET", path, &token).1;
+        assert!(get("meta-data/").lines().any(|line| line == "public-keys/"));
+        assert_eq!(get("meta-data/public-keys/"), "0=packer");
+        assert_eq!(get("meta-data/public-keys/0/openssh-key"), "ssh-ed25519 A");
     }
 
     #[test]
