@@ -30,7 +30,7 @@ done
 install -D -m 644 "$files/part_handler.py" "$root/var/lib/cloud/handlers/cirrus.py"
 
 systemctl --root="$root" --quiet enable cirrus-bootstrap.service systemd-networkd.service \
-  systemd-resolved.service systemd-timesyncd.service
+  systemd-resolved.service systemd-timesyncd.service tmp.mount
 # Nothing is updated behind the operator's back: a new version is a new image.
 for unit in apt-daily.timer apt-daily-upgrade.timer man-db.timer networking.service; do
   ln -sf /dev/null "$root/etc/systemd/system/$unit"
