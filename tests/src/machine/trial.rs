@@ -6,6 +6,7 @@ use std::fmt;
 use anyhow::{Context as _, Result};
 
 use super::forms::{Form, Trouble};
+use super::guest::Guest;
 use super::held::Held;
 use super::scene::{self, Scene};
 use crate::emulated::metadata::Instance;
@@ -58,13 +59,12 @@ pub fn run(scene: &Scene, held: &Held, form: &Form, wall: u64) -> Result<Seen> {
         }
     }
     let guest = held.go_on(&order)?;
-    let (seconds, line) = guest.wait_for("CIRRUS-BOOT ")?;
-    let (_, found) = guest.wait_for(scene::FOUND)?;
-    guest.wait_for(scene::REPORT)?;
+    let watched = watch(&guest);
     let console = guest.console();
     drop(guest);
-    // For whoever counts what is there.
+    // For whoever counts what is there, and for the next one.
     tables.allow();
+    let (seconds, line, found) = watched?;
     let status = line.split_once("CIRRUS-BOOT ").unwrap_or_default().1;
     let found = |name: &str| {
         let words = found.split_whitespace();
@@ -89,6 +89,14 @@ pub fn run(scene: &Scene, held: &Held, form: &Form, wall: u64) -> Result<Seen> {
         seconds,
         console,
     })
+}
+
+/// Seconds to the status line, that line, and the one about what was found.
+fn watch(guest: &Guest) -> Result<(f64, String, String)> {
+    let (seconds, line) = guest.wait_for("CIRRUS-BOOT ")?;
+    let (_, found) = guest.wait_for(scene::FOUND)?;
+    guest.wait_for(scene::REPORT)?;
+    Ok((seconds, line, found))
 }
 
 impl Seen {

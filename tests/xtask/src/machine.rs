@@ -13,14 +13,14 @@ const CACHE: &str = "target/image";
 const EC2: &str = "cirrus-bootstrap/ec2";
 
 /// What `cargo xtask boot` takes.
-const USAGE: &str = "cargo xtask boot takes nothing, `forms` or `--if-possible`";
+const USAGE: &str = "cargo xtask boot takes nothing, `forms [WORDS]...` or `--if-possible`";
 
 /// Boots the image with programs built now: twice, or with every form of user-data.
 pub fn boot(run: &mut Run, arguments: &[String]) {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let verb = match words.as_slice() {
         [] => "boot",
-        ["forms"] => "forms",
+        ["forms", ..] => "forms",
         ["--if-possible"] => return boot_if_possible(run),
         _ => return run.part("boot", |_| Err(USAGE.to_owned())),
     };
@@ -32,7 +32,9 @@ pub fn boot(run: &mut Run, arguments: &[String]) {
     if run.failed() {
         return;
     }
-    run.part(verb, |run| programs(run, verb));
+    run.part(verb, |run| {
+        programs(run, verb, words.get(1..).unwrap_or_default())
+    });
 }
 
 /// Boots the image where that can be done; elsewhere the table says why not. A boot that goes wrong
@@ -57,7 +59,7 @@ pub fn boot_if_possible(run: &mut Run) {
     // It needs a Debian mirror, and what mmdebstrap may do.
     let base = |run: &Run| program(run, "target/debug/machine", &["archive", CACHE]);
     if run.attempt("boot: base", base) {
-        run.part("boot", |run| programs(run, "boot"));
+        run.part("boot", |run| programs(run, "boot", &[]));
     }
 }
 
@@ -69,8 +71,9 @@ fn build(run: &mut Run) {
 }
 
 /// The program `machine` with the programs just built.
-fn programs(run: &Run, verb: &str) -> Result<String, String> {
-    program(run, "target/debug/machine", &[verb, "target/debug", CACHE])
+fn programs(run: &Run, verb: &str, words: &[&str]) -> Result<String, String> {
+    let arguments = [&[verb, "target/debug", CACHE], words].concat();
+    program(run, "target/debug/machine", &arguments)
 }
 
 /// Builds the local image with Packer, and boots it.
