@@ -252,16 +252,10 @@ impl Output {
 /// When it has not been built.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    let folder = test.parent().and_then(|deps| deps.parent());
-    let path = folder
-        .ok_or_else(|| anyhow!("no folder above {}", test.display()))?
-        .join(name);
-    ensure!(
-        path.exists(),
-        "{} is not built; `cargo xtask test` builds it",
-        path.display()
-    );
-    Ok(path)
+    // Programs are beside each other; those of tests are in a folder below.
+    let mut beside = test.ancestors().skip(1).take(2).map(|it| it.join(name));
+    let missing = || anyhow!("{name} is not built; `cargo xtask test` builds it");
+    beside.find(|path| path.exists()).ok_or_else(missing)
 }
 
 /// An address of this machine on which nobody listens at the moment, never given twice by one

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Sessions by slot; slot and poller token are the same number.
 pub(crate) struct Fleet {
-    port: u16,
+    ports: Vec<u16>,
     poller: Poller,
     shared: Shared,
     slots: Vec<Option<Session>>,
@@ -25,10 +25,10 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// No sessions yet, to the server at `port`.
-    pub(crate) fn new(port: u16, shared: Shared) -> Result<Fleet> {
+    /// No sessions yet, to the servers at these ports; users take them in turn.
+    pub(crate) fn new(ports: &[u16], shared: Shared) -> Result<Fleet> {
         Ok(Fleet {
-            port,
+            ports: ports.to_vec(),
             poller: Poller::new()?,
             shared,
             slots: Vec::new(),
@@ -75,7 +75,8 @@ impl Fleet {
             self.slots.resize_with(slot + 1, || None);
             self.watching_output.resize(slot + 1, false);
         }
-        let session = Session::open(self.port, user, dialect, &self.shared)?;
+        let server = user as usize % self.ports.len();
+        let session = Session::open(self.ports[server], user, dialect, &self.shared)?;
         self.poller.add(session.link().socket(), slot as u64)?;
         self.watching_output[slot] = false;
         self.slots[slot] = Some(session);

@@ -10,8 +10,10 @@ mod fleet;
 mod forwarder;
 mod link;
 mod load;
+mod nodes;
 mod plan;
 mod poller;
+mod relay;
 mod report;
 mod scram;
 mod session;
@@ -33,7 +35,7 @@ use plan::{Measure, Request};
 /// Open files that the largest load and its server need.
 const FILES: u64 = 4_096;
 
-/// Measures Cirrus beside ejabberd and prosody and prints the tables as Markdown.
+/// Measures Cirrus beside ejabberd and prosody, or several nodes beside one, and prints tables.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -45,6 +47,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measures several nodes beside one, and beside a bare relay
+    Nodes(nodes::Arguments),
+    /// One process of the bare relay, started by the bench itself.
+    #[command(hide = true)]
+    Relay {
+        #[arg(long)]
+        port: u16,
+        #[arg(long)]
+        to: u16,
+    },
     /// The bare forwarder, started by the bench itself.
     #[command(hide = true)]
     Forward {
@@ -133,6 +145,13 @@ fn main() -> Result<()> {
             certificate,
             key,
         }) => forwarder::serve(port, &certificate, &key),
+        Some(Command::Relay { port, to }) => relay::serve(port, to),
+        Some(Command::Nodes(arguments)) => {
+            sys::raise_file_limit(FILES)?;
+            let text = nodes::run(&arguments, &say)?;
+            std::io::stdout().write_all(text.as_bytes())?;
+            Ok(())
+        }
         None => bench(&arguments.bench),
     }
 }

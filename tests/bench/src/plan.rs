@@ -159,7 +159,7 @@ impl Bench<'_> {
                 archive,
                 measure,
             };
-            let mut fleet = Fleet::new(running.port, shared)?;
+            let mut fleet = Fleet::new(&[running.port], shared)?;
             let outcome = self.measure(&mut fleet, server, &running, measure);
             let failed = outcome.is_err();
             let outcome = outcome.unwrap_or_else(|error| Outcome {
@@ -196,7 +196,7 @@ impl Bench<'_> {
         };
         match measure {
             Measure::Idle => return idle::run(fleet, pid, dialect(false, true)),
-            Measure::Login => return login::run(fleet, pid, window, dialect(false, false)),
+            Measure::Login => return login::run(fleet, &[pid], window, dialect(false, false)),
             _ => {}
         }
         let stream_management = measure == Measure::ClosedSm;
@@ -205,8 +205,8 @@ impl Bench<'_> {
         let before = sys::folder_bytes(&running.data);
         let mut outcome = match measure {
             // Twice as long: its percentiles need the messages, its CPU the ticks.
-            Measure::Paced => paced::run(fleet, pid, run, 2 * window),
-            _ => closed::run(fleet, pid, run, window, stream_management),
+            Measure::Paced => paced::run(fleet, &[pid], run, paced::PACE, 2 * window),
+            _ => closed::run(fleet, &[pid], run, window, stream_management),
         }?;
         let growth = sys::folder_bytes(&running.data).saturating_sub(before);
         outcome.stored = Some(growth as f64 / outcome.delivered.max(1) as f64);

@@ -24,21 +24,25 @@ pub(crate) fn now() -> u64 {
 }
 
 /// CPU seconds that a process, its live descendants, and the children it has waited for used so
-/// far.
+/// far, in user mode and in the kernel.
 ///
 /// The kernel counts in ticks of 10 ms.
-pub(crate) fn cpu_seconds(root: u32) -> Result<f64> {
-    let mut ticks = 0;
+pub(crate) fn cpu_seconds(root: u32) -> Result<(f64, f64)> {
+    let (mut user, mut kernel) = (0, 0);
     for pid in tree(root) {
         match fs::read_to_string(format!("/proc/{pid}/stat")) {
-            Ok(stat) => ticks += stat_ticks(&stat).with_context(|| format!("/proc/{pid}/stat"))?,
+            Ok(stat) => {
+                let ticks = stat_ticks(&stat).with_context(|| format!("/proc/{pid}/stat"))?;
+                (user, kernel) = (user + ticks.0, kernel + ticks.1);
+            }
             Err(error) if pid == root => {
                 return Err(error).with_context(|| format!("process {pid} is gone"));
             }
             Err(_) => {}
         }
     }
-    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    let second = rustix::param::clock_ticks_per_second() as f64;
+    Ok((user as f64 / second, kernel as f64 / second))
 }
 
 /// CPU seconds that all processes of the machine used so far, on all its CPUs.
@@ -68,11 +72,13 @@ pub(crate) fn own_cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// utime + stime + cutime + cstime: fields 14 to 17, counted after the parenthesised name.
-fn stat_ticks(stat: &str) -> Option<u64> {
+/// utime + cutime and stime + cstime: fields 14 to 17, counted after the parenthesised name.
+fn stat_ticks(stat: &str) -> Option<(u64, u64)> {
     let (_, rest) = stat.rsplit_once(')')?;
-    let fields = rest.split_whitespace().skip(11).take(4);
-    fields.map(|field| field.parse::<u64>().ok()).sum()
+    let mut fields = rest.split_whitespace().skip(11).map(str::parse::<u64>);
+    let mut next = || fields.next()?.ok();
+    let (user, kernel) = (next()?, next()?);
+    Some((user + next()?, kernel + next()?))
 }
 
 /// A process and its descendants.
@@ -211,7 +217,7 @@ mod tests {
     #[test]
     fn ticks_are_found_behind_a_hostile_name() {
         let stat = "12 (a) b) S 1 2 3 4 5 6 7 8 9 10 100 20 3 1 20 0 1";
-        assert_eq!(stat_ticks(stat), Some(124));
+        assert_eq!(stat_ticks(stat), Some((103, 21)));
     }
 
     #[test]
@@ -224,6 +230,6 @@ mod tests {
     fn this_process_has_used_memory() {
         let memory = memory(std::process::id()).unwrap();
         assert!(memory.rss >= memory.pss && memory.pss > 0.0);
-        assert!(cpu_seconds(std::process::id()).unwrap() >= 0.0);
+        assert!(cpu_seconds(std::process::id()).unwrap().0 >= 0.0);
     }
 }

@@ -20,7 +20,7 @@ const PRESENCES: u32 = 1;
 /// Runs the loop on sessions that are online.
 pub(crate) fn run(
     fleet: &mut Fleet,
-    server: u32,
+    servers: &[u32],
     run: u32,
     time: Duration,
     stream_management: bool,
@@ -33,7 +33,7 @@ pub(crate) fn run(
     }
     turn(fleet, &mut ledger, &mut sender, WARM_UP)?;
     let before = ledger.delivered;
-    let window = Window::open(server)?;
+    let window = Window::open(servers)?;
     turn(fleet, &mut ledger, &mut sender, time)?;
     let spent = window.close()?;
     let delivered = ledger.delivered - before;

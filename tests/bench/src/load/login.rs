@@ -18,7 +18,7 @@ const ACCOUNTS: u32 = 256;
 /// Logs in and out for `time`.
 pub(crate) fn run(
     fleet: &mut Fleet,
-    server: u32,
+    servers: &[u32],
     time: Duration,
     dialect: Dialect,
 ) -> Result<Outcome> {
@@ -35,7 +35,7 @@ pub(crate) fn run(
         storm.turn(fleet)?;
     }
     let before = storm.finished;
-    let window = Window::open(server)?;
+    let window = Window::open(servers)?;
     let end = sys::now() + time.as_nanos() as u64;
     while sys::now() < end {
         storm.turn(fleet)?;

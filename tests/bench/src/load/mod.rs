@@ -34,6 +34,8 @@ pub(crate) struct Outcome {
     pub(crate) rate: Option<f64>,
     /// Server CPU per unit, in microseconds.
     pub(crate) cpu: Option<f64>,
+    /// The part of it that was not spent in the kernel.
+    pub(crate) user: Option<f64>,
     /// Share of its core that the server used.
     pub(crate) server_busy: Option<f64>,
     /// Share of its core that the generator used.
@@ -82,6 +84,7 @@ impl Outcome {
         Outcome {
             rate: Some(units as f64 / spent.seconds),
             cpu: Some(spent.server / units.max(1) as f64 * 1e6),
+            user: Some(spent.user / units.max(1) as f64 * 1e6),
             server_busy: Some(spent.server / spent.seconds),
             generator_busy: Some(spent.generator / spent.seconds),
             others_busy: Some(spent.others / spent.seconds),
@@ -92,9 +95,9 @@ impl Outcome {
 
 /// A stretch of time and the CPU used in it.
 struct Window {
-    server: u32,
+    servers: Vec<u32>,
     start: u64,
-    server_cpu: f64,
+    server_cpu: (f64, f64),
     own_cpu: f64,
     machine_cpu: f64,
 }
@@ -102,17 +105,19 @@ struct Window {
 struct Spent {
     seconds: f64,
     server: f64,
+    /// The part of it that was not spent in the kernel.
+    user: f64,
     generator: f64,
     others: f64,
 }
 
 impl Window {
-    fn open(server: u32) -> Result<Window> {
+    fn open(servers: &[u32]) -> Result<Window> {
         let own_cpu = sys::own_cpu_seconds();
-        let server_cpu = sys::cpu_seconds(server)?;
+        let server_cpu = cpu_of(servers)?;
         let machine_cpu = sys::machine_cpu_seconds()?;
         Ok(Window {
-            server,
+            servers: servers.to_vec(),
             start: sys::now(),
             server_cpu,
             own_cpu,
@@ -122,17 +127,30 @@ impl Window {
 
     fn close(&self) -> Result<Spent> {
         let seconds = (sys::now() - self.start) as f64 / 1e9;
-        let server = sys::cpu_seconds(self.server)? - self.server_cpu;
+        let (user, kernel) = cpu_of(&self.servers)?;
+        let user = user - self.server_cpu.0;
+        let server = user + kernel - self.server_cpu.1;
         let generator = sys::own_cpu_seconds() - self.own_cpu;
         let machine = sys::machine_cpu_seconds()? - self.machine_cpu;
         let others = (machine - server - generator).max(0.0);
         Ok(Spent {
             seconds,
             server,
+            user,
             generator,
             others,
         })
     }
+}
+
+/// Seconds in user mode and in the kernel.
+fn cpu_of(servers: &[u32]) -> Result<(f64, f64)> {
+    let mut sum = (0.0, 0.0);
+    for server in servers {
+        let (user, kernel) = sys::cpu_seconds(*server)?;
+        sum = (sum.0 + user, sum.1 + kernel);
+    }
+    Ok(sum)
 }
 
 /// Checks that every message arrives once, in order, at the one it was for.

@@ -9,16 +9,23 @@ use crate::fleet::Fleet;
 use crate::session::Arrival;
 use crate::sys;
 
-/// Messages a second, evenly spaced, over all sessions in turn.
+/// Messages a second in the comparison of servers, evenly spaced, over all sessions in turn.
 pub(crate) const PACE: u64 = 2_000;
 
 const WARM_UP: Duration = Duration::from_secs(1);
-/// A backlog of two seconds: the server does not keep up, and more of it says nothing new.
-const BACKLOG: u64 = 2 * PACE;
+/// Seconds of a backlog after which the server does not keep up, and more of it says nothing new.
+const BACKLOG: u64 = 2;
 
 /// Runs the load on sessions that are online.
-pub(crate) fn run(fleet: &mut Fleet, server: u32, run: u32, time: Duration) -> Result<Outcome> {
+pub(crate) fn run(
+    fleet: &mut Fleet,
+    servers: &[u32],
+    run: u32,
+    rate: u64,
+    time: Duration,
+) -> Result<Outcome> {
     let mut pace = Pace {
+        rate,
         ledger: Ledger::new(run),
         sender: Sender::new(false),
         sent_at: vec![Vec::new(); SESSIONS as usize],
@@ -29,7 +36,7 @@ pub(crate) fn run(fleet: &mut Fleet, server: u32, run: u32, time: Duration) -> R
     pace.turn(fleet, WARM_UP)?;
     let before = pace.ledger.delivered;
     pace.latencies.clear();
-    let window = Window::open(server)?;
+    let window = Window::open(servers)?;
     pace.turn(fleet, time)?;
     let spent = window.close()?;
     let delivered = pace.ledger.delivered - before;
@@ -45,6 +52,8 @@ pub(crate) fn run(fleet: &mut Fleet, server: u32, run: u32, time: Duration) -> R
 }
 
 struct Pace {
+    /// Messages a second.
+    rate: u64,
     ledger: Ledger,
     sender: Sender,
     /// Times of sending, by sender and sequence - 1.
@@ -56,7 +65,7 @@ struct Pace {
 
 impl Pace {
     fn turn(&mut self, fleet: &mut Fleet, time: Duration) -> Result<()> {
-        let interval = 1_000_000_000 / PACE;
+        let interval = 1_000_000_000 / self.rate;
         let mut due = sys::now();
         let end = due + time.as_nanos() as u64;
         let mut arrivals = Vec::new();
@@ -68,7 +77,7 @@ impl Pace {
             if now >= due {
                 due += interval;
                 self.send_one(fleet)?;
-                self.overrun = self.ledger.under_way() > BACKLOG;
+                self.overrun = self.ledger.under_way() > BACKLOG * self.rate;
                 continue;
             }
             fleet.pump(due - now)?;
@@ -98,7 +107,7 @@ impl Pace {
 }
 
 /// A percentile of sorted nanoseconds, in milliseconds.
-fn percentile(sorted: &[u64], percent: usize) -> Option<f64> {
+pub(crate) fn percentile(sorted: &[u64], percent: usize) -> Option<f64> {
     let index = (sorted.len() * percent / 100).min(sorted.len().checked_sub(1)?);
     Some(sorted[index] as f64 / 1e6)
 }

@@ -74,7 +74,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Know the servers they load by their sockets, and by the command lines that start them.
     ("cirrus-client", &[]),
     ("cirrus-peers", &[]),
-    ("cirrus-bench", &["peers"]),
+    ("cirrus-bench", &["peers", "tests"]),
     ("cirrus-loss", &["client", "peers"]),
     ("xtask", &[]),
 ];

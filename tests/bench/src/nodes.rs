@@ -1,0 +1,208 @@
+//! What a message costs when it goes through several nodes, beside one node, and how long it takes,
+//! beside a bare relay.
+//!
+//! Nodes are launched as the tests launch them, with the emulated DynamoDB; the archive is off, so
+//! that the emulator has no part in a message. All nodes share one CPU: their CPU time is summed,
+//! and none can hide behind another's idle core. The two sessions of a pair are on different nodes.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use cirrus_peers::{HOST, PASSWORD, account};
+use cirrus_tests::client::Identity;
+use cirrus_tests::dialogue::play::Stage as _;
+use cirrus_tests::emulated::cloud::{Cloud, Node};
+use cirrus_tests::server::call;
+use clap::Args;
+use serde_json::json;
+
+use crate::fleet::Fleet;
+use crate::link;
+use crate::load::{self, Outcome, SESSIONS, closed, paced};
+use crate::relay;
+use crate::session::{Dialect, Login, Shared};
+use crate::sys;
+
+/// Messages a second whose time is taken.
+const PACE: u64 = 200;
+/// Longest time for slots and copies to be where they belong.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// What to measure.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Numbers of nodes; the first is what the others are compared with
+    #[arg(long, value_delimiter = ',', default_value = "1,3")]
+    nodes: Vec<u8>,
+    /// Interleaved runs
+    #[arg(long, default_value_t = 3)]
+    runs: u32,
+    /// Length of a measured window; the paced load takes twice that
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// The nodes' CPU
+    #[arg(long, default_value_t = 0)]
+    server_cpu: usize,
+    /// The generator's CPU, and the emulator's
+    #[arg(long, default_value_t = 1)]
+    generator_cpu: usize,
+}
+
+/// One number of nodes in one run.
+struct Taken {
+    nodes: u8,
+    /// At saturation.
+    closed: Outcome,
+    /// At [`PACE`].
+    paced: Outcome,
+}
+
+/// Measures, and prints a table.
+pub(crate) fn run(arguments: &Arguments, say: &dyn Fn(&str)) -> Result<String> {
+    let window = Duration::from_secs_f64(arguments.seconds);
+    let (mut taken, mut relays) = (Vec::new(), Vec::new());
+    for run in 0..arguments.runs {
+        let times = relay::measure(arguments.server_cpu, arguments.generator_cpu, PACE, window)?;
+        say(&format!(
+            "relay: {:.3} ms p50, {:.3} ms p99",
+            times.0, times.1
+        ));
+        relays.push(times);
+        for nodes in &arguments.nodes {
+            let one = measure(arguments, *nodes, run, window)
+                .with_context(|| format!("{nodes} nodes"))?;
+            say(&format!("{nodes} nodes, saturated: {}", one.closed));
+            say(&format!("{nodes} nodes, {PACE}/s: {}", one.paced));
+            taken.push(one);
+        }
+    }
+    Ok(table(arguments, &taken, &relays))
+}
+
+fn measure(arguments: &Arguments, nodes: u8, run: u32, window: Duration) -> Result<Taken> {
+    sys::pin_self(arguments.generator_cpu)?;
+    let cloud = Cloud::start()?;
+    // What is started now inherits the CPU.
+    sys::pin_self(arguments.server_cpu)?;
+    let started = (1..=nodes)
+        .map(|n| launch(&cloud, n))
+        .collect::<Result<Vec<_>>>()?;
+    sys::pin_self(arguments.generator_cpu)?;
+    for node in &started {
+        node.wait_for("code=ok")?;
+    }
+    let mut first = started.into_iter();
+    let mut leader = first.next().context("no node")?;
+    for user in 0..SESSIONS {
+        leader.add_account(&Identity::new(
+            &format!("{}@{HOST}", account(user)),
+            PASSWORD,
+        )?)?;
+    }
+    let all: Vec<Node> = std::iter::once(leader).chain(first).collect();
+    settle(&all)?;
+    let servers = all.iter().map(Node::server).collect::<Result<Vec<_>>>()?;
+    let ports: Vec<u16> = all.iter().map(|node| node.address().port()).collect();
+    let mut fleet = Fleet::new(&ports, Shared::new(link::client_config()?, PASSWORD))?;
+    let dialect = Dialect::Xmpp(Login {
+        stream_management: false,
+        presence: true,
+    });
+    fleet.open(0..SESSIONS, dialect)?;
+    load::quiet(&mut fleet, Duration::from_millis(300))?;
+    let number = 2 * run;
+    let paced = paced::run(&mut fleet, &servers, number, PACE, 2 * window)?;
+    let closed = closed::run(&mut fleet, &servers, number + 1, window, false)?;
+    fleet.close_all();
+    for outcome in [&paced, &closed] {
+        if !outcome.faults.is_empty() {
+            bail!("{}", outcome.faults.join(", "));
+        }
+    }
+    Ok(Taken {
+        nodes,
+        closed,
+        paced,
+    })
+}
+
+fn launch(cloud: &Cloud, number: u8) -> Result<Node> {
+    let user_data = format!(
+        "domain={HOST}\narchive.enabled=false\nlog.level=warn\n\
+         limits.stanzas_per_second=1000000\nlimits.stanzas_burst=10000000\n\
+         limits.bytes_per_second=1073741824\nlimits.bytes_burst=1073741824"
+    );
+    Node::launch(cloud, &format!("i-{number:017x}"), &user_data)
+}
+
+/// Waits until every slot is where it belongs, with its copy.
+fn settle(nodes: &[Node]) -> Result<()> {
+    let end = sys::now() + u64::try_from(SETTLE.as_nanos())?;
+    for node in nodes {
+        loop {
+            let status = call(&node.control(), &json!({"v": 1, "call": "cluster.status"}))?;
+            let alone = nodes.len() == 1;
+            let calm = status["members"] == nodes.len()
+                && status["awaited"] == 0
+                && status["leaving"] == 0
+                && (alone || status["entities_single_copy"] == 0);
+            if calm {
+                break;
+            }
+            if sys::now() > end {
+                bail!("the cluster does not settle: {status}");
+            }
+            pause();
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "between two looks")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+/// The median over runs.
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn table(arguments: &Arguments, taken: &[Taken], relays: &[(f64, f64)]) -> String {
+    let of = |nodes: u8, figure: &dyn Fn(&Taken) -> Option<f64>| {
+        let all = taken.iter().filter(|it| it.nodes == nodes);
+        median(all.filter_map(figure).collect())
+    };
+    let mut text = format!(
+        "| nodes | messages/s | CPU for a message, us | user, system | beside {} | p50, p99 at \
+         {PACE}/s, ms | p99 beside the relay |\n|---|---|---|---|---|---|---|\n",
+        arguments.nodes.first().copied().unwrap_or_default()
+    );
+    let (p50, p99) = (
+        median(relays.iter().map(|it| it.0).collect()),
+        median(relays.iter().map(|it| it.1).collect()),
+    );
+    let base = arguments
+        .nodes
+        .first()
+        .map(|nodes| of(*nodes, &|it| it.closed.cpu));
+    for nodes in &arguments.nodes {
+        let cpu = of(*nodes, &|it| it.closed.cpu);
+        let late = of(*nodes, &|it| it.paced.p99);
+        // Writing to a string can't fail.
+        let _ = writeln!(
+            text,
+            "| {nodes} | {:.0} | {cpu:.1} | {:.1}, {:.1} | {:.2} x | {:.3}, {late:.3} | {:.2} x |",
+            of(*nodes, &|it| it.closed.rate),
+            of(*nodes, &|it| it.closed.user),
+            of(*nodes, &|it| Some(it.closed.cpu? - it.closed.user?)),
+            cpu / base.unwrap_or(f64::NAN),
+            of(*nodes, &|it| it.paced.p50),
+            late / p99,
+        );
+    }
+    let _ = writeln!(text, "| relay | | | | | {p50:.3}, {p99:.3} | 1 x |");
+    text
+}
