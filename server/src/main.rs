@@ -17,6 +17,7 @@ mod password;
 mod run;
 mod service;
 mod shared_keys;
+mod sweep;
 mod users;
 
 use std::fmt::Display;

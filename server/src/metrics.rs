@@ -186,7 +186,32 @@ pub(crate) fn of_home(census: &Census) -> Vec<Metric> {
             "Nodes with whom there is a link",
             census.linked,
         ),
+        gauge(
+            "cirrus_archive_segments_sealed",
+            "Segments sealed by the homes that are here now",
+            census.tally.sealed as usize,
+        ),
+        gauge(
+            "cirrus_archive_seal_failures",
+            "Times that those homes could not seal a segment and began anew",
+            census.tally.seal_failures as usize,
+        ),
+        gauge(
+            "cirrus_archive_unreadable",
+            "Times that those homes met a segment that is missing or damaged",
+            census.tally.unreadable as usize,
+        ),
     ]
+}
+
+/// How far sealing is behind.
+pub(crate) fn of_sweep(late_days: u64) -> Metric {
+    Metric::one(
+        Kind::Gauge,
+        "cirrus_archive_late_days",
+        "Days that the oldest list of archives to be sealed is overdue; at 91 messages are lost",
+        late_days,
+    )
 }
 
 /// Reads one number of what was counted.
@@ -276,6 +301,7 @@ mod tests {
             of_node(true, false),
             of_connections(&Counts::default()),
             of_home(&census),
+            vec![of_sweep(0)],
             of_store(&Snapshot::default()),
             vec![of_certificates(&[], 0)],
         ];

@@ -15,7 +15,8 @@ use cirrus_runtime::{Running, SystemEntropy, wall_ms};
 use cirrus_sasl::{FakeKeys, Mechanism, SaslError};
 use cirrus_store::meter::system_monotonic;
 use cirrus_store::{
-    Deadline, EmbeddedOptions, EmbeddedTable, MemoryTable, Meter, Metered, StoreError, Table,
+    Blob, Deadline, EmbeddedOptions, EmbeddedTable, MemoryBlob, MemoryTable, Meter, Metered,
+    StoreError, Table,
 };
 use cirrus_tls::{HostTls, MinVersion, PemFiles, ServerTls, TlsError};
 use tokio::net::TcpListener;
@@ -49,6 +50,8 @@ pub(crate) struct Base {
     pub(crate) table: Arc<dyn Table>,
     /// The store without: the home has deadlines of its own.
     pub(crate) direct: Arc<dyn Table>,
+    /// Segments of archives.
+    pub(crate) blobs: Arc<dyn Blob>,
     pub(crate) meter: Arc<Meter>,
 }
 
@@ -98,7 +101,7 @@ pub(crate) async fn open(config: &Config) -> Result<Base, PartsError> {
     let control = Control::open(&config.listen.control)?;
     let health = health(config)?;
     let meter = Meter::new(system_monotonic());
-    let (direct, table) = store(config, Arc::clone(&meter)).await?;
+    let (direct, table, blobs) = store(config, Arc::clone(&meter)).await?;
     let bounds = Bounds {
         connections: config.limits.control_connections,
         request_bytes: config.limits.control_request_bytes,
@@ -109,6 +112,7 @@ pub(crate) async fn open(config: &Config) -> Result<Base, PartsError> {
         health,
         table,
         direct,
+        blobs,
         meter,
     })
 }
@@ -117,7 +121,7 @@ pub(crate) async fn open(config: &Config) -> Result<Base, PartsError> {
 /// before [`listeners`] are open.
 pub(crate) async fn build(
     config: &Config,
-    (table, direct): (Arc<dyn Table>, Arc<dyn Table>),
+    (table, direct, blobs): (Arc<dyn Table>, Arc<dyn Table>, Arc<dyn Blob>),
     meter: Arc<Meter>,
 ) -> Result<Parts, PartsError> {
     let tls = Arc::new(tls(config, &*table).await?);
@@ -150,6 +154,7 @@ pub(crate) async fn build(
         cirrus_runtime::Parts {
             home: Arc::new(home),
             table: direct,
+            blobs,
             accounts: Arc::clone(&service) as _,
             cluster,
         },
@@ -172,6 +177,7 @@ pub(crate) async fn build(
         home: home.clone(),
         tls: Arc::clone(&tls),
         meter,
+        late_days: Arc::default(),
     });
     Ok(Parts {
         table,
@@ -302,6 +308,8 @@ fn home_config(
         archive_page_bytes: config.archive.page_bytes,
         archive_queries: config.archive.queries_waiting,
         archive_prefs: config.archive.preferences,
+        seal_records: config.archive.segment_messages,
+        seal_bytes: config.archive.segment_bytes,
         ..cirrus_router::Limits::default()
     };
     HomeConfig {
@@ -318,6 +326,8 @@ fn node_options(config: &Config) -> cirrus_runtime::Options {
     cirrus_runtime::Options {
         inbox: config.limits.home_inbox,
         operations: config.limits.store_calls,
+        blob_operations: config.limits.blob_calls,
+        blob_deadline: Duration::from_millis(config.store.blob_deadline_ms),
         shutdown: Duration::from_millis(config.store.deadline_ms),
         replica: cirrus_runtime::ReplicaOptions {
             states: config.cluster.states_under_way,
@@ -437,27 +447,40 @@ fn health(config: &Config) -> Result<Option<(TcpListener, SocketAddr)>, PartsErr
     open.map_err(|source| PartsError::Listen { address, source })
 }
 
-/// DynamoDB, as the configuration and the environment say.
+/// DynamoDB and S3, as the configuration and the environment say.
 #[cfg(feature = "aws")]
-async fn aws(config: &Config) -> Result<Arc<dyn Table>, PartsError> {
-    use cirrus_store::aws::{AwsOptions, DynamoTable, load_config};
+async fn aws(config: &Config) -> Result<Backends, PartsError> {
+    use aws_lc_rs::digest;
+    use cirrus_schema::{bucket_tag, bucket_tag_input};
+    use cirrus_store::aws::{AwsOptions, DynamoTable, S3Blob, load_config};
 
     let endpoint = config.store.dynamodb_endpoint.as_deref();
     let found = load_config(config.store.region.clone(), endpoint).await;
-    let first = config.domains.first().map_or("", Domain::as_str);
-    let prefix = config.store.prefix.as_deref().unwrap_or(first);
-    let mut options = AwsOptions::new(prefix, "");
+    let prefix = config.prefix();
+    let region = found.region().map_or("", |region| region.as_ref());
+    let account = config.store.account.as_deref().unwrap_or_default();
+    let hash = digest::digest(&digest::SHA256, &bucket_tag_input(&prefix, account, region));
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(hash.as_ref());
+    let mut options = AwsOptions::new(prefix, bucket_tag(&bytes));
     options.account.clone_from(&config.store.account);
     options.attempts = config.store.attempts;
     options.deadline = Duration::from_millis(config.store.deadline_ms);
+    options.blob_deadline = Duration::from_millis(config.store.blob_deadline_ms);
+    options.path_style = config.store.s3_endpoint.is_some();
     let clock = Arc::new(wall_ms);
-    Ok(Arc::new(DynamoTable::new(&found, &options, clock)))
+    let table = Arc::new(DynamoTable::new(&found, &options, clock));
+    let endpoint = config.store.s3_endpoint.as_deref();
+    let found = load_config(config.store.region.clone(), endpoint).await;
+    Ok((table, Arc::new(S3Blob::new(&found, &options))))
 }
 
 #[cfg(not(feature = "aws"))]
-async fn aws(_: &Config) -> Result<Arc<dyn Table>, PartsError> {
+async fn aws(_: &Config) -> Result<Backends, PartsError> {
     Err(PartsError::Backend(Backend::Aws.as_str()))
 }
+
+type Backends = (Arc<dyn Table>, Arc<dyn Blob>);
 
 /// The store, each request metered. The home asks it directly, because it has deadlines of its
 /// own and asks it for each message; for everybody else an answer that doesn't come is an error
@@ -465,24 +488,27 @@ async fn aws(_: &Config) -> Result<Arc<dyn Table>, PartsError> {
 async fn store(
     config: &Config,
     meter: Arc<Meter>,
-) -> Result<(Arc<dyn Table>, Arc<dyn Table>), PartsError> {
-    let direct: Arc<dyn Table> = match config.store.backend {
-        Backend::Memory => Arc::new(MemoryTable::new(Arc::new(wall_ms))),
+) -> Result<(Arc<dyn Table>, Arc<dyn Table>, Arc<dyn Blob>), PartsError> {
+    let (direct, blobs): Backends = match config.store.backend {
+        Backend::Memory => (
+            Arc::new(MemoryTable::new(Arc::new(wall_ms))),
+            Arc::new(MemoryBlob::new()),
+        ),
         Backend::Embedded => {
             let options = EmbeddedOptions::new(&config.store.path);
             let open = move || EmbeddedTable::open(&options, Arc::new(wall_ms));
             // Opening recovers what the last run left, which reads the disk.
             let opened = tokio::task::spawn_blocking(open).await;
-            Arc::new(
-                opened
-                    .map_err(|_| PartsError::Interrupted)?
-                    .map_err(Box::new)?,
-            )
+            let opened = opened.map_err(|_| PartsError::Interrupted)?;
+            let table = opened.map_err(Box::new)?;
+            let blobs = table.blobs();
+            (Arc::new(table), Arc::new(blobs))
         }
         Backend::Aws => aws(config).await?,
     };
-    let direct: Arc<dyn Table> = Arc::new(Metered::new(direct, meter));
+    let direct: Arc<dyn Table> = Arc::new(Metered::new(direct, Arc::clone(&meter)));
+    let blobs = Arc::new(Metered::new(blobs, meter));
     let deadline = Duration::from_millis(config.store.deadline_ms);
     let patient = Arc::new(Deadline::new(Arc::clone(&direct), deadline));
-    Ok((direct, patient))
+    Ok((direct, patient, blobs))
 }

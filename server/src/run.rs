@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use cirrus_c2s::shell::Shell;
 use cirrus_config::{Backend, Config};
-use cirrus_runtime::{Running, Standing};
+use cirrus_router::Entropy as _;
+use cirrus_runtime::{Running, Standing, SystemEntropy};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -20,6 +21,7 @@ use crate::parking;
 use crate::parts::{self, Parts, PartsError};
 use crate::service::Desk;
 use crate::shared_keys;
+use crate::sweep::Sweep;
 
 /// How often certificate files are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(60);
@@ -72,7 +74,7 @@ async fn live(config: &Config) -> Result<(), RunError> {
     let mut tasks = JoinSet::new();
     let (questions, asked) = (Arc::clone(&base.table), config.clone());
     tasks.spawn(async move { certificates::answer(&asked, questions).await });
-    let parts = parts::build(config, (base.table, base.direct), base.meter).await?;
+    let parts = parts::build(config, (base.table, base.direct, base.blobs), base.meter).await?;
     let desk = Desk::new(parts.node.standing.clone());
     tasks.spawn(base.control.serve(Arc::clone(&desk), base.bounds));
     if let Some((listener, address)) = base.health {
@@ -99,6 +101,15 @@ async fn live(config: &Config) -> Result<(), RunError> {
         let (table, tls) = (Arc::clone(&parts.table), Arc::clone(&parts.tls));
         tasks.spawn(shared_keys::keep_tickets_fresh(table, tls));
     }
+    let sweep = Sweep {
+        table: Arc::clone(&parts.table),
+        home: parts.node.home.clone(),
+        every: Duration::from_secs(config.archive.sweep_seconds),
+        at_once: config.archive.sweep_accounts,
+        name: SystemEntropy::default().u128() as u64,
+        late_days: Arc::clone(&parts.operator.late_days),
+    };
+    tasks.spawn(sweep.run());
     if config.acme.enabled {
         let (table, tls) = (Arc::clone(&parts.table), Arc::clone(&parts.tls));
         let config = config.clone();

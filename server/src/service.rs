@@ -1,6 +1,6 @@
 //! What the control socket and users themselves may have done to accounts.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use cirrus_accounts::{AccountError, Accounts, Erase};
@@ -151,6 +151,8 @@ impl cirrus_web::Node for Desk {
             if let Ok(census) = operator.home.census().await {
                 metrics.extend(metrics::of_home(&census));
             }
+            let late = operator.late_days.load(Ordering::Relaxed);
+            metrics.push(metrics::of_sweep(late));
             metrics.extend(metrics::of_store(&operator.meter.snapshot()));
             metrics.push(metrics::of_certificates(
                 &operator.tls.certificates(),
@@ -194,6 +196,8 @@ pub(crate) struct Operator {
     pub(crate) home: HomeHandle,
     pub(crate) tls: Arc<ServerTls>,
     pub(crate) meter: Arc<Meter>,
+    /// For how many days the oldest list of archives to be sealed has been due.
+    pub(crate) late_days: Arc<AtomicU64>,
 }
 
 impl Service for Operator {

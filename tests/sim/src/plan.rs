@@ -180,6 +180,10 @@ impl Plan {
         if rng.one_in(10) {
             limits.offline_messages = 8;
         }
+        // So small that most logs are sealed several times.
+        if !rng.one_in(3) {
+            limits.seal_records = 2 + rng.below(12);
+        }
         let mood = rng.below(8);
         let turns = turns(rng, mood, operations, accounts);
         Self {

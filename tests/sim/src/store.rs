@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use cirrus_schema::TableId;
-use cirrus_store::{Direction, Item, MemoryTable, Op, Outcome, SkRange, StoreError};
+use cirrus_store::{
+    BlobOp, BlobOutcome, Direction, Item, MemoryBlob, MemoryTable, Op, Outcome, Place, SkRange,
+    StoreError,
+};
 
 use crate::plan::Faults;
 use crate::rng::Rng;
@@ -31,6 +34,7 @@ pub enum Fate {
 /// The tables, which outlive the server.
 pub struct Store {
     table: MemoryTable,
+    blobs: MemoryBlob,
     clock: Arc<AtomicU64>,
     rates: Faults,
     /// Faults happen.
@@ -48,6 +52,7 @@ impl Store {
         let table = MemoryTable::new(Arc::new(move || time.load(Ordering::Relaxed)));
         Self {
             table,
+            blobs: MemoryBlob::new(),
             clock,
             rates,
             faulty: true,
@@ -95,6 +100,10 @@ impl Store {
         self.table.apply_now(op).result
     }
 
+    pub fn apply_blob(&self, op: BlobOp) -> Result<BlobOutcome, StoreError> {
+        self.blobs.apply_now(op)
+    }
+
     /// Every row of a partition, without faults.
     pub fn rows(&self, table: TableId, pk: &[u8]) -> Vec<Item> {
         let mut rows = Vec::new();
@@ -120,16 +129,16 @@ impl Store {
     }
 }
 
-pub fn throttled(op: &Op) -> StoreError {
+pub fn throttled(place: Place) -> StoreError {
     StoreError::Throttled {
-        place: op.place(),
+        place,
         source: None,
     }
 }
 
-pub fn timeout(op: &Op) -> StoreError {
+pub fn timeout(place: Place) -> StoreError {
     StoreError::Timeout {
-        place: op.place(),
+        place,
         source: None,
     }
 }

@@ -13,11 +13,11 @@ pub struct Totals {
     pub failed: u64,
     /// Fewest clients, operations, restarts and store faults of one run.
     pub least: [u64; 4],
-    sums: [u64; 13],
+    sums: [u64; 14],
 }
 
 /// Names of the sums.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "operations",
     "messages",
     "acknowledged",
@@ -31,6 +31,7 @@ const NAMES: [&str; 13] = [
     "store operations",
     "store faults",
     "events",
+    "segments",
 ];
 
 impl Totals {
@@ -60,6 +61,7 @@ impl Totals {
             report.store_operations,
             report.faults,
             report.events,
+            number(report.segments),
         ];
         for (sum, new) in self.sums.iter_mut().zip(new) {
             *sum += new;
@@ -72,11 +74,18 @@ impl Totals {
 impl Totals {
     /// Times that a copy took over.
     pub fn takeovers(&self) -> u64 {
+        self.sum("takeovers")
+    }
+
+    /// Segments of archives that there were in the end.
+    pub fn segments(&self) -> u64 {
+        self.sum("segments")
+    }
+
+    fn sum(&self, of: &str) -> u64 {
         let names = NAMES.iter().zip(self.sums);
-        names
-            .filter(|(name, _)| **name == "takeovers")
-            .map(|(_, sum)| sum)
-            .sum()
+        let sums = names.filter(|(name, _)| **name == of);
+        sums.map(|(_, sum)| sum).sum()
     }
 }
 

@@ -39,6 +39,10 @@ fn no_seed_shows_what_must_not_be() {
         totals.takeovers() >= SEEDS / 2,
         "a copy takes over in every second run: {totals}"
     );
+    assert!(
+        totals.segments() >= SEEDS,
+        "archives are sealed in most runs: {totals}"
+    );
     let [clients, operations, restarts, faults] = totals.least;
     assert!(
         clients >= 3 && operations >= 200 && restarts >= 1 && faults >= 1,
@@ -63,6 +67,8 @@ fn every_planted_bug_is_found() {
         Bug::CursorBeforeAck,
         Bug::TrustRefusal,
         Bug::ForgetOrigins,
+        Bug::RowBeforeObject,
+        Bug::SealTooFar,
     ] {
         plant(bug);
         let found = (1..=WITHIN).find_map(|seed| Some((seed, run(seed).violations.pop()?)));

@@ -236,8 +236,8 @@ fn chat(day: &mut Day, romeo: &mut Person) -> Person {
     romeo.say(&message("wakes"));
     romeo.is_handled();
     day.step(
-        "message to a user who is away and not in memory",
-        &budget(4, 2),
+        "message to a user who is away and not in memory, the first in a week for both",
+        &budget(4, 4),
     );
     romeo.say(&message("waits"));
     romeo.is_handled();
@@ -265,7 +265,7 @@ fn chat(day: &mut Day, romeo: &mut Person) -> Person {
         "<iq type='set' id='a'><query xmlns='urn:xmpp:mam:2'>\
          <set xmlns='http://jabber.org/protocol/rsm'><max>2</max><before/></set></query></iq>",
     );
-    day.step("page of the archive", &budget(1, 0));
+    day.step("page of the archive, and the index", &budget(2, 0));
     juliet.asks(
         "m",
         "<iq type='get' id='m'><metadata xmlns='urn:xmpp:mam:2'/></iq>",

@@ -68,6 +68,8 @@ section! {
         s3_endpoint: Option<String> = None, URL;
         /// Milliseconds after which a store operation has failed, retries included.
         deadline_ms: u64 = 10_000, 100..=60_000;
+        /// Milliseconds after which a request for a blob has failed, retries included.
+        blob_deadline_ms: u64 = 30_000, 1_000..=300_000;
         /// How often a call is tried before it has failed.
         attempts: u32 = 5, 1..=20;
         /// Documents of at most this many bytes stand in their table item; larger ones are blobs.
@@ -276,6 +278,8 @@ section! {
         entity_inbox: usize = 1_024, 16..=1_000_000;
         /// Calls to the store in flight.
         store_calls: usize = 256, 1..=100_000;
+        /// Requests for blobs in flight; more wait and hold up nothing else.
+        blob_calls: usize = 64, 1..=10_000;
         /// Entity capabilities known by hash (XEP-0115).
         caps_cached: usize = 10_000, 0..=1_000_000;
         /// Requests of the server to one client that wait for an answer.
@@ -338,6 +342,14 @@ section! {
         queries_waiting: usize = 16, 1..=1_024;
         /// Addresses in each list of a user's preferences (XEP-0441).
         preferences: usize = 500, 0..=5_000;
+        /// Messages of an archive that are sealed into one segment.
+        segment_messages: u64 = 256, 16..=4_096;
+        /// Bytes of messages, not packed, with which a segment is full before that.
+        segment_bytes: usize = 524_288, 65_536..=8_388_608;
+        /// Seconds between looks at the list of archives that are due to be sealed.
+        sweep_seconds: u64 = 3_600, 60..=86_400;
+        /// Archives that are sealed at once because they are due.
+        sweep_accounts: usize = 8, 1..=256;
     }
 }
 

@@ -52,7 +52,7 @@ pub enum Effect {
         /// What.
         out: PipeOut,
     },
-    /// [`Node::erase`] is done, or failed and may be repeated.
+    /// [`Node::erase`] or [`Node::seal`] is done, or failed and may be repeated.
     Erased {
         /// Its token.
         token: u64,
@@ -439,6 +439,9 @@ impl Node {
             let home = machine.home().census();
             census.attached += home.attached;
             census.detached += home.detached;
+            census.tally.sealed += home.tally.sealed;
+            census.tally.seal_failures += home.tally.seal_failures;
+            census.tally.unreadable += home.tally.unreadable;
         }
         census.pipes = self.ears.pipes.len();
         let view = self.membership.as_ref().and_then(Membership::view);

@@ -78,6 +78,12 @@ impl Node {
         self.ears.ports.remove(&port);
     }
 
+    /// The log of an account is due to be sealed. [`Effect::Erased`] tells when that is done.
+    pub fn seal(&mut self, now: Now, random: &mut dyn Random, token: u64, user: BareJid) {
+        let port = self.open(&user, Ear::Erase(token));
+        self.say(now, random, port, Word::Seal(user), false);
+    }
+
     /// The account no longer exists: what it owns is to be erased. [`Effect::Erased`] tells when
     /// that is done; if this node dies before, nothing does, and it may be asked again elsewhere.
     pub fn erase(&mut self, now: Now, random: &mut dyn Random, token: u64, user: BareJid) {

@@ -12,7 +12,7 @@ use cirrus_router::{
     Territory, Token, codec,
 };
 use cirrus_stanza::StanzaError;
-use cirrus_store::{Item, Op, Outcome, StoreError};
+use cirrus_store::{BlobOp, BlobOutcome, Item, Op, Outcome, StoreError};
 use serde::{Deserialize, Serialize};
 
 /// What is said between ports and slots, and between slots.
@@ -26,7 +26,9 @@ pub enum Word {
     Frame(Frame),
     /// The account no longer exists.
     Erase(BareJid),
-    /// What it owned is erased, or why not.
+    /// The account's log is due to be sealed.
+    Seal(BareJid),
+    /// What it owned is erased, or its log sealed, or why not.
     Erased(Result<(), String>),
     /// The node stops: every session ends, but for those that are to be parked, if any are.
     Shutdown {
@@ -46,6 +48,8 @@ pub enum Word {
 pub enum Ask {
     /// An operation on the store.
     Store(Op),
+    /// An operation on the store of blobs.
+    Blob(BlobOp),
     /// A change of an account.
     Account(AccountRequest),
 }
@@ -55,6 +59,8 @@ pub enum Ask {
 pub enum Answered {
     /// The store's answer.
     Store(Result<Outcome, StoreError>),
+    /// The answer of the store of blobs.
+    Blob(Result<BlobOutcome, StoreError>),
     /// The refusal, as the client shall see it.
     Account(Result<(), StanzaError>),
 }
@@ -137,12 +143,17 @@ impl SlotHome {
                     let token = self.awaits(port);
                     Event::Unpark { user, row, token }
                 }
+                (Peer::Port(port), Word::Seal(user)) => {
+                    let token = self.awaits(port);
+                    Event::Seal { user, token }
+                }
                 (Peer::Slot(_), Word::Frame(frame)) => Event::Frame(frame),
                 // Nobody says such a thing.
                 _ => return None,
             },
             Input::Answer { token, answer } => match answer {
                 Answered::Store(result) => Event::Store { token, result },
+                Answered::Blob(result) => Event::Blob { token, result },
                 Answered::Account(result) => Event::Account { token, result },
             },
             Input::PortsGone { node } => {
@@ -173,6 +184,10 @@ impl SlotHome {
             Effect::Store { token, op } => Output::Request {
                 token,
                 request: Ask::Store(op),
+            },
+            Effect::Blob { token, op } => Output::Request {
+                token,
+                request: Ask::Blob(op),
             },
             Effect::Account { token, request } => Output::Request {
                 token,

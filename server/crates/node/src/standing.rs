@@ -1,5 +1,7 @@
 //! Where a node stands, and what it has.
 
+use cirrus_router::home::Tally;
+
 /// Where a node stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -52,6 +54,8 @@ pub struct Census {
     pub detached: usize,
     /// Store operations under way.
     pub operations: usize,
+    /// What happened to archives whose home is here.
+    pub tally: Tally,
     /// Connections of this node that have a session or want one.
     pub pipes: usize,
     /// Members of the view.

@@ -24,7 +24,7 @@ use cirrus_router::{
 };
 use cirrus_schema::keys::accounts::{self, Row};
 use cirrus_stanza::{Stanza, stamp};
-use cirrus_store::{Attrs, Condition, Item, MemoryTable, Op};
+use cirrus_store::{Attrs, Condition, Item, MemoryBlob, MemoryTable, Op};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -58,6 +58,7 @@ struct Took {
 struct World {
     home: Home,
     table: MemoryTable,
+    blobs: MemoryBlob,
     rng: Counter,
     now: u64,
     k: u64,
@@ -146,6 +147,7 @@ impl World {
         let mut world = Self {
             home: Home::new(Arc::new(config), Territory::Everything),
             table,
+            blobs: MemoryBlob::new(),
             rng: Counter(7),
             now: FIRST_MS + count * STEP_MS,
             k: 0,
@@ -156,13 +158,21 @@ impl World {
             login: Login::default(),
         };
         world.event(bind)?;
+        // All of it but the newest messages is sealed, as by and by it would have been.
+        let user = BareJid::parse(OWNER)?;
+        let took = world.any_event(Event::Seal { user, token: 1 })?;
+        println!("sealed with {} requests", took.requests);
         Ok(world)
     }
 
-    /// Takes an event, with all that the store answers to it.
     fn event(&mut self, event: PipeEvent) -> Result<Took, Failure> {
+        self.any_event(Event::Pipe { pipe: PIPE, event })
+    }
+
+    /// Takes an event, with all that the stores answer to it.
+    fn any_event(&mut self, event: Event) -> Result<Took, Failure> {
         let mut took = Took::default();
-        let mut queue = VecDeque::from([Event::Pipe { pipe: PIPE, event }]);
+        let mut queue = VecDeque::from([event]);
         while let Some(event) = queue.pop_front() {
             let mut out = Effects::default();
             self.home.handle(self.now, &mut self.rng, event, &mut out);
@@ -174,6 +184,11 @@ impl World {
                         took.read_units += answer.usage.read_units;
                         let result = answer.result;
                         queue.push_back(Event::Store { token, result });
+                    }
+                    Effect::Blob { token, op } => {
+                        took.requests += 1;
+                        let result = self.blobs.apply_now(op);
+                        queue.push_back(Event::Blob { token, result });
                     }
                     Effect::Pipe {
                         out: PipeOut::Stanza { n, stanza },
@@ -273,10 +288,10 @@ fn fill(table: &MemoryTable, jid: &BareJid, count: u64) -> Result<(), Failure> {
         let record = Record::message(t, Direction::In, peer.clone(), None, xml).with_flags(flags);
         let mut out = Vec::new();
         log.append(t, record, &mut out)?;
-        for effect in out {
+        while let Some(effect) = out.pop() {
             if let LogEffect::Store { token, op } = effect {
                 let result = table.apply_now(op).result;
-                log.on_result(t, token, result, &mut Vec::new());
+                log.on_result(t, token, result, &mut out);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use cirrus_jid::{BareJid, Jid};
 use cirrus_stanza::{Condition, Stanza, StanzaError, StreamError};
-use cirrus_store::{Item, Op, Outcome, StoreError};
+use cirrus_store::{BlobOp, BlobOutcome, Item, Op, Outcome, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::home::Frame;
@@ -284,6 +284,13 @@ pub enum Event {
         /// Its answer.
         result: Result<Outcome, StoreError>,
     },
+    /// The store of blobs answered.
+    Blob {
+        /// The operation's token.
+        token: Token,
+        /// Its answer.
+        result: Result<BlobOutcome, StoreError>,
+    },
     /// An [`AccountRequest`] was carried out or refused.
     Account {
         /// The request's token.
@@ -293,6 +300,13 @@ pub enum Event {
     },
     /// The account no longer exists: end its sessions and erase what it owns.
     Erase {
+        /// The account.
+        user: BareJid,
+        /// Answered by [`Effect::Erased`].
+        token: Token,
+    },
+    /// The log of this account is due: what of it is not sealed must be, and what is too old goes.
+    Seal {
         /// The account.
         user: BareJid,
         /// Answered by [`Effect::Erased`].
@@ -350,6 +364,13 @@ pub enum Effect {
         /// The operation.
         op: Op,
     },
+    /// Carry out an operation on the store of blobs and answer with [`Event::Blob`].
+    Blob {
+        /// The answer's token.
+        token: Token,
+        /// The operation.
+        op: BlobOp,
+    },
     /// Change an account and answer with [`Event::Account`].
     Account {
         /// The answer's token.
@@ -369,7 +390,7 @@ pub enum Effect {
         /// The event's token.
         token: Token,
     },
-    /// An [`Event::Erase`] is done, or failed and may be repeated.
+    /// An [`Event::Erase`] or [`Event::Seal`] is done, or failed and may be repeated.
     Erased {
         /// The event's token.
         token: Token,

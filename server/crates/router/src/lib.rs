@@ -17,6 +17,7 @@ pub mod log;
 pub mod planted;
 pub mod registry;
 pub mod roster;
+pub mod segment;
 mod user;
 
 pub use codec::CodecError;

@@ -21,6 +21,10 @@ pub enum Bug {
     TrustRefusal,
     /// A snapshot leaves out which stanzas of other sessions were taken.
     ForgetOrigins,
+    /// A segment's row is inserted though its object may not be there.
+    RowBeforeObject,
+    /// A segment leaves out a message.
+    SealTooFar,
 }
 
 #[cfg(feature = "planted")]
@@ -80,4 +84,12 @@ pub(crate) fn trust_refusal() -> bool {
 
 pub(crate) fn forget_origins() -> bool {
     is(Bug::ForgetOrigins)
+}
+
+pub(crate) fn row_before_object() -> bool {
+    is(Bug::RowBeforeObject)
+}
+
+pub(crate) fn seal_too_far() -> bool {
+    is(Bug::SealTooFar)
 }

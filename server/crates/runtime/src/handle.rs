@@ -17,6 +17,7 @@ pub(crate) enum Message {
     Attach(PipeId, mpsc::Sender<PipeOut>),
     Pipe(PipeId, PipeEvent),
     Erase(BareJid, oneshot::Sender<Result<(), String>>),
+    Seal(BareJid, oneshot::Sender<Result<(), String>>),
     Census(oneshot::Sender<Census>),
     Shutdown(oneshot::Sender<()>),
     Unpark(BareJid, Item, oneshot::Sender<()>),
@@ -58,6 +59,16 @@ impl HomeHandle {
     pub async fn erase(&self, user: BareJid) -> Result<(), String> {
         let (answer, wait) = oneshot::channel();
         let asked = self.ask(Message::Erase(user, answer), wait).await;
+        asked.map_err(|gone| gone.to_string())?
+    }
+
+    /// Seals what of an account's log is not sealed, and removes what is too old.
+    ///
+    /// # Errors
+    /// Why it could not be finished; it may be repeated.
+    pub async fn seal(&self, user: BareJid) -> Result<(), String> {
+        let (answer, wait) = oneshot::channel();
+        let asked = self.ask(Message::Seal(user, answer), wait).await;
         asked.map_err(|gone| gone.to_string())?
     }
 

@@ -9,7 +9,7 @@ use cirrus_cluster::Slot;
 use cirrus_node::{Answered, Ask, Census, Effect, Node, Standing};
 use cirrus_replica::{Now, Random, Token};
 use cirrus_router::{Entropy, HomeConfig, PipeEvent, PipeId, PipeOut};
-use cirrus_store::{Answer, Op, Outcome, StoreError, Table};
+use cirrus_store::{Answer, Blob, BlobOp, Op, Outcome, StoreError, Table};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::Accounts;
@@ -25,6 +25,11 @@ pub struct Options {
     /// Store operations under way at once; more wait their turn, and while they do no new
     /// message is taken.
     pub operations: usize,
+    /// Operations on the store of blobs under way at once; more wait their turn and hold up nothing
+    /// else.
+    pub blob_operations: usize,
+    /// How long one of them may take.
+    pub blob_deadline: Duration,
     /// How long a shutdown waits for the store.
     pub shutdown: Duration,
     /// Bounds of slots and their copies.
@@ -46,6 +51,8 @@ pub struct Parts {
     pub home: Arc<HomeConfig>,
     /// The store.
     pub table: Arc<dyn Table>,
+    /// The store of blobs.
+    pub blobs: Arc<dyn Blob>,
     /// Carries out what users ask of their accounts.
     pub accounts: Arc<dyn Accounts>,
     /// The other nodes; `None` = the store is this process's own, so there are none.
@@ -93,6 +100,7 @@ pub fn start(parts: Parts, options: Options) -> Running {
     let task = Task {
         node: Node::new(now, &mut rng, machine),
         table: parts.table,
+        blobs: parts.blobs,
         accounts: parts.accounts,
         wires,
         options,
@@ -108,6 +116,8 @@ pub fn start(parts: Parts, options: Options) -> Running {
         parks: false,
         operations: 0,
         waiting: VecDeque::new(),
+        blob_operations: 0,
+        blobs_waiting: VecDeque::new(),
         stopped: Vec::new(),
         stop_at: u64::MAX,
         drained: Vec::new(),
@@ -134,6 +144,7 @@ impl Random for Source {
 struct Task {
     node: Node,
     table: Arc<dyn Table>,
+    blobs: Arc<dyn Blob>,
     accounts: Arc<dyn Accounts>,
     wires: Option<Wires>,
     options: Options,
@@ -143,7 +154,7 @@ struct Task {
     now: Now,
     /// Connections of this node.
     pipes: HashMap<PipeId, mpsc::Sender<PipeOut>>,
-    /// Who waits for an account to be erased.
+    /// Who waits for an account to be erased or sealed.
     erasures: HashMap<u64, oneshot::Sender<Result<(), String>>>,
     last_erasure: u64,
     /// Who waits for a session that was parked.
@@ -151,6 +162,9 @@ struct Task {
     last_unparked: u64,
     operations: usize,
     waiting: VecDeque<(Slot, Token, Ask)>,
+    blob_operations: usize,
+    /// Bounded by what homes ask at once: one for each session's query and each account's log.
+    blobs_waiting: VecDeque<(Slot, Token, BlobOp)>,
     stopped: Vec<oneshot::Sender<()>>,
     stop_at: u64,
     /// Sessions are to be parked when nothing is under way any more.
@@ -279,7 +293,8 @@ impl Task {
     }
 
     fn has_come_to_rest(&self) -> bool {
-        let quiet = self.operations == 0 && self.waiting.is_empty() && self.node.is_quiet();
+        let asked = self.operations + self.blob_operations + self.waiting.len();
+        let quiet = asked + self.blobs_waiting.len() == 0 && self.node.is_quiet();
         quiet || self.now.wall >= self.stop_at
     }
 
@@ -298,6 +313,11 @@ impl Task {
                 self.last_erasure += 1;
                 self.erasures.insert(self.last_erasure, answer);
                 self.node.erase(now, rng, self.last_erasure, user);
+            }
+            Message::Seal(user, answer) => {
+                self.last_erasure += 1;
+                self.erasures.insert(self.last_erasure, answer);
+                self.node.seal(now, rng, self.last_erasure, user);
             }
             Message::Census(answer) => {
                 let mut census: Census = self.node.census();
@@ -353,8 +373,11 @@ impl Task {
                 self.node.membership_answered(now, rng, token, result);
             }
             Done::Slot(slot, token, answered) => {
-                self.operations -= 1;
-                if let Answered::Store(Err(error)) = &answered
+                match &answered {
+                    Answered::Blob(_) => self.blob_operations -= 1,
+                    Answered::Store(_) | Answered::Account(_) => self.operations -= 1,
+                }
+                if let Answered::Store(Err(error)) | Answered::Blob(Err(error)) = &answered
                     && !matches!(error, StoreError::Conflict { .. })
                 {
                     self.counters.store_failures.fetch_add(1, Ordering::Relaxed);
@@ -368,6 +391,12 @@ impl Task {
                 break;
             };
             self.start_operation(slot, token, ask);
+        }
+        while self.blob_operations < self.options.blob_operations {
+            let Some((slot, token, op)) = self.blobs_waiting.pop_front() else {
+                break;
+            };
+            self.start_blob_operation(slot, token, op);
         }
     }
 
@@ -400,6 +429,17 @@ impl Task {
                 if let Some(answer) = self.unparking.remove(&token) {
                     // As above.
                     let _ = answer.send(());
+                }
+            }
+            Effect::Ask {
+                slot,
+                token,
+                ask: Ask::Blob(op),
+            } => {
+                if self.blob_operations < self.options.blob_operations {
+                    self.start_blob_operation(slot, token, op);
+                } else {
+                    self.blobs_waiting.push_back((slot, token, op));
                 }
             }
             Effect::Ask { slot, token, ask } => {
@@ -463,11 +503,31 @@ impl Task {
         });
     }
 
+    fn start_blob_operation(&mut self, slot: Slot, token: Token, op: BlobOp) {
+        self.blob_operations += 1;
+        let (blobs, answers) = (Arc::clone(&self.blobs), self.answers.clone());
+        let patience = self.options.blob_deadline;
+        tokio::spawn(async move {
+            let place = op.place();
+            let result = match tokio::time::timeout(patience, blobs.apply(op)).await {
+                Ok(result) => result,
+                Err(_) => Err(StoreError::Timeout {
+                    place,
+                    source: None,
+                }),
+            };
+            // The task may be gone; then nobody waits for the answer.
+            let _ = answers
+                .send(Done::Slot(slot, token, Answered::Blob(result)))
+                .await;
+        });
+    }
+
     fn start_operation(&mut self, slot: Slot, token: Token, ask: Ask) {
-        self.operations += 1;
         let answers = self.answers.clone();
         match ask {
             Ask::Store(op) => {
+                self.operations += 1;
                 // The channel has room for an answer to everything that may be under way. If it
                 // is closed, the task is gone and nobody waits.
                 let done = move |answer: Answer| {
@@ -476,7 +536,9 @@ impl Task {
                 };
                 Arc::clone(&self.table).submit(op, Box::new(done));
             }
+            Ask::Blob(op) => self.start_blob_operation(slot, token, op),
             Ask::Account(request) => {
+                self.operations += 1;
                 let accounts = Arc::clone(&self.accounts);
                 tokio::spawn(async move {
                     let answered = Answered::Account(accounts.change(request).await);

@@ -42,13 +42,14 @@ impl fmt::Debug for BlobKey {
 }
 
 /// One request to a blob store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlobOp {
     /// Writes a blob in place of one of that name. Readers see the old or the new one, whole.
     Put {
         /// Where.
         at: BlobKey,
         /// What.
+        #[serde(with = "crate::raw")]
         body: Bytes,
         /// Its media type, for blobs that a browser may fetch.
         content_type: Option<String>,
@@ -58,6 +59,7 @@ pub enum BlobOp {
         /// Where.
         at: BlobKey,
         /// What.
+        #[serde(with = "crate::raw")]
         body: Bytes,
     },
     /// Reads a blob or a part of it.
@@ -157,7 +159,7 @@ impl BlobOp {
 }
 
 /// A blob in a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobEntry {
     /// Its name.
     pub name: String,
@@ -166,7 +168,7 @@ pub struct BlobEntry {
 }
 
 /// A page of a listing.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct BlobPage {
     /// Blobs in bytewise order of names.
     pub blobs: Vec<BlobEntry>,
@@ -175,12 +177,12 @@ pub struct BlobPage {
 }
 
 /// What a blob request did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlobOutcome {
     /// The blob is written, and durable. `false`: there was one already (put-if-absent only).
     Put(bool),
     /// The blob or the part asked for; `None` = there is no such blob.
-    Body(Option<Bytes>),
+    Body(#[serde(with = "crate::raw")] Option<Bytes>),
     /// The blob is gone.
     Deleted,
     /// A page of names.

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cirrus_jid::BareJid;
 use cirrus_router::log::{Content, Direction, decode};
+use cirrus_router::segment::{Segment, object_of};
 use cirrus_schema::TableId;
 use cirrus_schema::keys::archive;
 use cirrus_stanza::Stanza;
+use cirrus_store::{BlobOp, BlobOutcome};
 
 use super::{History, Violation, index_of};
 use crate::store::Store;
@@ -28,6 +30,9 @@ impl Archive {
         let mut expected = floor + 1;
         let mut places = BTreeMap::new();
         for item in store.rows(TableId::Archive, &archive::partition(&user.owner())) {
+            if archive::segment_last(&item.key.sk).is_some() {
+                continue; // See [`check_segments`].
+            }
             let Ok((seq, records)) = decode(&item) else {
                 let text = format!("{user}: {} can't be read", item.key);
                 history.wrong(Violation::Corrupt(text));
@@ -62,6 +67,56 @@ impl Archive {
             }
         }
         archive
+    }
+
+    /// Reads what is sealed: every row has its object, which says of each position the same as its
+    /// item, or that nobody will ask for it; together they have everything up to the last of them;
+    /// and what no row names is a stray that a failed attempt left. Gives how many there are.
+    pub fn check_segments(
+        store: &Store,
+        user: &BareJid,
+        floor: u64,
+        history: &mut History,
+    ) -> usize {
+        let mut items = BTreeMap::new();
+        let mut rows = Vec::new();
+        for item in store.rows(TableId::Archive, &archive::partition(&user.owner())) {
+            if archive::segment_last(&item.key.sk).is_some() {
+                rows.push(item);
+            } else if let Ok((seq, records)) = decode(&item) {
+                items.extend((seq..).zip(records));
+            }
+        }
+        let mut sealed = BTreeMap::new();
+        for row in &rows {
+            let read = object_of(&user.owner(), row).and_then(|at| {
+                let op = BlobOp::Get { at, range: None };
+                match store.apply_blob(op) {
+                    Ok(BlobOutcome::Body(Some(object))) => Segment::open(object).ok(),
+                    _ => None,
+                }
+            });
+            let records = read.and_then(|segment| segment.records(&(0..u64::MAX)).ok());
+            let Some(records) = records else {
+                let text = format!("{user}: the segment of {} can't be read", row.key);
+                history.wrong(Violation::Corrupt(text));
+                continue;
+            };
+            sealed.extend(records);
+        }
+        let last = sealed.last_key_value().map_or(floor, |(last, _)| *last);
+        for (position, record) in items.range(..=last) {
+            let same = sealed.get(position).is_some_and(|copy| {
+                let empty = matches!(&copy.content, Content::Respool(all) if all.is_empty());
+                let archived = record.as_message().is_some_and(|it| it.flags.archive);
+                copy.t == record.t && (copy == record || (empty && !archived))
+            });
+            if !same {
+                let text = format!("{user}: position {position} is sealed as something else");
+                history.wrong(Violation::Corrupt(text));
+            }
+        }
+        rows.len()
     }
 
     /// How often a message is there in that direction, in all and as part of the archive.

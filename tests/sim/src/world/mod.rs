@@ -1,6 +1,7 @@
 //! The simulated world: what happens, in the order of simulated time.
 
 mod acts;
+mod blobs;
 mod cluster;
 mod erase;
 mod network;
@@ -15,7 +16,7 @@ use cirrus_router::{Home, PipeId, PipeOut, Token};
 use cirrus_schema::TableId;
 use cirrus_schema::keys::accounts::{self, Row};
 use cirrus_schema::keys::rosters;
-use cirrus_store::{Attrs, Condition, Item, Op, Outcome, StoreError};
+use cirrus_store::{Attrs, BlobOp, Condition, Item, Op, Outcome, StoreError};
 
 use crate::check::{History, Violation};
 use crate::client::{Client, Phase};
@@ -70,6 +71,8 @@ pub struct Report {
     pub frame_bytes: u64,
     /// What happened to nodes, by kind.
     pub incidents: BTreeMap<&'static str, u64>,
+    /// Segments of archives at the end.
+    pub segments: usize,
     /// What must not be.
     pub violations: Vec<Violation>,
 }
@@ -89,6 +92,8 @@ enum Happening {
         op: Box<Op>,
         fate: Answer,
     },
+    /// The store of blobs answers.
+    Blob(blobs::Asker, Box<BlobOp>, Box<blobs::Said>),
     /// A write of a dead server lands; with its life.
     Stray(u64, Box<Op>),
     /// The server notices that a connection broke.
@@ -328,6 +333,7 @@ impl World {
                 op,
                 fate,
             } => self.answered(life, token, *op, fate),
+            Happening::Blob(asker, op, said) => self.blob_answered(asker, *op, *said),
             Happening::Stray(life, op) => {
                 self.tell(|| format!("a late write lands: {}", crate::tell::op(&op)));
                 self.note_stray(life, &op);

@@ -8,6 +8,7 @@ use cirrus_router::{
 };
 use cirrus_store::Op;
 
+use super::blobs::Asker;
 use super::shadow::{Entry, Shadow};
 use super::{Answer, Happening, START, World};
 use crate::client::Phase;
@@ -140,6 +141,7 @@ impl World {
             match output.effect {
                 Effect::Pipe { pipe, out } => self.emit(pipe, out),
                 Effect::Store { token, op } => self.operate(token, op),
+                Effect::Blob { token, op } => self.ask_blob(Asker::Home(self.life, token), op),
                 Effect::Erased { token, result } => self.erased(token, result),
                 Effect::Account { .. } | Effect::Frame { .. } | Effect::Unparked { .. } => {}
             }
@@ -159,12 +161,12 @@ impl World {
         match fate {
             Fate::Late => Answer::Do,
             Fate::Early => Answer::Done(self.store.apply(op.clone())),
-            Fate::Throttled => Answer::Done(Err(throttled(op))),
+            Fate::Throttled => Answer::Done(Err(throttled(op.place()))),
             Fate::Lost => {
                 drop(self.store.apply(op.clone()));
-                Answer::Done(Err(timeout(op)))
+                Answer::Done(Err(timeout(op.place())))
             }
-            Fate::Vanished => Answer::Done(Err(timeout(op))),
+            Fate::Vanished => Answer::Done(Err(timeout(op.place()))),
         }
     }
 

@@ -117,6 +117,8 @@ impl World {
         for account in 0..self.plan.users.len() {
             let floor = self.floor(account);
             let user = &self.plan.users[account];
+            self.report.segments +=
+                Archive::check_segments(&self.store, user, floor, &mut self.history);
             archives.push(Archive::read(&self.store, user, floor, &mut self.history));
         }
         self.history.judge(&archives, self.plan.archive);

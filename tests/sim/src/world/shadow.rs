@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use cirrus_router::{Effect, Effects, Event, Home, HomeConfig, Replay, Territory, Token};
 use cirrus_schema::TableId;
-use cirrus_store::Op;
+use cirrus_store::{BlobOp, Op};
 
 use super::World;
+use super::blobs::Asker;
 use super::network::NODES;
 use crate::check::Violation;
 use crate::client::Phase;
@@ -31,6 +32,7 @@ pub struct Shadow {
     config: Arc<HomeConfig>,
     /// What it has asked the store for and not been answered.
     operations: BTreeMap<Token, Op>,
+    blobs: BTreeMap<Token, BlobOp>,
     /// Events until it may take over, and until it must.
     left: u64,
     patience: u64,
@@ -49,6 +51,7 @@ impl Shadow {
             home: Home::new(Arc::clone(config), Territory::Everything),
             config: Arc::clone(config),
             operations: BTreeMap::new(),
+            blobs: BTreeMap::new(),
             left: TAKEOVER.0 + rng.below(TAKEOVER.1),
             patience: PATIENCE,
         }
@@ -65,6 +68,9 @@ impl Shadow {
         let event = Event::decode(&entry.event).map_err(|error| error.to_string())?;
         if let Event::Store { token, .. } = &event {
             self.operations.remove(token);
+        }
+        if let Event::Blob { token, .. } = &event {
+            self.blobs.remove(token);
         }
         let mut out = Effects::default();
         let mut rng = Replay::new(&entry.drawn);
@@ -85,8 +91,10 @@ impl Shadow {
             if own != given {
                 return Err(format!("it asks for {output:?} instead of {other:?}"));
             }
-            if let Effect::Store { token, op } = output.effect {
-                self.operations.insert(token, op);
+            match output.effect {
+                Effect::Store { token, op } => drop(self.operations.insert(token, op)),
+                Effect::Blob { token, op } => drop(self.blobs.insert(token, op)),
+                _ => {}
             }
         }
         Ok(())
@@ -155,6 +163,7 @@ impl World {
             Err(error) => self.wrong(Violation::Copy(error.to_string())),
         }
         next.operations.clone_from(&shadow.operations);
+        next.blobs.clone_from(&shadow.blobs);
         self.home = Some(shadow.home);
         self.shadow = Some(next);
         if self.playing && self.chance.one_in(2) {
@@ -163,6 +172,9 @@ impl World {
         }
         for (token, op) in shadow.operations {
             self.operate(token, op);
+        }
+        for (token, op) in shadow.blobs {
+            self.ask_blob(Asker::Home(self.life, token), op);
         }
         let until = self.resumable_until();
         self.history.detached_anew(self.now, until);

@@ -89,12 +89,15 @@ impl Server {
         let parts = cirrus_runtime::Parts {
             home: Arc::new(config),
             table,
+            blobs: Arc::new(cirrus_store::MemoryBlob::new()),
             accounts: Arc::new(NoChanges),
             cluster: None,
         };
         let options = cirrus_runtime::Options {
             inbox: 4_096,
             operations: 1_024,
+            blob_operations: 64,
+            blob_deadline: Duration::from_secs(10),
             shutdown: Duration::from_secs(10),
             replica: cirrus_runtime::ReplicaOptions::default(),
         };

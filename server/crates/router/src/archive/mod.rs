@@ -7,13 +7,15 @@
 //!
 //! It knows no session and performs no I/O. Limits: those of [`Bounds`], and of each page.
 
+mod filter;
 mod id;
 mod prefs;
 mod request;
 mod search;
 
+pub(crate) use filter::Filter;
 pub use id::IdKey;
 pub(crate) use id::Ids;
 pub(crate) use prefs::Prefs;
 pub(crate) use request::{Page, Request, fin, metadata, not_found};
-pub(crate) use search::{Bounds, Filter, Found, Hit, Search, Step};
+pub(crate) use search::{Bounds, Found, Hit, Search, Step};

@@ -5,8 +5,9 @@ use cirrus_stanza::{Condition, Stanza, StanzaError, ns, parse_stamp, stamp};
 use cirrus_xml::{Element, Writer};
 use serde::{Deserialize, Serialize};
 
+use super::filter::{Filter, With};
 use super::id::Ids;
-use super::search::{Filter, Hit, With};
+use super::search::Hit;
 
 /// Most ids that one request may name in `ids`: each is a read.
 const MAX_IDS: usize = 64;

@@ -3,108 +3,42 @@
 //! It first finds out which messages the page has, keeping as many bytes of them as it may, and
 //! then gives them one by one, so it can say which is the last before the first is sent. What it
 //! could not keep it reads again when its turn comes. Memory: [`Bounds::bytes`] and one message, a
-//! page of the store, and a few bytes for each message of the page.
+//! page of the store or a segment, and a few bytes for each message of the page.
+//!
+//! Positions up to the last sealed one are looked for in segments, and the index says in which of
+//! them it is worth it; those above are items of the table. A log that is sealed meanwhile is found
+//! wherever it is by then.
+
+mod sealed;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
-use cirrus_jid::{BareJid, Jid};
+use cirrus_jid::BareJid;
 use cirrus_schema::TableId;
 use cirrus_schema::keys::archive;
-use cirrus_stanza::Stanza;
-use cirrus_store::{Direction as Order, Item, Op, SkRange};
+use cirrus_store::{BlobOp, Direction as Order, Item, Op, SkRange};
 use serde::{Deserialize, Serialize};
 
+use super::filter::Filter;
 use super::request::Page;
-use crate::log::{Content, Direction, LogError, MAX_RECORDS, Message, Record, decode};
+use crate::log::{Content, LogError, MAX_RECORDS, Record, decode};
+use crate::segment::Index;
+use sealed::Part;
 
-/// Positions in which a time is looked for by reading them all, rather than by halving.
-const SPAN: u32 = 128;
+/// Positions in which a time is looked for by reading them all, rather than by halving: about what
+/// is not sealed yet.
+const SPAN: u32 = 512;
 /// Requests after which a page that has something is given out though it is not full.
 const REQUESTS: u32 = 4;
+/// Segments after which that is so; the index says that each of them has something.
+const OBJECTS: u32 = 8;
 /// Items asked for at once where few of them may match.
 const FILTERED_ITEMS: u32 = 2_048;
 /// Items that a request may have to skip: those before the one that holds the first position,
 /// references, and what is not archived.
 const SPARE_ITEMS: u32 = MAX_RECORDS as u32 + 8;
-
-/// Which messages are wanted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Filter {
-    pub with: Option<With>,
-    /// Not before this time, Unix milliseconds.
-    pub start: u64,
-    /// Not after this time.
-    pub end: u64,
-}
-
-/// With whom (XEP-0313 section 4.1.1).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum With {
-    /// With oneself.
-    Own,
-    /// With somebody, whatever the resource.
-    Bare(BareJid),
-    /// With that very address.
-    Full(Jid),
-}
-
-impl With {
-    /// With `jid`, in the archive of `owner`.
-    pub fn new(jid: &Jid, owner: &BareJid) -> Self {
-        match jid.bare() {
-            bare if bare == *owner => Self::Own,
-            bare if jid.is_bare() => Self::Bare(bare),
-            _ => Self::Full(jid.clone()),
-        }
-    }
-
-    fn matches(&self, message: &Message) -> bool {
-        let own = message.direction == Direction::Own;
-        match self {
-            Self::Own => own,
-            Self::Bare(bare) => !own && message.peer == *bare,
-            Self::Full(jid) => {
-                !own && message.peer == jid.bare() && {
-                    let stanza = Stanza::from_stored(&message.stanza);
-                    stanza.is_some_and(|stanza| {
-                        let peer = match message.direction {
-                            Direction::Out => stanza.to,
-                            _ => stanza.from,
-                        };
-                        peer.as_ref() == Some(jid)
-                    })
-                }
-            }
-        }
-    }
-}
-
-impl Default for Filter {
-    fn default() -> Self {
-        Self {
-            with: None,
-            start: 0,
-            end: u64::MAX,
-        }
-    }
-}
-
-impl Filter {
-    /// Whether it lets every message through.
-    pub fn is_open(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn matches(&self, record: &Record) -> bool {
-        let Content::Message(message) = &record.content else {
-            return false;
-        };
-        message.flags.archive
-            && (self.start..=self.end).contains(&record.t)
-            && self.with.as_ref().is_none_or(|with| with.matches(message))
-    }
-}
 
 /// How much a search may keep.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -136,6 +70,8 @@ pub(crate) struct Found {
 pub(crate) enum Step {
     /// Carry out this query and give its page to [`Search::on_page`].
     Ask(Op),
+    /// Get this segment and give it to [`Search::on_segment`].
+    Fetch(BlobOp),
     /// [`Search::front`] is the next message.
     Give,
     /// An id that was asked for is not in the archive.
@@ -147,6 +83,8 @@ pub(crate) enum Step {
 /// Where a search stands.
 #[derive(Debug, Serialize, Deserialize)]
 enum Stage {
+    /// Nothing was looked at.
+    Begin,
     /// Looking for the place where a time begins or ends: between these positions.
     Seek {
         low: u64,
@@ -172,9 +110,16 @@ pub(crate) struct Search {
     /// … and below this one.
     high: u64,
     stage: Stage,
+    /// Where reading goes on: at this position, or, backward, below it.
+    at: u64,
+    /// The last sealed position, when that was last looked at.
+    sealed: u64,
+    /// The segment that was asked for.
+    fetching: Option<Part>,
     /// The page begins at a time.
     timed: bool,
     requests: u32,
+    objects: u32,
     /// What was found, in the order of giving once that has begun.
     hits: VecDeque<(Hit, Option<Kept>)>,
     kept: usize,
@@ -195,11 +140,6 @@ impl Search {
             true => filter.end < u64::MAX,
             false => filter.start > 0,
         };
-        let stage = match &page.ids {
-            Some(ids) => Stage::Check(ids.iter().copied().collect()),
-            None if timed => Stage::Seek { low, high },
-            None => Stage::Scan(None),
-        };
         let mut search = Self {
             owner: owner.owner(),
             filter,
@@ -207,15 +147,20 @@ impl Search {
             bytes: bounds.bytes,
             low,
             high,
-            stage,
+            at: 0,
+            sealed: 0,
+            fetching: None,
+            stage: Stage::Begin,
             timed,
             requests: 0,
+            objects: 0,
             hits: VecDeque::new(),
             kept: 0,
             found: 0,
             ends: None,
             complete: false,
         };
+        search.at = if search.page.backward { high } else { low };
         if low >= high && search.page.ids.is_none() {
             search.finish(true);
         }
@@ -238,47 +183,119 @@ impl Search {
         (self.complete && whole).then_some(self.found as u64)
     }
 
-    /// What to do next.
-    pub fn step(&mut self) -> Step {
+    /// What to do next, by the index as it is now.
+    pub fn step(&mut self, index: &Index) -> Step {
+        self.sealed = index.sealed();
+        if matches!(self.stage, Stage::Begin) {
+            self.begin(index);
+        }
         if let Stage::Seek { low, high } = self.stage
             && high.saturating_sub(low) <= u64::from(SPAN)
         {
             self.stage = Stage::Scan(None);
         }
         match &self.stage {
+            Stage::Begin | Stage::Missing => Step::Missing,
             Stage::Seek { low, high } => {
                 let middle = low + (high - low) / 2;
                 Step::Ask(self.query(middle, self.high, Order::Forward, 1, None))
             }
-            Stage::Scan(after) => {
-                let first = reach(self.low);
-                let order = match self.page.backward {
-                    true => Order::Backward,
-                    false => Order::Forward,
-                };
-                let wanted = u32::try_from(self.page.max + 1 - self.hits.len().min(self.page.max));
-                let limit = match self.filter.with {
-                    Some(_) => FILTERED_ITEMS,
-                    // A time was found to be within so many items.
-                    None => wanted
-                        .unwrap_or(u32::MAX)
-                        .saturating_add(SPARE_ITEMS + SPAN * u32::from(self.timed)),
-                };
-                Step::Ask(self.query(first, self.high, order, limit, after.clone()))
-            }
-            Stage::Check(ids) => match ids.front() {
-                Some(id) => Step::Ask(self.one(*id)),
+            Stage::Scan(_) => self.scan(index),
+            Stage::Check(ids) => match ids.front().copied() {
+                Some(id) => self.one(index, id),
                 None => {
                     self.take_part();
-                    self.step()
+                    self.step(index)
                 }
             },
             Stage::Give => match self.hits.front() {
                 None => Step::Done,
                 Some((_, Some(_))) => Step::Give,
-                Some((hit, None)) => Step::Ask(self.one(hit.position)),
+                Some((hit, None)) => self.one(index, hit.position),
             },
-            Stage::Missing => Step::Missing,
+        }
+    }
+
+    /// Decides where to begin.
+    fn begin(&mut self, index: &Index) {
+        if let Some(ids) = &self.page.ids {
+            self.stage = Stage::Check(ids.iter().copied().collect());
+            return;
+        }
+        self.stage = Stage::Scan(None);
+        let newest = index.rows().last().map(|row| row.last_t);
+        let hot = self.low.max(self.sealed.saturating_add(1));
+        if !self.timed || hot >= self.high {
+            return;
+        }
+        // Times never go back along a log: the newest segment says on which side of its end the
+        // time is.
+        match self.page.backward {
+            true if newest.is_some_and(|t| self.filter.end < t) => self.at = hot,
+            false if newest.is_some_and(|t| self.filter.start <= t) => {}
+            backward => {
+                if !backward {
+                    self.at = hot;
+                }
+                self.stage = Stage::Seek {
+                    low: hot,
+                    high: self.high,
+                };
+            }
+        }
+    }
+
+    /// The next thing to read in the page's direction.
+    fn scan(&mut self, index: &Index) -> Step {
+        let (hot, over) = match self.page.backward {
+            true => (self.at > self.sealed.saturating_add(1), self.at <= self.low),
+            false => (self.at > self.sealed, self.at >= self.high),
+        };
+        if over {
+            self.finish(true);
+            return self.step(index);
+        }
+        if hot {
+            return Step::Ask(self.scan_hot());
+        }
+        let found = match self.page.backward {
+            true => self.segment_below(index),
+            false => self.segment_above(index),
+        };
+        match found {
+            // It has more, and what is not in the page need not be read.
+            Some(row) if self.is_full() && self.has_all(&row) => {
+                self.finish(false);
+                self.step(index)
+            }
+            Some(row) => self.fetch(&row),
+            None => self.step(index),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.hits.len() >= self.page.max
+    }
+
+    fn scan_hot(&self) -> Op {
+        let wanted = u32::try_from(self.page.max + 1 - self.hits.len().min(self.page.max));
+        let limit = match self.filter.with {
+            Some(_) => FILTERED_ITEMS,
+            // A time was found to be within so many items.
+            None => wanted
+                .unwrap_or(u32::MAX)
+                .saturating_add(SPARE_ITEMS + SPAN * u32::from(self.timed)),
+        };
+        let after = match &self.stage {
+            Stage::Scan(after) => after.clone(),
+            _ => None,
+        };
+        match self.page.backward {
+            true => {
+                let first = reach(self.low.max(self.sealed.saturating_add(1)));
+                self.query(first, self.at, Order::Backward, limit, after)
+            }
+            false => self.query(reach(self.at), self.high, Order::Forward, limit, after),
         }
     }
 
@@ -305,6 +322,7 @@ impl Search {
     pub fn on_page(&mut self, items: &[Item], next: Option<Bytes>) -> Result<(), LogError> {
         self.requests += u32::from(matches!(self.stage, Stage::Scan(_)));
         match &self.stage {
+            Stage::Begin => Ok(()),
             Stage::Seek { .. } => self.on_probe(items),
             Stage::Scan(_) => self.on_scan(items, next),
             Stage::Check(_) => self.on_check(items),
@@ -330,11 +348,11 @@ impl Search {
         match (probe, self.page.backward) {
             (None, _) => *high = middle,
             (Some((seq, t)), false) if t < self.filter.start => {
-                self.low = seq + 1;
+                self.at = seq + 1;
                 *low = seq + 1;
             }
             (Some((seq, t)), true) if t > self.filter.end => {
-                self.high = seq;
+                self.at = seq;
                 *high = middle;
             }
             (Some(_), false) => *high = middle,
@@ -344,64 +362,97 @@ impl Search {
     }
 
     fn on_scan(&mut self, items: &[Item], next: Option<Bytes>) -> Result<(), LogError> {
+        let mut end = self.at;
         for item in items {
             let (seq, records) = decode(item)?;
-            let mut records: Vec<_> = (seq..).zip(records).collect();
-            if self.page.backward {
-                records.reverse();
-            }
-            for (position, record) in records {
-                if !(self.low..self.high).contains(&position) {
-                    continue;
-                }
-                let past = match self.page.backward {
-                    true => record.t < self.filter.start,
-                    false => record.t > self.filter.end,
-                };
-                if past {
-                    self.finish(true);
-                    return Ok(());
-                }
-                if !self.filter.matches(&record) {
-                    continue;
-                }
-                if self.hits.len() >= self.page.max {
-                    self.finish(false);
-                    return Ok(());
-                }
-                self.hit(position, &record);
+            end = match self.page.backward {
+                true => seq,
+                false => seq.saturating_add(records.len() as u64),
+            };
+            let reach = match self.page.backward {
+                true => self.low.max(self.sealed.saturating_add(1))..self.at,
+                false => self.at..self.high,
+            };
+            if self.look_through(&reach, (seq..).zip(records).collect()) {
+                return Ok(());
             }
         }
         match next {
-            None => self.finish(true),
+            None => {
+                self.at = match self.page.backward {
+                    true => self.sealed.saturating_add(1),
+                    false => self.high,
+                };
+                self.stage = Stage::Scan(None);
+            }
             Some(_) if self.requests >= REQUESTS && !self.hits.is_empty() => self.finish(false),
-            next => self.stage = Stage::Scan(next),
+            next => {
+                self.at = end;
+                self.stage = Stage::Scan(next);
+            }
         }
         Ok(())
     }
 
+    /// Takes the messages of the page out of these records. `true`: the page is known.
+    fn look_through(&mut self, reach: &Range<u64>, mut records: Vec<(u64, Record)>) -> bool {
+        if self.page.backward {
+            records.reverse();
+        }
+        for (position, record) in records {
+            if !reach.contains(&position) {
+                continue;
+            }
+            let past = match self.page.backward {
+                true => record.t < self.filter.start,
+                false => record.t > self.filter.end,
+            };
+            if past {
+                self.finish(true);
+                return true;
+            }
+            if !self.filter.matches(&record) {
+                continue;
+            }
+            if self.hits.len() >= self.page.max {
+                self.finish(false);
+                return true;
+            }
+            self.hit(position, &record);
+        }
+        false
+    }
+
     /// Whether the position in front is in the archive.
     fn on_check(&mut self, items: &[Item]) -> Result<(), LogError> {
+        if let Stage::Check(ids) = &self.stage
+            && let Some(position) = ids.front().copied()
+        {
+            let record = record_at(items, position)?;
+            self.checked(record.map(|record| (position, record)));
+        }
+        Ok(())
+    }
+
+    /// What stands at the position in front.
+    fn checked(&mut self, found: Option<(u64, Record)>) {
         let Stage::Check(ids) = &mut self.stage else {
-            return Ok(());
+            return;
         };
-        let Some(position) = ids.pop_front() else {
-            return Ok(());
-        };
-        let archived = |record: &Record| {
+        ids.pop_front();
+        let archived = |(_, record): &(u64, Record)| {
             let message = record.as_message();
             message.is_some_and(|message| message.flags.archive)
         };
-        match record_at(items, position)?.filter(archived) {
+        match found.filter(archived) {
             None => self.stage = Stage::Missing,
-            Some(record) => {
+            Some((position, record)) => {
                 let inside = (self.low..self.high).contains(&position);
                 if inside && self.filter.matches(&record) {
                     self.hit(position, &record);
                 }
             }
         }
-        Ok(())
     }
 
     /// All ids are there: takes the part of them that the page wants.
@@ -416,21 +467,28 @@ impl Search {
     }
 
     fn on_refill(&mut self, items: &[Item]) -> Result<(), LogError> {
-        let Some((hit, kept)) = self.hits.front_mut() else {
-            return Ok(());
-        };
-        match record_at(items, hit.position)? {
-            Some(Record {
-                content: Content::Message(message),
-                ..
-            }) => {
+        if let Some((hit, _)) = self.hits.front() {
+            let record = record_at(items, hit.position)?;
+            self.refill(0, record);
+        }
+        Ok(())
+    }
+
+    fn refill(&mut self, index: usize, record: Option<Record>) {
+        match (record, self.hits.get_mut(index)) {
+            (
+                Some(Record {
+                    content: Content::Message(message),
+                    ..
+                }),
+                Some((_, kept)),
+            ) => {
                 self.kept += message.stanza.len();
                 *kept = Some(Kept(Bytes::copy_from_slice(&message.stanza)));
             }
             // It was removed since it was found.
-            _ => drop(self.hits.pop_front()),
+            _ => drop(self.hits.remove(index)),
         }
-        Ok(())
     }
 
     fn hit(&mut self, position: u64, record: &Record) {
@@ -463,10 +521,23 @@ impl Search {
         self.stage = Stage::Give;
     }
 
-    /// The item that holds a position: the last one that begins at or before it.
-    fn one(&self, position: u64) -> Op {
-        let before = position.saturating_add(1);
-        self.query(reach(position), before, Order::Backward, 1, None)
+    /// Asks for a position: for its segment, or for the last item that begins at or before it.
+    fn one(&mut self, index: &Index, position: u64) -> Step {
+        if position > self.sealed {
+            let before = position.saturating_add(1);
+            return Step::Ask(self.query(reach(position), before, Order::Backward, 1, None));
+        }
+        match index.of(position).cloned() {
+            Some(row) => self.fetch(&row),
+            // It is older than what is kept.
+            None => {
+                match self.stage {
+                    Stage::Check(_) => self.stage = Stage::Missing,
+                    _ => drop(self.hits.pop_front()),
+                }
+                self.step(index)
+            }
+        }
     }
 
     fn query(&self, first: u64, before: u64, order: Order, limit: u32, after: Option<Bytes>) -> Op {

@@ -51,6 +51,13 @@ pub struct Limits {
     pub archive_queries: usize,
     /// Addresses in one list of a user's archive preferences.
     pub archive_prefs: usize,
+    /// Records of a full segment of an archive, at most
+    /// [`MAX_RECORDS`](crate::segment::MAX_RECORDS).
+    pub seal_records: u64,
+    /// Bytes of messages, not packed, with which a segment is full before that.
+    pub seal_bytes: usize,
+    /// Milliseconds of a day, as far as it is about when logs are sealed and items expire.
+    pub day_ms: u64,
 }
 
 impl Default for Limits {
@@ -76,6 +83,9 @@ impl Default for Limits {
             archive_page_bytes: 512 * 1024,
             archive_queries: 16,
             archive_prefs: 500,
+            seal_records: 256,
+            seal_bytes: 512 * 1024,
+            day_ms: 86_400_000,
         }
     }
 }

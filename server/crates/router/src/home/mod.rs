@@ -16,6 +16,7 @@ use cirrus_store::{Outcome, StoreError};
 pub use config::{HomeConfig, Limits, Territory};
 pub(crate) use frame::Body;
 pub use frame::Frame;
+pub use work::Tally;
 pub(crate) use work::{Cx, Purpose, Work};
 
 use crate::entropy::Entropy;
@@ -50,6 +51,8 @@ pub struct Census {
     pub detached: usize,
     /// Store operations under way.
     pub operations: usize,
+    /// About archives.
+    pub tally: Tally,
 }
 
 impl Home {
@@ -78,6 +81,14 @@ impl Home {
         match event {
             Event::Pipe { pipe, event } => self.pipe(now, rng, pipe, event, out),
             Event::Store { token, result } => self.store(now, rng, token, result, out),
+            Event::Blob { token, result } => {
+                if let Some((jid, purpose)) = self.work.finish(token) {
+                    let result = self.work.judge(token, result);
+                    self.with_user(now, rng, &jid, out, |user, cx| {
+                        user.on_blob(cx, purpose, result);
+                    });
+                }
+            }
             Event::Account { token, result } => {
                 if let Some((jid, Purpose::Account { reply, session })) = self.work.finish(token) {
                     self.with_user(now, rng, &jid, out, |user, cx| {
@@ -88,6 +99,14 @@ impl Home {
             Event::Erase { user, token } => {
                 self.ensure(&user);
                 self.with_user(now, rng, &user, out, |user, cx| user.erase(cx, token));
+            }
+            Event::Seal { user, token } => {
+                if self.admit(now, rng, &user, out) {
+                    self.with_user(now, rng, &user, out, |user, cx| user.seal(cx, token));
+                } else {
+                    let result = Err("too many accounts are in memory".into());
+                    out.push(Effect::Erased { token, result });
+                }
             }
             Event::Frame(frame) => self.work.frames.push_back(frame),
             Event::PipesGone { node } => self.pipes_gone(now, rng, node, out),
@@ -130,6 +149,7 @@ impl Home {
             attached,
             detached: sessions.saturating_sub(attached),
             operations: self.work.operations(),
+            tally: self.work.tally,
         }
     }
 

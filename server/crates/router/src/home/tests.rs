@@ -154,7 +154,10 @@ impl Pair {
                         self.frames += 1;
                         queue.push_back((home_of(&to), Event::Frame(frame)));
                     }
-                    Effect::Account { .. } | Effect::Unparked { .. } | Effect::Erased { .. } => {}
+                    Effect::Account { .. }
+                    | Effect::Blob { .. }
+                    | Effect::Unparked { .. }
+                    | Effect::Erased { .. } => {}
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use cirrus_jid::BareJid;
 use cirrus_stanza::Stanza;
-use cirrus_store::{Op, Outcome, StoreError};
+use cirrus_store::{BlobOp, Op, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::config::HomeConfig;
@@ -48,6 +48,12 @@ pub(crate) enum Purpose {
     Unpark,
     /// Erasing what the account owned.
     Erase,
+    /// Rows of segments.
+    Index { number: u64 },
+    /// Sealing: a page of the log, a row, a segment.
+    Seal { number: u64 },
+    /// A segment for offline delivery.
+    SpoolSegment { pass: u64 },
 }
 
 /// Everything that is under way.
@@ -62,11 +68,24 @@ pub(crate) struct Work {
     pub erased: Erased,
     /// Sessions that the last process has parked and nobody has asked for.
     pub parked: Lot,
+    pub tally: Tally,
     #[serde(serialize_with = "crate::codec::sorted")]
     operations: HashMap<Token, (BareJid, Purpose)>,
     last: Token,
     /// Up to this token operations were asked for by another node too, before it was gone.
     doubtful: Token,
+}
+
+/// What an operator should know of archives, counted since the home began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Segments sealed.
+    pub sealed: u64,
+    /// Attempts to seal that failed and are repeated.
+    pub seal_failures: u64,
+    /// Segments that are missing or damaged, and stretches of logs that are nowhere, each time
+    /// that they were met.
+    pub unreadable: u64,
 }
 
 /// Accounts that were erased not long ago: what a login read of one before that is out of date.
@@ -114,11 +133,7 @@ impl Work {
 
     /// The answer to an operation. A refusal of one that was asked for twice says nothing about
     /// the first time.
-    pub fn judge(
-        &self,
-        token: Token,
-        result: Result<Outcome, StoreError>,
-    ) -> Result<Outcome, StoreError> {
+    pub fn judge<T>(&self, token: Token, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if token > self.doubtful || crate::planted::trust_refusal() {
             return result;
         }
@@ -164,6 +179,11 @@ impl Cx<'_> {
     pub fn store(&mut self, jid: &BareJid, purpose: Purpose, op: Op) {
         let token = self.work.begin(jid, purpose);
         self.out.push(Effect::Store { token, op });
+    }
+
+    pub fn blob(&mut self, jid: &BareJid, purpose: Purpose, op: BlobOp) {
+        let token = self.work.begin(jid, purpose);
+        self.out.push(Effect::Blob { token, op });
     }
 
     pub fn account(&mut self, jid: &BareJid, purpose: Purpose, request: AccountRequest) {

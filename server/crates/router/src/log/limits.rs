@@ -15,6 +15,8 @@ pub struct Limits {
     pub deadline_ms: u64,
     /// Milliseconds that a receipt or marker waits for another record's put.
     pub defer_ms: u64,
+    /// The unit of [`Cover`]: milliseconds of a day.
+    pub day_ms: u64,
 }
 
 impl Default for Limits {
@@ -24,6 +26,7 @@ impl Default for Limits {
             queue_bytes: 4 * 1_024 * 1_024,
             deadline_ms: 10_000,
             defer_ms: 60_000,
+            day_ms: 86_400_000,
         }
     }
 }
@@ -33,6 +36,7 @@ impl Limits {
     pub(super) fn bounded(self) -> Self {
         Self {
             deadline_ms: self.deadline_ms.min(MAX_DEADLINE_MS),
+            day_ms: self.day_ms.max(1_000),
             ..self
         }
     }

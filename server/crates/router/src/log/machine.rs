@@ -8,6 +8,7 @@ use cirrus_store::{Condition, Direction, Item, Op, Outcome, SkRange, StoreError}
 use serde::{Deserialize, Serialize};
 
 use super::LogError;
+use super::cover::{Cover, scatter};
 use super::flight::{Flight, Queue, Waiting};
 use super::limits::Limits;
 use super::record::{self, Content, MAX_BYTES, MAX_RESPOOL, Record};
@@ -95,18 +96,22 @@ struct Behind {
 enum Asked {
     Put,
     Read,
+    /// The due row of that day.
+    Cover(u64),
 }
 
 /// The log of one owner, from its next position on.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Log {
-    owner: Vec<u8>,
+    pub(super) owner: Vec<u8>,
     /// From the configuration, wherever the log is.
     #[serde(skip)]
     limits: Limits,
     seed: u128,
     next: u64,
     last_t: u64,
+    /// The last day of which a due row is known to be durable; see [`Cover`].
+    pub(super) cover: u64,
     queue: Queue,
     flight: Option<Flight>,
     /// Puts at [`Self::next`] that were given up while they might still land.
@@ -116,7 +121,7 @@ pub struct Log {
     /// When to look whether a ghost has landed, and how long to wait after that.
     probe: Option<(u64, u64)>,
     under_way: Option<(Token, Asked)>,
-    tries: u32,
+    pub(super) tries: u32,
     retry_at: u64,
     tickets: Ticket,
     tokens: Token,
@@ -135,6 +140,7 @@ impl Log {
             seed,
             next,
             last_t,
+            cover: 0,
             queue: Queue::default(),
             flight: None,
             ghosts: Vec::new(),
@@ -148,6 +154,12 @@ impl Log {
             nonces: 0,
             broken: None,
         }
+    }
+
+    /// The log, when its last item is known to be covered by the due row of that day.
+    #[must_use]
+    pub fn covered(self, day: u64) -> Self {
+        Self { cover: day, ..self }
     }
 
     /// Gives a log that was read from a snapshot its bounds, which are not in one.
@@ -265,6 +277,7 @@ impl Log {
             None => return,
             Some((_, Asked::Put)) => self.on_put(now, result, out),
             Some((_, Asked::Read)) => self.on_read(now, result, out),
+            Some((_, Asked::Cover(day))) => self.on_cover(now, day, result, out),
         }
         self.expire(now, out);
         self.pump(now, out);
@@ -471,8 +484,13 @@ impl Log {
                 (pause <= LAST_PROBE_MS).then_some((now.saturating_add(pause), pause))
             });
         }
+        let today = now.max(self.last_t) / self.limits.day_ms;
         let (asked, op) = match &self.behind {
             Some(behind) => (Asked::Read, self.read_on(behind.after.clone())),
+            None if self.flight.is_none() && self.cover < today => {
+                let day = today + Cover::AHEAD_DAYS;
+                (Asked::Cover(day), self.put_due(day))
+            }
             None => (Asked::Put, self.put(now)),
         };
         self.tokens += 1;
@@ -497,7 +515,11 @@ impl Log {
                 // 0 would mean "no nonce"; two logs draw the same one as likely as two seeds.
                 let nonce = self.seed.wrapping_add(self.nonces).max(1);
                 let (queue, owner) = (&mut self.queue, &self.owner);
-                Flight::pack(queue, owner, seq, self.last_t, nonce, now, &self.limits)
+                let mut flight =
+                    Flight::pack(queue, owner, seq, self.last_t, nonce, now, &self.limits);
+                let expires = Cover::expires(self.cover, self.limits.day_ms);
+                flight.item = flight.item.expiring(expires);
+                flight
             }
         };
         let condition = if planted {
@@ -527,14 +549,14 @@ impl Log {
     }
 
     /// Waits before the next operation, twice as long each time, half of it by chance.
-    fn pause(&mut self, now: u64) {
+    pub(super) fn pause(&mut self, now: u64) {
         let pause = (FIRST_PAUSE_MS << self.tries.min(10)).min(MAX_PAUSE_MS);
         self.tries = self.tries.saturating_add(1);
         let chance = scatter(self.seed as u64 ^ now ^ u64::from(self.tries)) % (pause / 2 + 1);
         self.retry_at = now.saturating_add(pause / 2 + chance);
     }
 
-    fn break_down(&mut self, error: LogError, out: &mut Vec<LogEffect>) {
+    pub(super) fn break_down(&mut self, error: LogError, out: &mut Vec<LogEffect>) {
         if let Some(flight) = self.flight.take() {
             for entry in flight.entries.iter().filter(|entry| !entry.failed) {
                 let unknown = flight.uncertain;
@@ -564,12 +586,4 @@ fn durable(entries: Vec<Waiting>, position: u64, t: u64, out: &mut Vec<LogEffect
             t,
         });
     }
-}
-
-/// Mixes the bits of a number (SplitMix64's finaliser).
-fn scatter(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

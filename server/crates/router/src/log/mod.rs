@@ -11,11 +11,14 @@
 //! [`LogEffect::LandedLate`]; a put at the same position with other content settles which of the
 //! two stands. Receipts and markers wait for the owner's next write, at most [`Limits::defer_ms`].
 //!
+//! Items expire; [`Cover`] says how it is made sure that they are sealed before.
+//!
 //! What it does not do: it performs no I/O and reads no clock; it knows no session and delivers
 //! nothing; it never deletes. Sealing into segments and queries are not its business.
 //!
 //! Limits: [`Limits`], and the constants above.
 
+mod cover;
 mod error;
 mod flight;
 mod limits;
@@ -23,6 +26,7 @@ mod machine;
 mod read;
 mod record;
 
+pub use cover::Cover;
 pub use error::LogError;
 pub use limits::Limits;
 pub use machine::{Log, LogEffect, Ticket, Token};
@@ -30,6 +34,8 @@ pub use read::{SpoolReader, Spooled, Step, Tail, TailReader};
 pub use record::{
     Content, Direction, Flags, MAX_BYTES, MAX_RECORDS, MAX_RESPOOL, Message, Record, decode,
 };
+
+pub(crate) use record::{Cursor, encode_record, put_varint};
 
 #[cfg(test)]
 pub(crate) use record::encode;

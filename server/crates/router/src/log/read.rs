@@ -6,12 +6,13 @@ use bytes::Bytes;
 use cirrus_jid::BareJid;
 use cirrus_schema::TableId;
 use cirrus_schema::keys::archive;
-use cirrus_store::{Direction, Item, Op, SkRange};
+use cirrus_store::{BlobOp, Direction, Item, Op, SkRange};
 use serde::{Deserialize, Serialize};
 
 use super::LogError;
 use super::record::{self, Content, MAX_RECORDS, Message, Record};
 use crate::event::SessionId;
+use crate::segment::{Index, Row, Segment, SegmentError};
 
 /// The first position of a log. So an offline cursor of 0 means "nothing was delivered".
 const FIRST: u64 = 1;
@@ -24,7 +25,7 @@ const PAGE_ITEMS: u32 = 256;
 const RUN_GAP: u64 = 64;
 
 /// Where a log stands.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tail {
     /// The next position.
     pub next: u64,
@@ -35,15 +36,21 @@ pub struct Tail {
     pub origins: BTreeMap<SessionId, u64>,
     /// The last records, ascending, with their positions; not more than a page of them.
     pub records: Vec<(u64, Record)>,
+    /// When the last item expires, Unix seconds.
+    pub expires: Option<u64>,
 }
 
 /// Loads the tail of a log: one strongly consistent query, unless everything it saw was expired.
+/// Items expire in their order, so if the last one that is there will expire too, none behind it
+/// has. Otherwise the log may go on behind it, and the last row of the index says up to where.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct TailReader {
     owner: Vec<u8>,
     floor: u64,
     #[serde(with = "cirrus_store::raw")]
     after: Option<Bytes>,
+    /// The items say this; the index is asked.
+    hot: Option<Tail>,
 }
 
 impl TailReader {
@@ -54,11 +61,17 @@ impl TailReader {
             owner: owner.owner(),
             floor,
             after: None,
+            hot: None,
         }
     }
 
     /// The query to carry out next.
     pub fn op(&self) -> Op {
+        if self.hot.is_some() {
+            let (first, last) = (archive::segment_sk(0), archive::segment_sk(u64::MAX));
+            let range = SkRange::Between(first.into(), last.into());
+            return query(&self.owner, range, Direction::Backward, 1, None);
+        }
         let range = SkRange::Between(archive::hot_sk(0).into(), archive::hot_sk(u64::MAX).into());
         query(
             &self.owner,
@@ -78,12 +91,16 @@ impl TailReader {
         items: &[Item],
         next: Option<Bytes>,
     ) -> Result<Option<Tail>, LogError> {
+        if let Some(tail) = self.hot.take() {
+            return Ok(Some(tail.behind(items.first())));
+        }
         if items.is_empty() && next.is_some() {
             self.after = next;
             return Ok(None);
         }
         let mut tail = Tail {
             next: self.floor + 1,
+            expires: items.first().and_then(|item| item.expires),
             ..Tail::default()
         };
         let mut expected = None;
@@ -103,6 +120,10 @@ impl TailReader {
             }
         }
         tail.next = expected.unwrap_or(FIRST).max(tail.next);
+        if tail.expires.is_none() {
+            self.hot = Some(tail);
+            return Ok(None);
+        }
         Ok(Some(tail))
     }
 }
@@ -127,6 +148,19 @@ impl Tail {
             Content::Respool(positions) => positions.len(),
         });
         Some(waiting.sum())
+    }
+
+    /// The tail, if it is not behind the last sealed position.
+    fn behind(mut self, newest: Option<&Item>) -> Self {
+        let last = newest.and_then(|row| archive::segment_last(&row.key.sk));
+        if let (Some(row), Some(last)) = (newest, last)
+            && last >= self.next
+        {
+            self.next = last + 1;
+            self.last_t = self.last_t.max(row.attrs.get_n("b").unwrap_or(0));
+            self.records.clear();
+        }
+        self
     }
 
     fn add(&mut self, position: u64, record: Record) {
@@ -159,6 +193,10 @@ pub struct Spooled {
 pub enum Step {
     /// Carry out this query and give its page to [`SpoolReader::on_page`].
     Ask(Op),
+    /// Get this segment and give it to [`SpoolReader::on_segment`].
+    Fetch(BlobOp),
+    /// Say again with the index.
+    Index,
     /// The next messages, in order.
     Batch(Vec<Spooled>),
     /// That was all.
@@ -167,7 +205,8 @@ pub enum Step {
 
 /// Reads what waits for offline delivery, page by page: the spooled messages behind the cursor in
 /// the order of the log, and where a record says that earlier ones must be delivered again, those.
-/// No message comes twice. Memory: one page, and eight bytes for every message delivered.
+/// No message comes twice. What has expired is read from segments. Memory: one page, one segment,
+/// and eight bytes for every message delivered.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SpoolReader {
     owner: Vec<u8>,
@@ -185,6 +224,23 @@ pub struct SpoolReader {
     wanted: BTreeSet<u64>,
     fetched: BTreeMap<u64, Record>,
     runs: VecDeque<Run>,
+    /// Wanted positions whose items have expired.
+    expired: BTreeSet<u64>,
+    /// Positions before the page in `held` whose items have expired.
+    older: Option<(u64, u64)>,
+    held: BTreeMap<u64, Record>,
+    /// The first position that the next page should have.
+    scan_next: u64,
+    /// The segment that was asked for.
+    fetching: Option<Part>,
+}
+
+/// What of a segment counts, and whether for references or for the page.
+#[derive(Debug, Serialize, Deserialize)]
+struct Part {
+    first: u64,
+    last: u64,
+    again: bool,
 }
 
 /// Positions that one query fetches, and where its next page starts.
@@ -212,6 +268,11 @@ impl SpoolReader {
             wanted: BTreeSet::new(),
             fetched: BTreeMap::new(),
             runs: VecDeque::new(),
+            expired: BTreeSet::new(),
+            older: None,
+            held: BTreeMap::new(),
+            scan_next: cursor + 1,
+            fetching: None,
         }
     }
 
@@ -226,18 +287,24 @@ impl SpoolReader {
         self.read_to
     }
 
-    /// What to do next.
-    pub fn step(&mut self) -> Step {
+    /// What to do next; with the index, if it is known.
+    pub(crate) fn step(&mut self, index: Option<&Index>) -> Step {
         if let Some(run) = self.runs.front() {
             let first = run.first.saturating_sub(MAX_RECORDS as u64 - 1);
             return Step::Ask(self.ask(first, run.last, run.after.clone()));
+        }
+        if let Some(step) = self.fetch_expired(index) {
+            return step;
         }
         let batch = self.deliver();
         if !batch.is_empty() {
             return Step::Batch(batch);
         }
         if !self.runs.is_empty() {
-            return self.step();
+            return self.step(index);
+        }
+        if let Some(step) = self.fetch_older(index) {
+            return step;
         }
         match &self.scan {
             Some(after) => {
@@ -246,6 +313,90 @@ impl SpoolReader {
                 Step::Ask(self.ask(first, self.end.saturating_sub(1), after.clone()))
             }
             None => Step::Done,
+        }
+    }
+
+    /// Segments that have what a record refers to.
+    fn fetch_expired(&mut self, index: Option<&Index>) -> Option<Step> {
+        while let Some(position) = self.expired.first().copied() {
+            let Some(index) = index else {
+                return Some(Step::Index);
+            };
+            match index.of(position) {
+                Some(row) => return Some(self.fetch(row, true)),
+                // It is older than what is kept.
+                None => drop(self.expired.remove(&position)),
+            }
+        }
+        None
+    }
+
+    /// Segments that come before the page in hand.
+    fn fetch_older(&mut self, index: Option<&Index>) -> Option<Step> {
+        let (first, end) = self.older?;
+        let Some(index) = index else {
+            return Some(Step::Index);
+        };
+        let row = index.rows().get(index.at_or_after(first));
+        match row.filter(|row| row.from < end) {
+            Some(row) => Some(self.fetch(row, false)),
+            None => {
+                self.older = None;
+                self.page = std::mem::take(&mut self.held);
+                Some(self.step(Some(index)))
+            }
+        }
+    }
+
+    fn fetch(&mut self, row: &Row, again: bool) -> Step {
+        self.fetching = Some(Part {
+            first: row.from,
+            last: row.last,
+            again,
+        });
+        Step::Fetch(BlobOp::Get {
+            at: row.object(&self.owner),
+            range: None,
+        })
+    }
+
+    /// Takes the segment that [`Step::Fetch`] asked for.
+    ///
+    /// # Errors
+    /// [`SegmentError`] when it is none.
+    pub fn on_segment(&mut self, object: Bytes) -> Result<(), SegmentError> {
+        let Some(part) = &self.fetching else {
+            return Ok(());
+        };
+        let positions = part.first..part.last.saturating_add(1);
+        let read = Segment::open(object)?.records(&positions)?.into_iter();
+        if part.again {
+            let wanted = &self.wanted;
+            let read = read.filter(|(position, _)| wanted.contains(position));
+            self.fetched.extend(read);
+        } else {
+            let before = self.older.map_or(0, |(_, before)| before);
+            self.page = read.filter(|(position, _)| *position < before).collect();
+        }
+        self.skip_segment();
+        Ok(())
+    }
+
+    /// Forgets what was asked for: it is asked for again, by another index.
+    pub fn ask_again(&mut self) {
+        self.fetching = None;
+    }
+
+    /// Goes on behind the segment that [`Step::Fetch`] asked for.
+    pub fn skip_segment(&mut self) {
+        let Some(part) = self.fetching.take() else {
+            return;
+        };
+        if part.again {
+            let inside = part.first..=part.last;
+            self.expired.retain(|position| !inside.contains(position));
+        } else if let Some((first, _)) = &mut self.older {
+            *first = part.last.saturating_add(1);
         }
     }
 
@@ -277,12 +428,29 @@ impl SpoolReader {
                 Some(_) => run.after = next,
                 None => drop(self.runs.pop_front()),
             }
+            if self.runs.is_empty() {
+                let found = |position: &&u64| !self.fetched.contains_key(position);
+                self.expired = self.wanted.iter().filter(found).copied().collect();
+            }
             return Ok(());
         }
         if crate::planted::drop_page() && next.is_some() {
             records.clear();
         }
-        self.page = records;
+        let due = self.scan_next;
+        let first = records.range(due..).next().map(|(position, _)| *position);
+        // Items expire in the order of their positions: what is not there before the first one
+        // that is, or before the end, is in segments.
+        let first = first.or(next.is_none().then_some(self.end)).unwrap_or(due);
+        if let Some((last, _)) = records.last_key_value() {
+            self.scan_next = due.max(*last + 1);
+        }
+        if first > due {
+            self.older = Some((due, first));
+            self.held = records;
+        } else {
+            self.page = records;
+        }
         self.scan = next.map(Some);
         Ok(())
     }
@@ -312,7 +480,7 @@ impl SpoolReader {
                     }
                     for again in again {
                         let found = self.page.get(again).or_else(|| self.fetched.get(again));
-                        // What is found nowhere is older than the hot items.
+                        // What is found nowhere is older than what is kept.
                         if let Some(Record {
                             t,
                             content: Content::Message(message),

@@ -202,7 +202,8 @@ pub(crate) fn encode(owner: &[u8], seq: u64, records: &[&Record], not_before: u6
     Item::new(archive::hot(owner, seq), attrs)
 }
 
-fn encode_record(record: &Record, elapsed: u64, out: &mut Vec<u8>) {
+/// Appends a record of so many milliseconds after the time that its neighbours are measured from.
+pub(crate) fn encode_record(record: &Record, elapsed: u64, out: &mut Vec<u8>) {
     match &record.content {
         Content::Message(message) => {
             let bits = [
@@ -265,7 +266,7 @@ pub fn decode(item: &Item) -> Result<(u64, Vec<Record>), LogError> {
     if count == 0 || count > MAX_RECORDS as u64 {
         return Err(corrupt("the number of records"));
     }
-    let mut reader = Reader { body, at: 0 };
+    let mut reader = Cursor::new(body);
     let mut records = Vec::with_capacity(count as usize);
     for _ in 0..count {
         let record = reader
@@ -273,19 +274,30 @@ pub fn decode(item: &Item) -> Result<(u64, Vec<Record>), LogError> {
             .ok_or_else(|| corrupt("a damaged record"))?;
         records.push(record);
     }
-    if reader.at != body.len() {
+    if !reader.is_at_end() {
         return Err(corrupt("bytes after the last record"));
     }
     Ok((seq, records))
 }
 
-struct Reader<'a> {
+/// Reads records and what else is written the same way. What it gives shares the buffer: what is
+/// kept for long must be copied.
+pub(crate) struct Cursor<'a> {
     body: &'a Bytes,
     at: usize,
 }
 
-impl Reader<'_> {
-    fn record(&mut self, first: u64) -> Option<Record> {
+impl<'a> Cursor<'a> {
+    pub fn new(body: &'a Bytes) -> Self {
+        Self { body, at: 0 }
+    }
+
+    pub fn is_at_end(&self) -> bool {
+        self.at == self.body.len()
+    }
+
+    /// The next record, whose time is measured from `first`.
+    pub fn record(&mut self, first: u64) -> Option<Record> {
         let head = self.take(1)?[0];
         if head & !(KIND | ARCHIVE | SPOOL | MARKER | ORIGIN) != 0 {
             return None;
@@ -348,7 +360,7 @@ impl Reader<'_> {
         Some(positions.into())
     }
 
-    fn varint(&mut self) -> Option<u64> {
+    pub fn varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.take(1)?[0];
@@ -370,8 +382,7 @@ impl Reader<'_> {
         self.take(length)
     }
 
-    /// Shares the item's buffer: what is kept for long must be copied.
-    fn take(&mut self, length: usize) -> Option<Bytes> {
+    pub fn take(&mut self, length: usize) -> Option<Bytes> {
         let end = self
             .at
             .checked_add(length)
@@ -387,7 +398,7 @@ fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+pub(crate) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

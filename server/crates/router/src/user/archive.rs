@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use cirrus_schema::keys::accounts::{self, Row};
 use cirrus_stanza::{Condition, ErrorType, Kind, Stanza, StanzaError, Ty, delay, ns};
-use cirrus_store::{Attrs, Condition as If, Item, Op, Outcome, StoreError};
+use cirrus_store::{Attrs, BlobOutcome, Condition as If, Item, Op, Outcome, StoreError};
 use cirrus_xml::Writer;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,22 @@ struct Job {
     search: Option<Search>,
     /// The store was asked.
     asked: bool,
+    /// A segment was missing, and the index is read again.
+    missed: bool,
+}
+
+impl Job {
+    /// It asks how many there are in all: that is known without a look at them.
+    fn only_counts(&self) -> bool {
+        self.page.max == 0 && self.filter.is_open() && self.page.ids.is_none()
+    }
+
+    /// It asks the store.
+    fn asks(&mut self, session: SessionId) -> Purpose {
+        self.asked = true;
+        let job = self.number;
+        Purpose::Archive { session, job }
+    }
 }
 
 /// What a query wants.
@@ -90,6 +106,21 @@ impl Archive {
             Some(Err(_)) => Prefs::nothing(),
         };
         self.row = row;
+    }
+
+    /// The last position of an erased account of that name.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// The query that asked the store, now that it is answered.
+    fn asked(&mut self, session: SessionId, number: u64) -> Option<&mut Job> {
+        let job = self.jobs.get_mut(&session)?.front_mut()?;
+        if job.number != number {
+            return None;
+        }
+        job.asked = false;
+        Some(job)
     }
 
     /// Nothing of it is under way.
@@ -163,6 +194,7 @@ impl User {
             since: self.log.last_ticket(),
             search: None,
             asked: false,
+            missed: false,
         });
         Ok(())
     }
@@ -190,6 +222,10 @@ impl User {
         if job.asked || job.search.is_none() && self.awaits(job.since) {
             return false;
         }
+        let counts = job.only_counts();
+        if !counts && !self.want_index(cx) {
+            return false;
+        }
         let bounds = Bounds {
             next: self.log.next(),
             bytes: cx.home.limits.archive_page_bytes,
@@ -198,14 +234,17 @@ impl User {
             let search = job.search.get_or_insert_with(|| {
                 Search::new(&self.jid, job.filter.clone(), job.page.clone(), bounds)
             });
-            // How many there are in all is known without a look at them.
-            let counts = job.page.max == 0 && job.filter.is_open() && job.page.ids.is_none();
-            let step = if counts { Step::Done } else { search.step() };
+            let index_known = self.seals.index().filter(|_| !counts);
+            let step = index_known.map_or(Step::Done, |known| search.step(known));
             let reply = match (step, &mut job.kind) {
                 (Step::Ask(op), _) => {
-                    job.asked = true;
-                    let (session, job) = (self.sessions[index].id, job.number);
-                    self.begin(cx, Purpose::Archive { session, job }, op);
+                    let purpose = job.asks(self.sessions[index].id);
+                    self.begin(cx, purpose, op);
+                    return false;
+                }
+                (Step::Fetch(op), _) => {
+                    let purpose = job.asks(self.sessions[index].id);
+                    self.begin_blob(cx, purpose, op);
                     return false;
                 }
                 (Step::Give, What::Messages { query_id }) => {
@@ -241,10 +280,8 @@ impl User {
                         job.search = None;
                         continue;
                     };
-                    let owner = self.jid.owner();
-                    let ids = Ids::new(&cx.home.archive_key, &owner);
-                    let ends = [first, ends.map(|(_, last)| last)];
-                    job.request.reply().content(archive::metadata(&ids, ends))
+                    let content = self.metadata(cx, [first, ends.map(|(_, last)| last)]);
+                    job.request.reply().content(content)
                 }
             };
             self.give(cx, index, reply, Keep::default());
@@ -261,6 +298,12 @@ impl User {
                 }
             }
         }
+    }
+
+    /// The first and the last message (XEP-0313 section 5).
+    fn metadata(&self, cx: &Cx<'_>, ends: [Option<Hit>; 2]) -> Vec<u8> {
+        let owner = self.jid.owner();
+        archive::metadata(&Ids::new(&cx.home.archive_key, &owner), ends)
     }
 
     /// Whether the log owes an answer about this record or one before it.
@@ -318,26 +361,74 @@ impl User {
         number: u64,
         result: Result<Outcome, StoreError>,
     ) {
-        let Some(jobs) = self.archive.jobs.get_mut(&session) else {
+        let Some(job) = self.archive.asked(session, number) else {
             return; // The session has ended.
         };
-        let Some(job) = jobs.front_mut().filter(|job| job.number == number) else {
-            return;
-        };
-        job.asked = false;
         let read = match (result, &mut job.search) {
             (Ok(Outcome::Page { items, next }), Some(search)) => {
                 search.on_page(&items, next).is_ok()
             }
             _ => false,
         };
-        if read {
-            return; // The query goes on when this event settles.
+        // The query goes on when this event settles.
+        if !read {
+            self.fail_query(cx, session);
         }
-        let error = job.request.error(&unreadable());
-        jobs.pop_front();
+    }
+
+    /// A segment arrived for a query.
+    pub(super) fn on_archive_segment(
+        &mut self,
+        cx: &mut Cx<'_>,
+        session: SessionId,
+        number: u64,
+        result: Result<BlobOutcome, StoreError>,
+    ) {
+        let Some(job) = self.archive.asked(session, number) else {
+            return;
+        };
+        let read = match (result, &mut job.search) {
+            (Ok(BlobOutcome::Body(Some(object))), Some(search)) => {
+                let read = search.on_segment(object).is_ok();
+                cx.work.tally.unreadable += u64::from(!read);
+                read
+            }
+            // The index may be out of date; once.
+            (Ok(BlobOutcome::Body(None)), _) if !job.missed => {
+                job.missed = true;
+                self.seals.doubt_index();
+                true
+            }
+            (Ok(_), _) => {
+                cx.work.tally.unreadable += 1;
+                false
+            }
+            (Err(_), _) => false,
+        };
+        if !read {
+            self.fail_query(cx, session);
+        }
+    }
+
+    /// Refuses a session's query that the store has no answer for.
+    fn fail_query(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        let jobs = self.archive.jobs.get_mut(&session);
+        let Some(job) = jobs.and_then(VecDeque::pop_front) else {
+            return;
+        };
         if let Some(index) = self.session_of(session) {
+            let error = job.request.error(&unreadable());
             self.give(cx, index, error, Keep::default());
+        }
+    }
+
+    /// The index can't be read: refuses the queries that wait for it.
+    pub(super) fn fail_queries(&mut self, cx: &mut Cx<'_>) {
+        let waits = |job: &Job| !job.asked;
+        let jobs = self.archive.jobs.iter();
+        let waiting = jobs.filter(|(_, jobs)| jobs.front().is_some_and(waits));
+        for session in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.fail_query(cx, session);
         }
     }
 

@@ -7,10 +7,13 @@
 //! must be told.
 
 use cirrus_jid::BareJid;
-use cirrus_schema::TableId;
 use cirrus_schema::keys::{archive, cluster, rosters};
+use cirrus_schema::{BucketId, TableId};
 use cirrus_stanza::StreamError;
-use cirrus_store::{Attrs, Condition, Direction, Item, Op, Outcome, SkRange, StoreError};
+use cirrus_store::{
+    Attrs, BlobKey, BlobOp, BlobOutcome, Condition, Direction, Item, Op, Outcome, SkRange,
+    StoreError,
+};
 use serde::{Deserialize, Serialize};
 
 use super::load::{Input, State};
@@ -56,7 +59,16 @@ enum Step {
     ReadLast {
         floor: u64,
     },
+    /// The index's last row is read too.
+    ReadSealed {
+        floor: u64,
+    },
     WriteFloor,
+    /// The account's segments are listed and deleted.
+    ClearSegments {
+        objects: usize,
+        more: bool,
+    },
     /// Rows are deleted; the last table is next.
     Clear {
         tables: Vec<TableId>,
@@ -96,6 +108,7 @@ impl User {
         self.drop_waiting(cx, Waiting::Owed(owed));
         self.parked = 0;
         self.spool.pass = None;
+        self.drop_seals(cx, "the account is being deleted");
         self.drop_changes(cx, &gone);
         let mut effects = Vec::new();
         self.log.flush(cx.now, &mut effects);
@@ -179,7 +192,8 @@ impl User {
                 erasure.step = Step::ReadLast {
                     floor: floor.max(before),
                 };
-                return self.read_last(cx);
+                let (first, last) = archive::hot_from(0);
+                return self.read_last(cx, first, last);
             }
             (Step::ReadLast { floor }, Ok(Outcome::Page { items, .. })) => {
                 // The account may be in memory without its log, and a page of the log may be
@@ -188,13 +202,20 @@ impl User {
                     .first()
                     .and_then(|item| archive::hot_seq(&item.key.sk));
                 let floor = last.map_or(*floor, |last| (*floor).max(last + 2 * ITEM));
+                erasure.step = Step::ReadSealed { floor };
+                let (first, last) = (archive::segment_sk(0), archive::segment_sk(u64::MAX));
+                return self.read_last(cx, first, last);
+            }
+            (Step::ReadSealed { floor }, Ok(Outcome::Page { items, .. })) => {
+                let last = items
+                    .first()
+                    .and_then(|item| archive::segment_last(&item.key.sk));
+                let floor = last.map_or(*floor, |last| (*floor).max(last + 2 * ITEM));
                 erasure.step = Step::WriteFloor;
                 return self.write_floor(cx, floor);
             }
             (Step::WriteFloor, Ok(_)) => {
-                let tables = vec![TableId::Rosters, TableId::Archive];
-                erasure.step = Step::Clear { tables, rows: 0 };
-                true
+                return self.list_segments(cx);
             }
             (Step::Clear { tables, .. }, Ok(Outcome::Page { items, .. })) if items.is_empty() => {
                 tables.pop();
@@ -219,8 +240,66 @@ impl User {
         }
     }
 
-    fn read_last(&mut self, cx: &mut Cx<'_>) {
-        let (first, last) = archive::hot_from(0);
+    /// Segments go before their rows, so that what is left after a failure is found again.
+    fn list_segments(&mut self, cx: &mut Cx<'_>) {
+        self.step_erasure(Step::ClearSegments {
+            objects: 0,
+            more: true,
+        });
+        let op = BlobOp::List {
+            bucket: BucketId::Data,
+            prefix: crate::segment::folder(&self.jid.owner()),
+            after: None,
+            limit: PAGE,
+        };
+        self.begin_blob(cx, Purpose::Erase, op);
+    }
+
+    /// The store of blobs answered while the account is erased.
+    pub(super) fn on_erased_blob(
+        &mut self,
+        cx: &mut Cx<'_>,
+        result: Result<BlobOutcome, StoreError>,
+    ) {
+        let State::Erasing(Erasure {
+            step: Step::ClearSegments { objects, more },
+            ..
+        }) = &mut self.state
+        else {
+            return;
+        };
+        let left = match result {
+            Err(error) => return self.end_erasure(cx, Err(error.to_string())),
+            Ok(BlobOutcome::Page(page)) => {
+                (*objects, *more) = (page.blobs.len(), page.next.is_some());
+                for blob in &page.blobs {
+                    let at = BlobKey::new(BucketId::Data, blob.name.clone());
+                    self.begin_blob(cx, Purpose::Erase, BlobOp::Delete { at });
+                }
+                page.blobs.len()
+            }
+            Ok(_) => {
+                *objects = objects.saturating_sub(1);
+                *objects
+            }
+        };
+        let again = matches!(
+            &self.state,
+            State::Erasing(Erasure {
+                step: Step::ClearSegments { more: true, .. },
+                ..
+            })
+        );
+        if left == 0 && again {
+            self.list_segments(cx);
+        } else if left == 0 {
+            let tables = vec![TableId::Rosters, TableId::Archive];
+            self.step_erasure(Step::Clear { tables, rows: 0 });
+            self.clear(cx);
+        }
+    }
+
+    fn read_last(&mut self, cx: &mut Cx<'_>, first: Vec<u8>, last: Vec<u8>) {
         let op = Op::Query {
             table: TableId::Archive,
             pk: archive::partition(&self.jid.owner()).into(),
@@ -360,7 +439,7 @@ impl User {
 
     /// Ends an erasure that never began, because nothing is there.
     pub(super) fn nothing_to_erase(cx: &mut Cx<'_>, input: &Input) -> bool {
-        let Input::Erase(token) = *input else {
+        let (Input::Erase(token) | Input::Seal(token)) = *input else {
             return false;
         };
         let result = Ok(());

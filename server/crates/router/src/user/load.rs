@@ -14,7 +14,7 @@ use super::User;
 use super::spool::Cursor;
 use crate::event::{Effect, Origin, PipeEvent, PipeId, PipeOut, Token};
 use crate::home::{Body, Cx, Frame, Purpose};
-use crate::log::{Log, Tail, TailReader};
+use crate::log::{Cover, Log, Tail, TailReader};
 
 /// Attributes of the account's row: it is being deleted, and the last archive position of an
 /// earlier account of that name.
@@ -29,6 +29,7 @@ pub(super) enum Input {
     Erase(Token),
     /// Sessions that were parked are due.
     Wake,
+    Seal(Token),
 }
 
 /// Where an entity's life stands.
@@ -318,7 +319,12 @@ impl User {
         };
         self.spool.load(cursor, tail, cx.now);
         let limits = super::log_limits(&cx.home.limits);
-        self.log = Log::new(&self.jid, limits, tail.next, tail.last_t, cx.rng.u128());
+        let log = Log::new(&self.jid, limits, tail.next, tail.last_t, cx.rng.u128());
+        self.log = match tail.expires {
+            Some(expires) => log.covered(Cover::day(expires, cx.home.limits.day_ms)),
+            None => log,
+        };
+        self.seals.load(tail.next, &cx.home.limits);
     }
 
     fn finish_load(&mut self, cx: &mut Cx<'_>) {
@@ -355,6 +361,20 @@ impl User {
         }
     }
 
+    /// The account's log is due to be sealed.
+    pub(crate) fn seal(&mut self, cx: &mut Cx<'_>, token: Token) {
+        if let Some(input) = self.wait_for_load(cx, Input::Seal(token)) {
+            self.input(cx, input);
+        }
+    }
+
+    /// The account is gone: end its sessions and remove what it owns.
+    pub(crate) fn erase(&mut self, cx: &mut Cx<'_>, token: Token) {
+        if let Some(input) = self.wait_for_load(cx, Input::Erase(token)) {
+            self.input(cx, input);
+        }
+    }
+
     /// Refuses what waits for the load; without an error because there is no such account.
     pub(super) fn fail_waiting(&mut self, cx: &mut Cx<'_>, error: Option<&StanzaError>) {
         for input in self.state.take_waiting() {
@@ -377,18 +397,11 @@ impl User {
                 Some(error) => frame.refuse(error.clone(), &mut cx.work.frames),
                 None => frame.nobody(Self::absent(), &mut cx.work.frames),
             },
-            Input::Erase(token) => {
+            Input::Erase(token) | Input::Seal(token) => {
                 let error = error.map_or("no such account", |error| error.condition.as_str());
                 let result = Err(error.to_owned());
                 cx.out.push(Effect::Erased { token, result });
             }
-        }
-    }
-
-    /// The account is gone: end its sessions and remove what it owns.
-    pub(crate) fn erase(&mut self, cx: &mut Cx<'_>, token: Token) {
-        if let Some(input) = self.wait_for_load(cx, Input::Erase(token)) {
-            self.input(cx, input);
         }
     }
 }

@@ -13,6 +13,7 @@ mod origins;
 mod park;
 mod pass;
 mod presence;
+mod seal;
 mod session;
 mod spool;
 mod status;
@@ -25,7 +26,7 @@ use std::collections::{HashMap, VecDeque};
 
 use cirrus_jid::BareJid;
 use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, StreamError, Ty};
-use cirrus_store::{Op, Outcome, StoreError};
+use cirrus_store::{BlobOp, Op, Outcome, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Origin, PipeEvent, PipeId, SessionId};
@@ -38,6 +39,7 @@ use load::{Input, State};
 use origins::Origins;
 pub(crate) use park::Lot;
 pub use park::parked_owner;
+use seal::Seals;
 use session::{Archived, Keep, Session};
 use spool::{Owed, Spool};
 use status::Status;
@@ -126,6 +128,7 @@ pub(crate) struct User {
     broken: bool,
     roster_waits: subscription::Waits,
     archive: Archive,
+    seals: Seals,
     operations: usize,
     idle_since: u64,
     /// From the configuration, wherever the entity is.
@@ -152,6 +155,7 @@ impl User {
             broken: false,
             roster_waits: subscription::Waits::default(),
             archive: Archive::default(),
+            seals: Seals::default(),
             operations: 0,
             idle_since: 0,
             idle_ms: limits.entity_idle_ms,
@@ -194,6 +198,7 @@ impl User {
             Input::Erase(token) => self.erase_loaded(cx, token),
             // What it was woken for has come with the load.
             Input::Wake => {}
+            Input::Seal(token) => self.seal_loaded(token),
         }
     }
 
@@ -323,7 +328,9 @@ impl User {
             Purpose::Settings => self.on_prefs_written(cx, result),
             Purpose::Erase => self.on_erased(cx, result),
             Purpose::Park { session } => self.on_parked(cx, session, result),
-            Purpose::Cleanup | Purpose::Account { .. } => {}
+            Purpose::Index { number } => self.on_index(cx, number, result),
+            Purpose::Seal { number } => self.on_seal_store(cx, number, result),
+            Purpose::SpoolSegment { .. } | Purpose::Cleanup | Purpose::Account { .. } => {}
         }
     }
 
@@ -345,6 +352,11 @@ impl User {
     fn begin(&mut self, cx: &mut Cx<'_>, purpose: Purpose, op: Op) {
         self.operations += 1;
         cx.store(&self.jid, purpose, op);
+    }
+
+    fn begin_blob(&mut self, cx: &mut Cx<'_>, purpose: Purpose, op: BlobOp) {
+        self.operations += 1;
+        cx.blob(&self.jid, purpose, op);
     }
 
     fn append(&mut self, cx: &mut Cx<'_>, record: Record) -> Option<Ticket> {
@@ -465,6 +477,7 @@ impl User {
         self.drive_pass(cx);
         self.write_status(cx);
         self.go_on_erasing(cx);
+        self.drive_seal(cx);
         self.drive_queries(cx);
         for session in &mut self.sessions {
             session.tell_handled(cx.out);
@@ -489,6 +502,7 @@ impl User {
                 cx.confirm(Some(&sender), Some(origin));
             }
         }
+        self.drop_seals(cx, "the archive can't be written");
         self.state = State::New;
     }
 
@@ -513,6 +527,7 @@ impl User {
             self.roster_waits.drive_at(),
             self.roster_waits.reload_at(),
             self.state.due_at(),
+            self.seals.due_at(),
         ];
         let retry = retries.into_iter().flatten().min();
         [sessions, self.log.wake_at(), retry, idle]
@@ -540,6 +555,7 @@ impl User {
             && self.tickets.is_empty()
             && self.owed.is_empty()
             && self.archive.is_idle()
+            && self.seals.is_idle()
             && !self.status_is_owed()
             && self.log.is_idle()
             && self.roster_waits.is_idle()
@@ -572,6 +588,7 @@ fn roster_limits(limits: &Limits) -> crate::roster::Limits {
 fn log_limits(limits: &Limits) -> LogLimits {
     LogLimits {
         deadline_ms: limits.store_deadline_ms,
+        day_ms: limits.day_ms,
         ..LogLimits::default()
     }
 }

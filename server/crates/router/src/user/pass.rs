@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use cirrus_jid::BareJid;
 use cirrus_stanza::{Stanza, delay};
-use cirrus_store::{Outcome, StoreError};
+use cirrus_store::{BlobOutcome, Outcome, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::User;
@@ -35,6 +35,8 @@ pub(super) struct Pass {
     last: u64,
     /// A page was asked for, or is not yet due to be asked for again.
     asked: bool,
+    /// A segment was missing, and the index is read again.
+    missed: bool,
     retry_at: Option<u64>,
     pause: u64,
     /// Read and not given.
@@ -104,6 +106,7 @@ impl User {
             reader,
             last: end.saturating_sub(1),
             asked: false,
+            missed: false,
             retry_at: None,
             pause: RETRY_MS,
             batch: VecDeque::new(),
@@ -135,7 +138,17 @@ impl User {
             if pass.asked {
                 return;
             }
-            match pass.reader.step() {
+            match pass.reader.step(self.seals.index()) {
+                Step::Index => {
+                    // It goes on when the index is read, or that is due again.
+                    self.want_index(cx);
+                    return;
+                }
+                Step::Fetch(op) => {
+                    pass.asked = true;
+                    let pass = pass.number;
+                    return self.begin_blob(cx, Purpose::SpoolSegment { pass }, op);
+                }
                 Step::Ask(op) => {
                     pass.asked = true;
                     let pass = pass.number;
@@ -204,6 +217,58 @@ impl User {
             self.step_pass(cx);
         } else {
             // The pass holds its place, so that nothing overtakes what it has not read.
+            pass.retry_at = Some(cx.now.saturating_add(pass.pause));
+            pass.pause = (pass.pause * 2).min(LAST_RETRY_MS);
+        }
+    }
+
+    /// A segment arrived. One that is missing or damaged can't hold up everything behind it.
+    pub(super) fn on_spool_segment(
+        &mut self,
+        cx: &mut Cx<'_>,
+        number: u64,
+        result: Result<BlobOutcome, StoreError>,
+    ) {
+        let pass = self.spool.pass.as_mut();
+        let Some(pass) = pass.filter(|pass| pass.number == number) else {
+            return; // Of a pass that was given up.
+        };
+        let read = match result {
+            Ok(BlobOutcome::Body(Some(object))) => pass.reader.on_segment(object).is_ok(),
+            Ok(BlobOutcome::Body(None)) if !pass.missed => {
+                // The index may be out of date; once.
+                pass.missed = true;
+                pass.asked = false;
+                pass.reader.ask_again();
+                self.seals.doubt_index();
+                return self.step_pass(cx);
+            }
+            Ok(_) => false,
+            Err(_) => {
+                pass.retry_at = Some(cx.now.saturating_add(pass.pause));
+                pass.pause = (pass.pause * 2).min(LAST_RETRY_MS);
+                return;
+            }
+        };
+        if !read {
+            cx.work.tally.unreadable += 1;
+            pass.reader.skip_segment();
+        }
+        pass.asked = false;
+        pass.pause = RETRY_MS;
+        self.step_pass(cx);
+    }
+
+    /// The index was read, or could not be.
+    pub(super) fn index_for_pass(&mut self, cx: &mut Cx<'_>) {
+        let known = self.seals.index().is_some();
+        let Some(pass) = &mut self.spool.pass else {
+            return;
+        };
+        if known && !pass.asked {
+            self.step_pass(cx);
+        } else if !known && !pass.asked {
+            pass.asked = true;
             pass.retry_at = Some(cx.now.saturating_add(pass.pause));
             pass.pause = (pass.pause * 2).min(LAST_RETRY_MS);
         }

@@ -6,6 +6,7 @@ mod carbons;
 mod csi;
 mod inline;
 mod park;
+mod seal;
 mod subscriptions;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,7 +17,9 @@ use std::task::{Context, Poll, Waker};
 use cirrus_jid::BareJid;
 use cirrus_schema::keys::accounts::{self, Row};
 use cirrus_stanza::{Stanza, StreamError};
-use cirrus_store::{Attrs, Condition, Item, MemoryTable, Op, Outcome, StoreError, Table};
+use cirrus_store::{
+    Attrs, Condition, Item, MemoryBlob, MemoryTable, Op, Outcome, StoreError, Table,
+};
 
 use crate::registry::About;
 use crate::{
@@ -46,6 +49,13 @@ struct World {
     /// Operations wait here while `held`.
     waiting: VecDeque<(Token, Op)>,
     held: bool,
+    blobs: Arc<MemoryBlob>,
+    config: Arc<HomeConfig>,
+    /// What the store is asked next, and what of it fails.
+    asked: u64,
+    fails: Option<u64>,
+    /// What was erased or sealed.
+    done: Vec<Result<(), String>>,
 }
 
 fn config() -> HomeConfig {
@@ -64,6 +74,26 @@ fn config() -> HomeConfig {
     }
 }
 
+/// The row that an account consists of.
+fn account(table: &MemoryTable, user: &str) {
+    let jid = BareJid::parse(user).unwrap();
+    let key = accounts::key(&jid.owner(), Row::Credentials);
+    let item = Item::new(key, Attrs::new().with("v", 1u64));
+    let op = Op::Put {
+        item,
+        condition: Condition::Absent,
+        nonce: 1,
+    };
+    finish(table.apply(op)).unwrap();
+}
+
+fn throttled(place: cirrus_store::Place) -> StoreError {
+    StoreError::Throttled {
+        place,
+        source: None,
+    }
+}
+
 fn finish<T>(future: impl Future<Output = T>) -> T {
     let mut context = Context::from_waker(Waker::noop());
     match pin!(future).poll(&mut context) {
@@ -76,22 +106,14 @@ impl World {
     fn new(users: &[&str]) -> Self {
         let table = Arc::new(MemoryTable::new(Arc::new(|| 1_000_000)));
         for user in users {
-            let jid = BareJid::parse(user).unwrap();
-            let key = accounts::key(&jid.owner(), Row::Credentials);
-            let item = Item::new(key, Attrs::new().with("v", 1u64));
-            let op = Op::Put {
-                item,
-                condition: Condition::Absent,
-                nonce: 1,
-            };
-            finish(table.apply(op)).unwrap();
+            account(&table, user);
         }
-        Self::over(table)
+        Self::over(table, Arc::new(MemoryBlob::new()), Arc::new(config()))
     }
 
-    fn over(table: Arc<MemoryTable>) -> Self {
+    fn over(table: Arc<MemoryTable>, blobs: Arc<MemoryBlob>, config: Arc<HomeConfig>) -> Self {
         Self {
-            home: Home::new(Arc::new(config()), Territory::Everything),
+            home: Home::new(Arc::clone(&config), Territory::Everything),
             table,
             rng: Counter(7),
             now: 1_000_000,
@@ -99,12 +121,18 @@ impl World {
             numbers: BTreeMap::new(),
             waiting: VecDeque::new(),
             held: false,
+            blobs,
+            config,
+            asked: 0,
+            fails: None,
+            done: Vec::new(),
         }
     }
 
     /// The process dies and another starts on the same store.
     fn killed(self) -> Self {
-        let mut next = Self::over(self.table);
+        let mut next = Self::over(self.table, self.blobs, self.config);
+        next.now = self.now;
         next.rng = Counter(self.rng.0 + 1);
         next
     }
@@ -116,28 +144,46 @@ impl World {
     }
 
     fn carry_out(&mut self, out: Effects) {
+        let mut later = Vec::new();
         for output in out.outputs {
             match output.effect {
                 Effect::Pipe { pipe, out } => {
                     self.pipes.entry(pipe.pipe).or_default().push_back(out);
                 }
                 Effect::Store { token, op } => self.waiting.push_back((token, op)),
-                Effect::Account { .. }
-                | Effect::Frame { .. }
-                | Effect::Unparked { .. }
-                | Effect::Erased { .. } => {}
+                Effect::Blob { token, op } => {
+                    let result = match self.refuses() {
+                        true => Err(throttled(op.place())),
+                        false => self.blobs.apply_now(op),
+                    };
+                    later.push(Event::Blob { token, result });
+                }
+                Effect::Erased { result, .. } => self.done.push(result),
+                Effect::Account { .. } | Effect::Frame { .. } | Effect::Unparked { .. } => {}
             }
         }
         if !self.held {
             self.answer();
         }
+        for event in later {
+            self.event(event);
+        }
     }
 
     fn answer(&mut self) {
         while let Some((token, op)) = self.waiting.pop_front() {
-            let result = finish(self.table.apply(op));
+            let result = match self.refuses() {
+                true => Err(throttled(op.place())),
+                false => finish(self.table.apply(op)),
+            };
             self.event(Event::Store { token, result });
         }
+    }
+
+    /// Whether the store refuses this request.
+    fn refuses(&mut self) -> bool {
+        self.asked += 1;
+        self.fails == Some(self.asked)
     }
 
     fn fail_store(&mut self) {

@@ -1,9 +1,14 @@
-//! Table `archive`: the message log of an owner.
+//! Table `archive`: the message log of an owner, and the list of logs that are due to be sealed.
 
 use super::{KeyBytes, owner_partition};
 use crate::TableId;
 
+/// Partitions that one day's due rows are spread over.
+pub const DUE_SHARDS: u8 = 16;
+
 const HOT: u8 = b'h';
+const SEGMENT: u8 = b's';
+const DUE: u8 = b'd';
 
 /// All rows of an owner's log.
 #[must_use]
@@ -43,6 +48,52 @@ pub fn hot_seq(sk: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(digits.try_into().ok()?))
 }
 
+/// Sort key of the row of a segment whose last position is `last`: `s` and 8 bytes, big-endian.
+#[must_use]
+pub fn segment_sk(last: u64) -> Vec<u8> {
+    let mut sk = Vec::with_capacity(9);
+    sk.push(SEGMENT);
+    sk.extend_from_slice(&last.to_be_bytes());
+    sk
+}
+
+/// The row of a segment.
+#[must_use]
+pub fn segment(owner: &[u8], last: u64) -> KeyBytes {
+    KeyBytes {
+        table: TableId::Archive,
+        pk: partition(owner),
+        sk: segment_sk(last),
+    }
+}
+
+/// The last position of a segment's row; `None` for another kind of row.
+#[must_use]
+pub fn segment_last(sk: &[u8]) -> Option<u64> {
+    let digits = sk.strip_prefix(&[SEGMENT])?;
+    Some(u64::from_be_bytes(digits.try_into().ok()?))
+}
+
+/// One of the partitions of a day's due rows. `day` counts from the first of January 1970.
+#[must_use]
+pub fn due_partition(day: u32, shard: u8) -> Vec<u8> {
+    let mut pk = Vec::with_capacity(6);
+    pk.push(DUE);
+    pk.extend_from_slice(&day.to_be_bytes());
+    pk.push(shard % DUE_SHARDS);
+    pk
+}
+
+/// The row which says that after `day` the log of `owner` has to be looked after.
+#[must_use]
+pub fn due(day: u32, shard: u8, owner: &[u8]) -> KeyBytes {
+    KeyBytes {
+        table: TableId::Archive,
+        pk: due_partition(day, shard),
+        sk: owner.to_vec(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +108,17 @@ mod tests {
             assert_eq!(hot_seq(other), None);
         }
         assert_eq!(hot(b"h\0u", 258).sk, b"h\0\0\0\0\0\0\x01\x02");
+        for last in [0, 256, u64::MAX] {
+            assert_eq!(segment_last(&segment_sk(last)), Some(last));
+            assert_eq!(segment_last(&hot_sk(last)), None);
+        }
+    }
+
+    #[test]
+    fn due_rows_are_apart_from_logs() {
+        let due = due(20_000, 17, b"h\0u");
+        assert_eq!(due.pk, due_partition(20_000, 1));
+        assert_ne!(due.pk[0], partition(b"h\0u")[0]);
+        assert_eq!(due.sk, b"h\0u");
     }
 }

@@ -14,6 +14,7 @@ const CERTIFICATE: u8 = b'c';
 const CHALLENGE: u8 = b'h';
 const PARKED: u8 = b'p';
 const ERASED: u8 = b'e';
+const SWEEP: u8 = b's';
 
 fn key_of(pk: Vec<u8>, sk: Vec<u8>) -> KeyBytes {
     KeyBytes {
@@ -132,6 +133,12 @@ pub fn erased(owner: &[u8]) -> KeyBytes {
     key_of(vec![ERASED], owner.to_vec())
 }
 
+/// Who looks after archives that are due, and how far that is.
+#[must_use]
+pub fn sweep() -> KeyBytes {
+    key_of(vec![SWEEP], vec![0])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,10 +168,11 @@ mod tests {
             CHALLENGE,
             PARKED,
             ERASED,
+            SWEEP,
         ];
         first.sort_unstable();
         first.dedup();
-        assert_eq!(first.len(), 8);
+        assert_eq!(first.len(), 9);
         assert_eq!(view().sk, [0]);
     }
 }

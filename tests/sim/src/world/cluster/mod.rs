@@ -13,12 +13,13 @@ use cirrus_node::{Answered, Ask, Effect, Standing};
 use cirrus_router::{PipeEvent, PipeId, PipeOut};
 use cirrus_store::{Op, Outcome, StoreError};
 
-use super::{Answer, Happening, World};
+use super::{Answer, Happening, World, blobs};
 use crate::check::Violation;
 use crate::plan::{Incident, Nodes};
 
 use links::Links;
-use process::{Input, Process, Stage};
+pub use process::Input;
+use process::{Process, Stage};
 
 /// How often it is looked whether a drain is over, milliseconds.
 const LOOK_MS: u64 = 50;
@@ -135,6 +136,12 @@ impl World {
     pub(super) fn accepting(&mut self) -> Option<u64> {
         let all = self.cluster.as_ref()?.accepting();
         (!all.is_empty()).then(|| all[self.rng.index(all.len())])
+    }
+
+    /// Whether that node is there.
+    pub(super) fn runs(&self, id: u64) -> bool {
+        let cluster = self.cluster.as_ref();
+        cluster.is_some_and(|cluster| cluster.processes.contains_key(&id))
     }
 
     pub(super) fn has_accepting(&self) -> bool {
@@ -267,11 +274,11 @@ impl World {
             Effect::Pipe { pipe, out } => self.node_emits(pipe, out),
             Effect::Erased { token, result } => self.erased(token, result),
             Effect::Unparked { .. } => {}
-            Effect::Ask { slot, token, ask } => {
-                if let Ask::Store(op) = ask {
-                    self.node_asks(id, Asker::Slot(slot, token), op);
-                }
-            }
+            Effect::Ask { slot, token, ask } => match ask {
+                Ask::Store(op) => self.node_asks(id, Asker::Slot(slot, token), op),
+                Ask::Blob(op) => self.ask_blob(blobs::Asker::Node(id, slot, token), op),
+                Ask::Account(_) => {}
+            },
             Effect::Membership { token, op } => self.node_asks(id, Asker::Membership(token), op),
             Effect::Send { node, frame } => self.send_frame(id, node, frame),
             Effect::Links(links) => self.keep_links(id, links),

@@ -11,7 +11,11 @@ const LIMITS: Limits = Limits {
     queue_bytes: 1_000_000,
     deadline_ms: 10_000,
     defer_ms: 60_000,
+    day_ms: 86_400_000,
 };
+
+/// A day on which none of these tests ends.
+const FAR: u64 = 1 << 20;
 
 /// A log with the effects that were not looked at yet.
 struct Bench {
@@ -23,7 +27,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         Self {
-            log: Log::new(&owner(), LIMITS, 1, 0, 7),
+            log: Log::new(&owner(), LIMITS, 1, 0, 7).covered(FAR),
             out: Vec::new(),
             now: NOW,
         }
@@ -551,4 +555,48 @@ fn a_conflict_with_nothing_there_does_not_spin() {
     assert!(bench.out.is_empty(), "it pauses");
     bench.wait();
     bench.put();
+}
+
+/// The due row's day of a put.
+fn due_day(op: &Op) -> Option<u64> {
+    let Op::Put { item, .. } = op else {
+        return None;
+    };
+    let day: [u8; 4] = item.key.pk.strip_prefix(b"d")?.get(..4)?.try_into().ok()?;
+    assert_eq!(item.key.sk[..], owner().owner());
+    Some(u32::from_be_bytes(day).into())
+}
+
+#[test]
+fn no_item_is_written_that_is_not_due_to_be_sealed_before_it_expires() {
+    let today = NOW / LIMITS.day_ms;
+    let mut bench = Bench::new();
+    bench.log = Log::new(&owner(), LIMITS, 1, 0, 7);
+    bench.append(message(NOW, 1, 1));
+    let (token, op) = bench.op();
+    assert_eq!(due_day(&op), Some(today + 7));
+    bench.answer(token, Err(timeout()));
+    assert!(bench.out.is_empty(), "it is not known to be there");
+    bench.wait();
+    let (token, op) = bench.op();
+    assert_eq!(due_day(&op), Some(today + 7));
+    bench.answer(token, Ok(Outcome::Put));
+    let (token, item, _) = bench.put();
+    let expires = item.expires.unwrap();
+    assert_eq!(expires, (today + 98) * 86_400);
+    assert_eq!(Cover::day(expires, LIMITS.day_ms), today + 7);
+    bench.answer(token, Ok(Outcome::Put));
+    bench.reports();
+
+    // Until that day is over, nothing else is written for it; after it, the next row is.
+    bench.now = (today + 8) * LIMITS.day_ms - 1;
+    bench.append(message(bench.now, 1, 2));
+    let (token, item, _) = bench.put();
+    assert_eq!(item.expires, Some(expires));
+    bench.answer(token, Ok(Outcome::Put));
+    bench.reports();
+    bench.now += 1;
+    bench.append(message(bench.now, 1, 3));
+    let (_, op) = bench.op();
+    assert_eq!(due_day(&op), Some(today + 15));
 }

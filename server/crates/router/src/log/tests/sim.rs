@@ -196,7 +196,7 @@ impl Sim {
             defer_ms: 7_000,
             ..Limits::default()
         };
-        let log = Log::new(&owner(), limits, tail.next, tail.last_t, seed);
+        let log = Log::new(&owner(), limits, tail.next, tail.last_t, seed).covered(1 << 20);
         self.writers.push(Writer {
             log,
             alive: true,

@@ -6,6 +6,7 @@ use cirrus_store::{Direction as Order, Item, Op};
 
 use super::super::record::encode;
 use super::*;
+use crate::segment::Index;
 
 /// Items of a log: the records of each inner slice in one item.
 fn log(items: &[&[Record]]) -> BTreeMap<Vec<u8>, Item> {
@@ -68,13 +69,14 @@ fn read(rows: &BTreeMap<Vec<u8>, Item>, cursor: u64, page: u32) -> (Vec<u64>, us
     let mut reader = SpoolReader::new(&owner(), cursor, u64::MAX).with_page_items(page);
     let (mut positions, mut queries) = (Vec::new(), 0);
     loop {
-        match reader.step() {
+        match reader.step(Some(&Index::default())) {
             Step::Ask(op) => {
                 let (items, next) = answer(rows, op, &mut queries);
                 reader.on_page(&items, next).unwrap();
             }
             Step::Batch(batch) => positions.extend(batch.iter().map(|spooled| spooled.position)),
             Step::Done => return (positions, queries),
+            step => panic!("{step:?}"),
         }
     }
 }
@@ -163,13 +165,14 @@ fn progress_is_told() {
     let mut reader = SpoolReader::new(&owner(), 0, u64::MAX).with_page_items(1);
     let mut seen = Vec::new();
     loop {
-        match reader.step() {
+        match reader.step(Some(&Index::default())) {
             Step::Ask(op) => {
                 let (items, next) = answer(&rows, op, &mut 0);
                 reader.on_page(&items, next).unwrap();
             }
             Step::Batch(batch) => seen.push((batch.len(), reader.read_to())),
             Step::Done => break,
+            step => panic!("{step:?}"),
         }
     }
     assert_eq!(seen, [(1, 2)]);
@@ -183,18 +186,18 @@ fn an_end_can_be_given() {
         &[spooled(NOW, 1, 3)],
     ]);
     let mut reader = SpoolReader::new(&owner(), 0, 2);
-    let Step::Ask(op) = reader.step() else {
+    let Step::Ask(op) = reader.step(Some(&Index::default())) else {
         panic!("no query")
     };
     let (items, next) = answer(&rows, op, &mut 0);
     reader.on_page(&items, next).unwrap();
-    let Step::Batch(batch) = reader.step() else {
+    let Step::Batch(batch) = reader.step(Some(&Index::default())) else {
         panic!("no batch")
     };
     assert_eq!(batch.iter().map(|s| s.position).collect::<Vec<_>>(), [1]);
-    assert!(matches!(reader.step(), Step::Done));
+    assert!(matches!(reader.step(Some(&Index::default())), Step::Done));
     assert!(matches!(
-        SpoolReader::new(&owner(), 1, 2).step(),
+        SpoolReader::new(&owner(), 1, 2).step(Some(&Index::default())),
         Step::Done
     ));
 }

@@ -11,7 +11,7 @@ fn world() -> World {
     world
 }
 
-fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+pub(super) fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(before)?;
     Some(rest.split_once(after)?.0)
 }
@@ -23,7 +23,7 @@ fn id(xml: &str, by: &str) -> Option<String> {
     between(xml, &before, "'").map(str::to_owned)
 }
 
-fn query(fields: &str, set: &str) -> String {
+pub(super) fn query(fields: &str, set: &str) -> String {
     let form = format!(
         "<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE' type='hidden'>\
          <value>urn:xmpp:mam:2</value></field>{fields}</x>"
@@ -40,7 +40,12 @@ fn field(var: &str, value: &str) -> String {
 
 impl World {
     /// The answer to a query: the bodies and ids of its messages, and what ends it.
-    fn archive(&mut self, pipe: u64, fields: &str, set: &str) -> (Vec<(String, String)>, String) {
+    pub(super) fn archive(
+        &mut self,
+        pipe: u64,
+        fields: &str,
+        set: &str,
+    ) -> (Vec<(String, String)>, String) {
         self.say(pipe, &query(fields, set));
         let mut got = self.read_all(pipe);
         let end = got.pop().expect("an answer");
@@ -60,7 +65,7 @@ impl World {
     }
 
     /// All that a pipe is sent while it says that it has written what it got.
-    fn read_all(&mut self, pipe: u64) -> Vec<String> {
+    pub(super) fn read_all(&mut self, pipe: u64) -> Vec<String> {
         let mut all = Vec::new();
         loop {
             let n = self.sent(pipe);

@@ -1,0 +1,95 @@
+//! Which messages a query wants.
+
+use cirrus_jid::{BareJid, Jid};
+use cirrus_stanza::Stanza;
+use serde::{Deserialize, Serialize};
+
+use crate::log::{Content, Direction, Message, Record};
+use crate::segment;
+
+/// Which messages are wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Filter {
+    pub with: Option<With>,
+    /// Not before this time, Unix milliseconds.
+    pub start: u64,
+    /// Not after this time.
+    pub end: u64,
+}
+
+/// With whom (XEP-0313 section 4.1.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum With {
+    /// With oneself.
+    Own,
+    /// With somebody, whatever the resource.
+    Bare(BareJid),
+    /// With that very address.
+    Full(Jid),
+}
+
+impl With {
+    /// With `jid`, in the archive of `owner`.
+    pub fn new(jid: &Jid, owner: &BareJid) -> Self {
+        match jid.bare() {
+            bare if bare == *owner => Self::Own,
+            bare if jid.is_bare() => Self::Bare(bare),
+            _ => Self::Full(jid.clone()),
+        }
+    }
+
+    pub(super) fn matches(&self, message: &Message) -> bool {
+        let own = message.direction == Direction::Own;
+        match self {
+            Self::Own => own,
+            Self::Bare(bare) => !own && message.peer == *bare,
+            Self::Full(jid) => {
+                !own && message.peer == jid.bare() && {
+                    let stanza = Stanza::from_stored(&message.stanza);
+                    stanza.is_some_and(|stanza| {
+                        let peer = match message.direction {
+                            Direction::Out => stanza.to,
+                            _ => stanza.from,
+                        };
+                        peer.as_ref() == Some(jid)
+                    })
+                }
+            }
+        }
+    }
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self {
+            with: None,
+            start: 0,
+            end: u64::MAX,
+        }
+    }
+}
+
+impl Filter {
+    /// Whether it lets every message through.
+    pub fn is_open(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What the index knows the wanted peer by.
+    pub(super) fn hash(&self) -> Option<u32> {
+        self.with.as_ref().map(|with| match with {
+            With::Own => segment::OWN,
+            With::Bare(bare) => segment::peer_hash(bare),
+            With::Full(jid) => segment::peer_hash(&jid.bare()),
+        })
+    }
+
+    pub(super) fn matches(&self, record: &Record) -> bool {
+        let Content::Message(message) = &record.content else {
+            return false;
+        };
+        message.flags.archive
+            && (self.start..=self.end).contains(&record.t)
+            && self.with.as_ref().is_none_or(|with| with.matches(message))
+    }
+}

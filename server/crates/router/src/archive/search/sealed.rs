@@ -1,0 +1,154 @@
+//! The part of a search that is about segments.
+
+use bytes::Bytes;
+use cirrus_store::BlobOp;
+use serde::{Deserialize, Serialize};
+
+use super::{Hit, Kept, OBJECTS, Search, Stage, Step};
+use crate::log::LogError;
+use crate::segment::{Index, Row, Segment, SegmentError};
+
+/// What of a segment counts: positions from the first up to the last.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Part {
+    first: u64,
+    last: u64,
+}
+
+impl Search {
+    /// The first segment from the place on that may have something. Without one the place moves
+    /// behind all of them, or the page ends.
+    pub(super) fn segment_above(&mut self, index: &Index) -> Option<Row> {
+        let hash = self.filter.hash();
+        let rows = index.rows().get(index.at_or_after(self.at)..);
+        for row in rows.unwrap_or_default() {
+            if row.from >= self.high || row.first_t > self.filter.end {
+                self.finish(true);
+                return None;
+            }
+            if row.last_t >= self.filter.start && row.may_have(hash) {
+                return Some(row.clone());
+            }
+        }
+        self.at = self.sealed.saturating_add(1);
+        None
+    }
+
+    /// As [`Self::segment_above`], in the other direction.
+    pub(super) fn segment_below(&mut self, index: &Index) -> Option<Row> {
+        let hash = self.filter.hash();
+        let end = index.rows().partition_point(|row| row.from < self.at);
+        for row in index.rows().iter().take(end).rev() {
+            if row.last < self.low || row.last_t < self.filter.start {
+                break;
+            }
+            if row.first_t <= self.filter.end && row.may_have(hash) {
+                return Some(row.clone());
+            }
+        }
+        self.finish(true);
+        None
+    }
+
+    pub(super) fn fetch(&mut self, row: &Row) -> Step {
+        self.fetching = Some(Part {
+            first: row.from,
+            last: row.last,
+        });
+        Step::Fetch(BlobOp::Get {
+            at: row.object(&self.owner),
+            range: None,
+        })
+    }
+
+    /// Whether every message of a segment matches.
+    pub(super) fn has_all(&self, row: &Row) -> bool {
+        self.filter.is_open()
+            && row.from == row.first
+            && row.first >= self.low
+            && row.last < self.high
+    }
+
+    /// Takes the segment that [`Step::Fetch`] asked for.
+    ///
+    /// # Errors
+    /// [`LogError::Broken`] when it can't be understood.
+    pub fn on_segment(&mut self, object: Bytes) -> Result<(), LogError> {
+        let Some(part) = self.fetching.take() else {
+            return Ok(());
+        };
+        let damaged = |error: SegmentError| LogError::Broken(error.to_string());
+        let segment = Segment::open(object).map_err(damaged)?;
+        match &self.stage {
+            Stage::Scan(_) => self.scan_segment(part, &segment).map_err(damaged),
+            Stage::Check(ids) => {
+                // Ids that follow each other are often neighbours.
+                let inside = |id: &&u64| (part.first..=part.last).contains(id);
+                let ids: Vec<u64> = ids.iter().take_while(inside).copied().collect();
+                for id in ids {
+                    let record = segment.records(&(id..id.saturating_add(1)));
+                    self.checked(record.map_err(damaged)?.pop());
+                }
+                Ok(())
+            }
+            Stage::Give => self.refill_from(part, &segment).map_err(damaged),
+            Stage::Begin | Stage::Seek { .. } | Stage::Missing => Ok(()),
+        }
+    }
+
+    pub(super) fn scan_segment(
+        &mut self,
+        part: Part,
+        segment: &Segment,
+    ) -> Result<(), SegmentError> {
+        self.objects += 1;
+        let positions = match self.page.backward {
+            true => self.low.max(part.first)..self.at.min(part.last.saturating_add(1)),
+            false => self.at.max(part.first)..self.high.min(part.last.saturating_add(1)),
+        };
+        let mut frames = segment.frames(&positions, self.filter.hash());
+        if self.page.backward {
+            frames.reverse();
+        }
+        for frame in frames {
+            if self.look_through(&positions, segment.frame(frame)?) {
+                return Ok(());
+            }
+        }
+        self.at = match self.page.backward {
+            true => part.first,
+            false => part.last.saturating_add(1),
+        };
+        if self.objects >= OBJECTS && !self.hits.is_empty() {
+            self.finish(false);
+        }
+        Ok(())
+    }
+
+    /// Reads again what of a segment comes next, as far as there is room for it.
+    pub(super) fn refill_from(
+        &mut self,
+        part: Part,
+        segment: &Segment,
+    ) -> Result<(), SegmentError> {
+        let wanted = |(hit, kept): &&(Hit, Option<Kept>)| {
+            kept.is_none() && (part.first..=part.last).contains(&hit.position)
+        };
+        let hits = self.hits.iter().take_while(wanted);
+        let positions: Vec<u64> = hits.map(|(hit, _)| hit.position).collect();
+        for (index, position) in positions.into_iter().enumerate() {
+            if index > 0 && self.kept >= self.bytes {
+                break;
+            }
+            let found = segment
+                .records(&(position..position.saturating_add(1)))?
+                .pop();
+            let gone = found.is_none();
+            self.refill(index, found.map(|(_, record)| record));
+            if gone {
+                break; // The places have moved.
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,285 @@
+//! The index of an archive: one row for each segment.
+//!
+//! Format 1 of a row, key `s` and the segment's last position: `v` = 1; `f` = first position; `a`,
+//! `b` = times of the first and the last record; `c` = archived messages; `z` = the object's bytes;
+//! `k` = first 8 bytes of the object's SHA-256; `p` = hashes of up to [`LISTED`] peers, ascending,
+//! 4 bytes each, or `m` = a Bloom filter of more.
+//!
+//! Rows may overlap: a segment that takes in another one is there before the other's row goes, and
+//! of two nodes that believe they own a log each may have sealed it. All of them are true, so of a
+//! position any row will do.
+
+use bytes::Bytes;
+use cirrus_schema::BucketId;
+use cirrus_schema::keys::archive;
+use cirrus_store::{Attrs, BlobKey, Item};
+use serde::{Deserialize, Serialize};
+
+use super::Built;
+use crate::log::LogError;
+
+const FORMAT: u64 = 1;
+/// Peers that are listed one by one.
+const LISTED: usize = 64;
+/// Bits of a filter for each peer, and how many of them are set: one stranger in a hundred passes.
+const BITS: usize = 10;
+const SET: u32 = 4;
+/// Most bytes of a filter: 6,500 peers, more than a segment has records.
+const MAX_FILTER: usize = 8_192;
+
+/// The folder of an owner's segments.
+pub(crate) fn folder(owner: &[u8]) -> String {
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, owner);
+    let hash = hex(&hash.as_ref()[..16]);
+    format!("seg/{}/{hash}/", &hash[..2])
+}
+
+/// Where the object of a row is; `None` when that is no row.
+pub fn object_of(owner: &[u8], row: &Item) -> Option<BlobKey> {
+    Row::read(row).ok().map(|row| row.object(owner))
+}
+
+/// Which peers a segment has archived messages with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Peers {
+    /// Hashes, ascending.
+    List(Vec<u32>),
+    /// A Bloom filter.
+    Filter(#[serde(with = "cirrus_store::raw")] Bytes),
+}
+
+impl Peers {
+    fn of(hashes: &[u32]) -> Self {
+        if hashes.len() <= LISTED {
+            return Self::List(hashes.to_vec());
+        }
+        let mut filter = vec![0u8; (hashes.len() * BITS).div_ceil(8).min(MAX_FILTER)];
+        for hash in hashes {
+            for bit in bits(*hash, filter.len()) {
+                if let Some(byte) = filter.get_mut(bit / 8) {
+                    *byte |= 1 << (bit % 8);
+                }
+            }
+        }
+        Self::Filter(filter.into())
+    }
+
+    /// Whether there may be messages with that peer.
+    pub fn may_have(&self, hash: u32) -> bool {
+        match self {
+            Self::List(hashes) => hashes.binary_search(&hash).is_ok(),
+            Self::Filter(filter) => bits(hash, filter.len()).all(|bit| {
+                let byte = filter.get(bit / 8).copied().unwrap_or(0);
+                byte & (1 << (bit % 8)) != 0
+            }),
+        }
+    }
+}
+
+/// The bits of a filter that stand for a peer.
+fn bits(hash: u32, bytes: usize) -> impl Iterator<Item = usize> {
+    let (a, b) = (hash, hash.wrapping_mul(0x9e37_79b9).rotate_left(15) | 1);
+    let bits = u32::try_from(bytes * 8).unwrap_or(u32::MAX).max(1);
+    (0..SET).map(move |n| (a.wrapping_add(b.wrapping_mul(n)) % bits) as usize)
+}
+
+/// A segment, as its row tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub first: u64,
+    pub last: u64,
+    /// Times of the first and the last record, Unix milliseconds.
+    pub first_t: u64,
+    pub last_t: u64,
+    /// Messages that belong to the archive.
+    pub archived: u64,
+    /// Bytes of the object.
+    pub bytes: u64,
+    name: [u8; 8],
+    peers: Peers,
+    /// The row's version.
+    pub version: u64,
+    /// The first position that no row before this one has.
+    pub from: u64,
+}
+
+impl Row {
+    /// The row of a segment from position `first` on, which begins at that time.
+    pub fn new(first: u64, first_t: u64, records: usize, built: &Built) -> Self {
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &built.bytes);
+        let mut name = [0; 8];
+        name.copy_from_slice(&hash.as_ref()[..8]);
+        Self {
+            first,
+            last: first + records as u64 - 1,
+            first_t,
+            last_t: built.last_t,
+            archived: built.archived,
+            bytes: built.bytes.len() as u64,
+            name,
+            peers: Peers::of(&built.peers),
+            version: 1,
+            from: first,
+        }
+    }
+
+    /// Where its object is.
+    pub fn object(&self, owner: &[u8]) -> BlobKey {
+        let (first, last) = (self.first, self.last);
+        let name = format!(
+            "{}{first:016x}-{last:016x}-{}",
+            folder(owner),
+            hex(&self.name)
+        );
+        BlobKey::new(BucketId::Data, name)
+    }
+
+    /// Whether it may have archived messages with a peer, or any.
+    pub fn may_have(&self, with: Option<u32>) -> bool {
+        self.archived > 0 && with.is_none_or(|hash| self.peers.may_have(hash))
+    }
+
+    /// Its records.
+    pub fn records(&self) -> u64 {
+        self.last - self.first + 1
+    }
+
+    pub fn item(&self, owner: &[u8]) -> Item {
+        let mut attrs = Attrs::new()
+            .with("v", FORMAT)
+            .with("f", self.first)
+            .with("a", self.first_t)
+            .with("b", self.last_t)
+            .with("c", self.archived)
+            .with("z", self.bytes)
+            .with("k", &self.name[..]);
+        match &self.peers {
+            Peers::List(hashes) => {
+                let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.to_be_bytes()).collect();
+                attrs.set("p", bytes);
+            }
+            Peers::Filter(filter) => drop(attrs.set("m", filter.clone())),
+        }
+        Item::new(archive::segment(owner, self.last), attrs).versioned(self.version)
+    }
+
+    fn read(item: &Item) -> Result<Self, LogError> {
+        let corrupt = |reason: &'static str| LogError::Corrupt {
+            key: item.key.clone(),
+            reason: reason.into(),
+        };
+        let last = archive::segment_last(&item.key.sk);
+        let last = last.ok_or_else(|| corrupt("not a segment's row"))?;
+        if item.attrs.get_n("v") != Some(FORMAT) {
+            return Err(corrupt("unknown format"));
+        }
+        let number = |name| {
+            let missing = || corrupt("an attribute is missing");
+            item.attrs.get_n(name).ok_or_else(missing)
+        };
+        let name = item
+            .attrs
+            .get_b("k")
+            .and_then(|k| k.as_ref().try_into().ok());
+        let peers = match (item.attrs.get_b("p"), item.attrs.get_b("m")) {
+            (Some(list), None) if list.len() % 4 == 0 && list.len() <= 4 * LISTED => {
+                let hash = |four: &[u8]| four.iter().fold(0, |all, b| all << 8 | u32::from(*b));
+                let list: Vec<u32> = list.chunks_exact(4).map(hash).collect();
+                let ascend = list.is_sorted();
+                ascend.then_some(Peers::List(list))
+            }
+            (None, Some(filter)) if filter.len() <= MAX_FILTER => {
+                Some(Peers::Filter(Bytes::copy_from_slice(filter)))
+            }
+            _ => None,
+        };
+        let first = number("f")?;
+        let row = Self {
+            first,
+            last,
+            first_t: number("a")?,
+            last_t: number("b")?,
+            archived: number("c")?,
+            bytes: number("z")?,
+            name: name.ok_or_else(|| corrupt("the object's name"))?,
+            peers: peers.ok_or_else(|| corrupt("the peers"))?,
+            version: item.version,
+            from: first,
+        };
+        if first > last || last - first >= super::MAX_RECORDS as u64 {
+            return Err(corrupt("its positions"));
+        }
+        Ok(row)
+    }
+}
+
+/// The segments of an archive in the order of positions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Index {
+    rows: Vec<Row>,
+    /// Rows that others cover wholly: what a node left behind that did not get to remove them.
+    pub covered: Vec<Row>,
+}
+
+impl Index {
+    /// Takes a page of rows.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] names the row that can't be understood.
+    pub fn take(&mut self, items: &[Item]) -> Result<(), LogError> {
+        for item in items {
+            self.rows.push(Row::read(item)?);
+        }
+        Ok(())
+    }
+
+    /// All pages were taken.
+    pub fn finish(&mut self) {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.sort_by(|a, b| a.first.cmp(&b.first).then(b.last.cmp(&a.last)));
+        let mut next = 0;
+        for mut row in rows {
+            if row.last < next {
+                self.covered.push(row);
+                continue;
+            }
+            row.from = row.first.max(next);
+            next = row.last.saturating_add(1);
+            self.rows.push(row);
+        }
+    }
+
+    /// A segment was sealed: rows that it covers go, and are given back.
+    pub fn add(&mut self, row: Row) {
+        self.rows.push(row);
+        self.finish();
+    }
+
+    /// The segments, ascending.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// The last position that is in a segment; 0 without segments.
+    pub fn sealed(&self) -> u64 {
+        self.rows.last().map_or(0, |row| row.last)
+    }
+
+    /// The segment that has the first position from `position` on that is in one.
+    pub fn at_or_after(&self, position: u64) -> usize {
+        self.rows.partition_point(|row| row.last < position)
+    }
+
+    /// The segment that has a position.
+    pub fn of(&self, position: u64) -> Option<&Row> {
+        let row = self.rows.get(self.at_or_after(position))?;
+        (row.from <= position).then_some(row)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        text.push_str(&format!("{byte:02x}"));
+        text
+    })
+}

@@ -1,0 +1,532 @@
+//! Sealing: what a log has gathered becomes a [segment](crate::segment), an object in the store of
+//! blobs and a row in the index.
+//!
+//! A full segment is made when the log has passed a multiple of [`Limits::seal_records`]; when the
+//! log is due, the rest is sealed too, together with the newest segment if that is not full. So at
+//! most one segment of a log is not full.
+//!
+//! The steps are: read the log's items, put the object, insert its row, remove the objects and then
+//! the rows that it covers. Each can be repeated, because an object is named after its content and
+//! a row after its last position; whatever fails, all of it begins anew with the index. Items are
+//! never removed here: they expire ([`Cover`](crate::log::Cover)), so until the row is there, and
+//! long after, they are there too.
+//!
+//! The index is read when it is first needed and then kept up to date, for queries too.
+//!
+//! Limits: one segment is in memory at a time, [`Limits::seal_bytes`] and one item unpacked.
+
+use bytes::Bytes;
+use cirrus_schema::TableId;
+use cirrus_schema::keys::archive;
+use cirrus_store::{BlobOp, BlobOutcome, Condition, Direction, Op, Outcome, SkRange, StoreError};
+use serde::{Deserialize, Serialize};
+
+use super::User;
+use super::session::Session;
+use crate::event::{Effect, Token};
+use crate::home::{Cx, Limits, Purpose};
+use crate::log::{MAX_RECORDS, Record, decode};
+use crate::planted;
+use crate::segment::{self, Index, Row, Segment};
+
+/// Pause after a failure; it doubles.
+const FIRST_PAUSE_MS: u64 = 1_000;
+const LAST_PAUSE_MS: u64 = 300_000;
+
+/// Where sealing stands.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Seals {
+    index: Known,
+    /// Tells the answers of one attempt from those of one before.
+    number: u64,
+    /// The same of readings of the index.
+    readings: u64,
+    under_way: Option<Stage>,
+    /// How many full segments' worth the log had when that was last looked at.
+    mark: u64,
+    /// Who waits until the log is sealed up to a position.
+    waiting: Vec<(Token, u64)>,
+    retry_at: Option<u64>,
+    pause: u64,
+}
+
+/// What is known of the index.
+#[derive(Default, Serialize, Deserialize)]
+enum Known {
+    #[default]
+    Nothing,
+    Reading(Index),
+    All(Index),
+}
+
+#[derive(Serialize, Deserialize)]
+enum Stage {
+    /// The index must be known.
+    Index,
+    /// A segment that another covers is removed, and then its row.
+    Remove(Box<Row>),
+    RemoveRow,
+    /// The newest segment, which is not full, is read.
+    Absorb(Box<Row>),
+    /// The log's items are read, behind what is there already.
+    Read {
+        first: Option<u64>,
+        records: Vec<Record>,
+        bytes: usize,
+        #[serde(with = "cirrus_store::raw")]
+        after: Option<Bytes>,
+        asked: bool,
+    },
+    Put(Box<Row>),
+    Insert(Box<Row>),
+}
+
+impl Seals {
+    /// At activation: the log's next position.
+    pub fn load(&mut self, next: u64, limits: &Limits) {
+        *self = Self {
+            mark: next.saturating_sub(1) / limits.seal_records.max(1),
+            number: self.number + 1,
+            readings: self.readings + 1,
+            ..Self::default()
+        };
+    }
+
+    /// The index, once it is known.
+    pub fn index(&self) -> Option<&Index> {
+        match &self.index {
+            Known::All(index) => Some(index),
+            _ => None,
+        }
+    }
+
+    /// The last position that is known to be sealed.
+    fn sealed(&self) -> u64 {
+        self.index().map_or(0, Index::sealed)
+    }
+
+    /// Nothing of it is under way.
+    pub fn is_idle(&self) -> bool {
+        self.under_way.is_none() && self.waiting.is_empty()
+    }
+
+    /// When a failed attempt is due again, Unix milliseconds.
+    pub fn due_at(&self) -> Option<u64> {
+        self.retry_at
+    }
+
+    /// A segment is not where the index says: it may have been sealed anew by somebody else.
+    pub fn doubt_index(&mut self) {
+        if matches!(self.index, Known::All(_)) {
+            self.index = Known::Nothing;
+        }
+    }
+}
+
+impl User {
+    /// The store of blobs answered one of this entity's operations.
+    pub(crate) fn on_blob(
+        &mut self,
+        cx: &mut Cx<'_>,
+        purpose: Purpose,
+        result: Result<BlobOutcome, StoreError>,
+    ) {
+        self.operations = self.operations.saturating_sub(1);
+        match purpose {
+            Purpose::Archive { session, job } => {
+                self.on_archive_segment(cx, session, job, result);
+            }
+            Purpose::Seal { number } => self.on_seal_blob(cx, number, result),
+            Purpose::SpoolSegment { pass } => self.on_spool_segment(cx, pass, result),
+            Purpose::Erase => self.on_erased_blob(cx, result),
+            _ => {}
+        }
+    }
+
+    /// The log is due: everything up to now is to be sealed.
+    pub(super) fn seal_loaded(&mut self, token: Token) {
+        self.seals.waiting.push((token, self.log.last_position()));
+        self.seals.retry_at = None;
+    }
+
+    /// Nothing more can be sealed: who waits must ask again.
+    pub(super) fn drop_seals(&mut self, cx: &mut Cx<'_>, why: &str) {
+        let dropped = std::mem::take(&mut self.seals);
+        self.seals.number = dropped.number + 1;
+        self.seals.readings = dropped.readings + 1;
+        for (token, _) in dropped.waiting {
+            let result = Err(why.to_owned());
+            cx.out.push(Effect::Erased { token, result });
+        }
+    }
+
+    /// Begins to read the index, unless that is known or being read. `true`: it is known.
+    pub(super) fn want_index(&mut self, cx: &mut Cx<'_>) -> bool {
+        match self.seals.index {
+            Known::All(_) => return true,
+            Known::Reading(_) => return false,
+            Known::Nothing => {}
+        }
+        self.seals.readings += 1;
+        self.seals.index = Known::Reading(Index::default());
+        self.read_index(cx, None);
+        false
+    }
+
+    fn read_index(&mut self, cx: &mut Cx<'_>, after: Option<Bytes>) {
+        let number = self.seals.readings;
+        let op = Op::Query {
+            table: TableId::Archive,
+            pk: archive::partition(&self.jid.owner()).into(),
+            range: SkRange::Between(
+                archive::segment_sk(0).into(),
+                archive::segment_sk(u64::MAX).into(),
+            ),
+            direction: Direction::Forward,
+            limit: None,
+            after,
+        };
+        self.begin(cx, Purpose::Index { number }, op);
+    }
+
+    /// Rows of the index arrived.
+    pub(super) fn on_index(
+        &mut self,
+        cx: &mut Cx<'_>,
+        number: u64,
+        result: Result<Outcome, StoreError>,
+    ) {
+        let Known::Reading(index) = &mut self.seals.index else {
+            return;
+        };
+        if number != self.seals.readings {
+            return; // Of an earlier life.
+        }
+        match result {
+            Ok(Outcome::Page { items, next }) if index.take(&items).is_ok() => match next {
+                Some(_) => self.read_index(cx, next),
+                None => {
+                    let mut index = std::mem::take(index);
+                    index.finish();
+                    self.seals.index = Known::All(index);
+                    self.index_for_pass(cx);
+                }
+            },
+            result => {
+                if result.is_ok() {
+                    cx.work.tally.unreadable += 1;
+                }
+                self.seals.index = Known::Nothing;
+                self.fail_queries(cx);
+                self.index_for_pass(cx);
+                if self.seals.under_way.is_some() {
+                    self.fail_seal(cx);
+                }
+            }
+        }
+    }
+
+    /// Goes on with sealing as far as that is possible now.
+    pub(super) fn drive_seal(&mut self, cx: &mut Cx<'_>) {
+        if !self.state.is_active() || self.seals.retry_at.is_some_and(|at| cx.now < at) {
+            return;
+        }
+        let size = cx.home.limits.seal_records.max(1);
+        if self.seals.under_way.is_none() {
+            let full = self.log.last_position() / size != self.seals.mark;
+            if !full && self.seals.waiting.is_empty() {
+                return;
+            }
+            self.seals.under_way = Some(Stage::Index);
+        }
+        self.seals.retry_at = None;
+        if matches!(self.seals.under_way, Some(Stage::Index)) && self.want_index(cx) {
+            self.next_seal(cx, size);
+        }
+    }
+
+    /// The index is known: decides what to do by it.
+    fn next_seal(&mut self, cx: &mut Cx<'_>, size: u64) {
+        let Known::All(index) = &mut self.seals.index else {
+            return;
+        };
+        if let Some(row) = index.covered.pop() {
+            let at = row.object(&self.jid.owner());
+            return self.ask_blob(cx, Stage::Remove(Box::new(row)), BlobOp::Delete { at });
+        }
+        let sealed = index.sealed().max(self.archive.floor());
+        let unsealed = self.log.last_position().saturating_sub(sealed);
+        let rest = self.seals.waiting.iter().any(|(_, upto)| *upto > sealed);
+        if unsealed >= size || (rest && unsealed > 0) {
+            // Only a row that is not full is worth the work, and only with something behind it.
+            let newest = index.rows().last();
+            let partial = newest.filter(|row| {
+                row.records() < size && row.bytes < cx.home.limits.seal_bytes as u64 / 4
+            });
+            if let Some(row) = partial.cloned() {
+                let (at, range) = (row.object(&self.jid.owner()), None);
+                let op = BlobOp::Get { at, range };
+                return self.ask_blob(cx, Stage::Absorb(Box::new(row)), op);
+            }
+            return self.read_log(cx, None, Vec::new(), 0);
+        }
+        self.seals.mark = self.log.last_position() / size;
+        self.seals.under_way = None;
+        self.seals.pause = 0;
+        for (token, _) in std::mem::take(&mut self.seals.waiting) {
+            let result = Ok(());
+            cx.out.push(Effect::Erased { token, result });
+        }
+    }
+
+    fn read_log(
+        &mut self,
+        cx: &mut Cx<'_>,
+        first: Option<u64>,
+        records: Vec<Record>,
+        bytes: usize,
+    ) {
+        self.seals.under_way = Some(Stage::Read {
+            first,
+            records,
+            bytes,
+            after: None,
+            asked: false,
+        });
+        self.read_on(cx);
+    }
+
+    /// Asks for the next page of the log.
+    fn read_on(&mut self, cx: &mut Cx<'_>) {
+        let size = cx.home.limits.seal_records;
+        let sealed = self.seals.sealed().max(self.archive.floor());
+        let Some(Stage::Read {
+            first,
+            records,
+            after,
+            asked,
+            ..
+        }) = &mut self.seals.under_way
+        else {
+            return;
+        };
+        *asked = true;
+        let next = first.map_or(sealed + 1, |first| first + records.len() as u64);
+        // The item that holds the first position may begin before it.
+        let from = next.saturating_sub(MAX_RECORDS as u64 - 1);
+        let op = Op::Query {
+            table: TableId::Archive,
+            pk: archive::partition(&self.jid.owner()).into(),
+            range: SkRange::Between(
+                archive::hot_sk(from).into(),
+                archive::hot_sk(self.log.last_position()).into(),
+            ),
+            direction: Direction::Forward,
+            limit: u32::try_from(size + MAX_RECORDS as u64).ok(),
+            after: after.clone(),
+        };
+        let number = self.seals.number;
+        self.begin(cx, Purpose::Seal { number }, op);
+    }
+
+    fn ask_blob(&mut self, cx: &mut Cx<'_>, stage: Stage, op: BlobOp) {
+        self.seals.under_way = Some(stage);
+        let number = self.seals.number;
+        self.begin_blob(cx, Purpose::Seal { number }, op);
+    }
+
+    /// A page of the log or a row was read or written.
+    pub(super) fn on_seal_store(
+        &mut self,
+        cx: &mut Cx<'_>,
+        number: u64,
+        result: Result<Outcome, StoreError>,
+    ) {
+        if number != self.seals.number {
+            return; // Of an attempt that was given up.
+        }
+        match (self.seals.under_way.take(), result) {
+            (Some(Stage::RemoveRow), Ok(_)) => self.seals.under_way = Some(Stage::Index),
+            // It was removed before.
+            (Some(Stage::RemoveRow), Err(StoreError::Conflict { existing: None, .. })) => {
+                self.seals.under_way = Some(Stage::Index);
+            }
+            (
+                Some(Stage::Read {
+                    first,
+                    records,
+                    bytes,
+                    ..
+                }),
+                Ok(Outcome::Page { items, next }),
+            ) => self.take_log(cx, (first, records, bytes), &items, next),
+            (Some(Stage::Insert(row)), Ok(_)) => {
+                cx.work.tally.sealed += 1;
+                if let Known::All(index) = &mut self.seals.index {
+                    index.add(*row);
+                }
+                self.seals.under_way = Some(Stage::Index);
+            }
+            _ => self.fail_seal(cx),
+        }
+    }
+
+    /// Adds a page of the log to the segment that is to be made.
+    fn take_log(
+        &mut self,
+        cx: &mut Cx<'_>,
+        (mut first, mut records, mut bytes): (Option<u64>, Vec<Record>, usize),
+        items: &[cirrus_store::Item],
+        next: Option<Bytes>,
+    ) {
+        let limits = &cx.home.limits;
+        let full = |records: &Vec<Record>, bytes: usize| {
+            records.len() as u64 >= limits.seal_records || bytes >= limits.seal_bytes
+        };
+        let sealed = self.seals.sealed().max(self.archive.floor());
+        let mut broken = false;
+        for item in items {
+            let Ok((seq, read)) = decode(item) else {
+                // What can't be understood stays where it is; a later version may.
+                cx.work.tally.unreadable += 1;
+                return self.fail_seal(cx);
+            };
+            for (position, record) in (seq..).zip(read) {
+                let due = first.map_or(sealed + 1, |first| first + records.len() as u64);
+                if position < due || broken || full(&records, bytes) {
+                    continue;
+                }
+                if position > due {
+                    // What should be here has expired before it was sealed.
+                    cx.work.tally.unreadable += 1;
+                    broken = !records.is_empty();
+                    if broken {
+                        continue;
+                    }
+                }
+                first.get_or_insert(position);
+                bytes += record
+                    .as_message()
+                    .map_or(0, |message| message.stanza.len());
+                records.push(record);
+            }
+        }
+        if next.is_some() && !broken && !full(&records, bytes) {
+            self.seals.under_way = Some(Stage::Read {
+                first,
+                records,
+                bytes,
+                after: next,
+                asked: false,
+            });
+            return self.read_on(cx);
+        }
+        match first {
+            Some(first) => self.put_segment(cx, first, records),
+            None => {
+                // Nothing is left of what should be sealed.
+                cx.work.tally.unreadable += 1;
+                self.fail_seal(cx);
+            }
+        }
+    }
+
+    fn put_segment(&mut self, cx: &mut Cx<'_>, first: u64, mut records: Vec<Record>) {
+        let delivered = self.delivered();
+        if planted::seal_too_far() && records.len() > 1 {
+            records.remove(1);
+        }
+        for (position, record) in (first..).zip(&mut records) {
+            segment::thin(position, record, delivered);
+        }
+        let start = records.first().map_or(0, |record| record.t);
+        let Some(built) = segment::build(first, &records) else {
+            return self.fail_seal(cx);
+        };
+        let row = Box::new(Row::new(first, start, records.len(), &built));
+        let op = BlobOp::PutIfAbsent {
+            at: row.object(&self.jid.owner()),
+            body: built.bytes,
+        };
+        self.ask_blob(cx, Stage::Put(row), op);
+    }
+
+    /// The position up to which nothing will have to be delivered again; 0 = that is not known.
+    fn delivered(&self) -> u64 {
+        let acknowledged = |session: &Session| session.unacked_bytes() == 0;
+        let all = self.is_caught_up() && self.inflow.is_empty();
+        match all && self.sessions.iter().all(acknowledged) {
+            true => self.log.last_position(),
+            false => 0,
+        }
+    }
+
+    /// A segment was read, written or removed.
+    pub(super) fn on_seal_blob(
+        &mut self,
+        cx: &mut Cx<'_>,
+        number: u64,
+        result: Result<BlobOutcome, StoreError>,
+    ) {
+        if number != self.seals.number {
+            return;
+        }
+        let owner = self.jid.owner();
+        match (self.seals.under_way.take(), result) {
+            (Some(Stage::Remove(row)), Ok(_)) => {
+                let op = Op::Delete {
+                    key: archive::segment(&owner, row.last).into(),
+                    condition: Condition::Version(row.version),
+                };
+                self.seals.under_way = Some(Stage::RemoveRow);
+                self.begin(cx, Purpose::Seal { number }, op);
+            }
+            (Some(Stage::Absorb(row)), Ok(BlobOutcome::Body(body))) => {
+                let read = body.and_then(|body| Segment::open(body).ok());
+                let records = read.and_then(|segment| {
+                    let all = segment.records(&(row.first..row.last.saturating_add(1)));
+                    all.ok()
+                });
+                let whole = records.filter(|all| all.len() as u64 == row.records());
+                match whole {
+                    Some(all) => {
+                        let records: Vec<Record> = all.into_iter().map(|(_, it)| it).collect();
+                        let size = |it: &Record| it.as_message().map_or(0, |m| m.stanza.len());
+                        let bytes = records.iter().map(size).sum();
+                        self.read_log(cx, Some(row.first), records, bytes);
+                    }
+                    // It stays as it is, and what comes behind it is sealed by itself.
+                    None => {
+                        cx.work.tally.unreadable += 1;
+                        self.read_log(cx, None, Vec::new(), 0);
+                    }
+                }
+            }
+            (Some(Stage::Put(row)), result) if result.is_ok() || planted::row_before_object() => {
+                let op = Op::Put {
+                    item: row.item(&owner),
+                    condition: Condition::Absent,
+                    nonce: cx.rng.u128(),
+                };
+                self.seals.under_way = Some(Stage::Insert(row));
+                self.begin(cx, Purpose::Seal { number }, op);
+            }
+            _ => self.fail_seal(cx),
+        }
+    }
+
+    /// All of it is tried again later, from the index on.
+    fn fail_seal(&mut self, cx: &mut Cx<'_>) {
+        cx.work.tally.seal_failures += 1;
+        let pause = self.seals.pause.clamp(FIRST_PAUSE_MS, LAST_PAUSE_MS);
+        self.seals.pause = (pause * 2).min(LAST_PAUSE_MS);
+        self.seals.retry_at = Some(cx.now.saturating_add(pause));
+        self.seals.number += 1;
+        self.seals.under_way = None;
+        self.seals.doubt_index();
+        for (token, _) in std::mem::take(&mut self.seals.waiting) {
+            let result = Err("the archive can't be sealed now".to_owned());
+            cx.out.push(Effect::Erased { token, result });
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Archives are sealed, and nobody notices.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cirrus_schema::keys::archive;
+use cirrus_schema::{BucketId, TableId};
+use cirrus_store::{BlobOp, BlobOutcome, Direction, SkRange};
+
+use super::*;
+
+const DAY_MS: u64 = 86_400_000;
+const TODAY: u64 = 20_000;
+
+/// Juliet and Romeo online, with segments of so many messages and a clock that is the store's too.
+struct Sealed {
+    world: World,
+    clock: Arc<AtomicU64>,
+}
+
+impl Sealed {
+    fn new(records: u64) -> Self {
+        let clock = Arc::new(AtomicU64::new(TODAY * DAY_MS + 1));
+        let time = Arc::clone(&clock);
+        let table = Arc::new(MemoryTable::new(Arc::new(move || {
+            time.load(Ordering::Relaxed)
+        })));
+        for user in [JULIET, ROMEO] {
+            account(&table, user);
+        }
+        let mut config = config();
+        config.limits.seal_records = records;
+        let world = World::over(table, Arc::new(MemoryBlob::new()), Arc::new(config));
+        let mut sealed = Self { world, clock };
+        sealed.pass(0);
+        sealed.online();
+        sealed
+    }
+
+    fn online(&mut self) {
+        self.world.online(1, JULIET, "balcony");
+        self.world.online(2, ROMEO, "orchard");
+        self.world.drain(1);
+    }
+
+    /// Time passes.
+    fn pass(&mut self, milliseconds: u64) {
+        let now = self.clock.fetch_add(milliseconds, Ordering::Relaxed) + milliseconds;
+        self.world.now = now;
+        self.world.event(Event::Tick);
+    }
+
+    fn say(&mut self, from: u64, upto: u64) {
+        for n in from..=upto {
+            self.world.say(1, &message(ROMEO, &n.to_string()));
+            self.world.read_all(1);
+            self.world.read_all(2);
+        }
+    }
+
+    /// The bodies of the whole archive of Juliet, page by page.
+    fn all(&mut self) -> Vec<u64> {
+        let (mut bodies, mut set) = (Vec::new(), "<max>7</max>".to_owned());
+        loop {
+            let (page, end) = self.world.archive(1, "", &set);
+            bodies.extend(page.iter().map(|(body, _)| body.parse::<u64>().unwrap()));
+            if end.contains("complete='true'") {
+                return bodies;
+            }
+            let (_, last) = page.last().unwrap();
+            set = format!("<max>7</max><after>{last}</after>");
+        }
+    }
+
+    fn segments(&self) -> Vec<String> {
+        self.segments_of(&juliet())
+    }
+
+    fn segments_of(&self, owner: &[u8]) -> Vec<String> {
+        let op = BlobOp::List {
+            bucket: BucketId::Data,
+            prefix: crate::segment::folder(owner),
+            after: None,
+            limit: 1_000,
+        };
+        let Ok(BlobOutcome::Page(page)) = self.world.blobs.apply_now(op) else {
+            panic!("no list");
+        };
+        page.blobs.into_iter().map(|blob| blob.name).collect()
+    }
+
+    fn rows(&self, first: Vec<u8>, last: Vec<u8>) -> usize {
+        let op = Op::Query {
+            table: TableId::Archive,
+            pk: archive::partition(&juliet()).into(),
+            range: SkRange::Between(first.into(), last.into()),
+            direction: Direction::Forward,
+            limit: None,
+            after: None,
+        };
+        match self.world.table.apply_now(op).result {
+            Ok(Outcome::Page { items, .. }) => items.len(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn index(&self) -> usize {
+        self.rows(archive::segment_sk(0), archive::segment_sk(u64::MAX))
+    }
+
+    fn due(&mut self) -> Result<(), String> {
+        let user = BareJid::parse(JULIET).unwrap();
+        self.world.event(Event::Seal { user, token: 1 });
+        self.world.done.pop().expect("it is answered at once")
+    }
+}
+
+fn juliet() -> Vec<u8> {
+    BareJid::parse(JULIET).unwrap().owner()
+}
+
+#[test]
+fn full_segments_are_sealed_as_they_come() {
+    let mut it = Sealed::new(16);
+    it.say(1, 15);
+    assert_eq!(it.index(), 0);
+    it.say(16, 40);
+    assert_eq!((it.index(), it.segments().len()), (2, 2));
+    assert_eq!(it.all(), (1..=40).collect::<Vec<_>>());
+    assert_eq!(it.world.home.census().tally.unreadable, 0);
+}
+
+#[test]
+fn what_is_due_is_sealed_before_it_expires_and_read_for_ever() {
+    let mut it = Sealed::new(16);
+    it.say(1, 20);
+    it.due().unwrap();
+    assert_eq!((it.index(), it.segments().len()), (2, 2), "16 and 4");
+    it.say(21, 25);
+    it.due().unwrap();
+    assert_eq!((it.index(), it.segments().len()), (2, 2), "16 and 9");
+    it.due().unwrap();
+    it.say(26, 40);
+    it.due().unwrap();
+    assert_eq!((it.index(), it.segments().len()), (3, 3), "16, 16 and 8");
+    assert_eq!(it.all(), (1..=40).collect::<Vec<_>>());
+    // All items expire; the log goes on where it was.
+    it.pass(100 * DAY_MS);
+    assert_eq!(it.rows(archive::hot_sk(0), archive::hot_sk(u64::MAX)), 0);
+    assert_eq!(it.all(), (1..=40).collect::<Vec<_>>());
+    it.world = it.world.killed();
+    it.online();
+    it.say(41, 50);
+    assert_eq!(it.all(), (1..=50).collect::<Vec<_>>());
+    assert_eq!(it.index(), 3, "the newest has taken in the one of 8");
+}
+
+/// The store fails at every step of sealing, one after the other; and so dies the home.
+#[test]
+fn every_step_can_fail() {
+    let mut failures = 0;
+    for (step, dies) in (1..20).flat_map(|step| [(step, false), (step, true)]) {
+        let mut it = Sealed::new(16);
+        it.say(1, 20);
+        it.due().unwrap();
+        it.say(21, 27);
+        it.world.fails = Some(it.world.asked + step);
+        let sealed = it.due();
+        it.world.fails = None;
+        failures += usize::from(sealed.is_err());
+        if dies {
+            it.world = it.world.killed();
+            it.online();
+        }
+        assert_eq!(it.all(), (1..=27).collect::<Vec<_>>(), "step {step}");
+        it.pass(1_000);
+        it.due().unwrap();
+        assert_eq!((it.index(), it.segments().len()), (2, 2), "step {step}");
+        it.pass(100 * DAY_MS);
+        assert_eq!(it.all(), (1..=27).collect::<Vec<_>>(), "step {step}");
+    }
+    assert_eq!(
+        failures, 12,
+        "old segment, log, object, row, old object, old row"
+    );
+}
+
+#[test]
+fn a_segment_that_is_missing_or_damaged_is_an_error_to_who_asks() {
+    let mut it = Sealed::new(16);
+    it.say(1, 40);
+    let name = it.segments().remove(0);
+    let at = cirrus_store::BlobKey::new(BucketId::Data, name);
+    let body = bytes::Bytes::from_static(b"CAS1 and nothing that follows 1SAC");
+    let content_type = None;
+    let put = BlobOp::Put {
+        at: at.clone(),
+        body,
+        content_type,
+    };
+    for op in [put, BlobOp::Delete { at }] {
+        it.world.blobs.apply_now(op).unwrap();
+        let before = it.world.home.census().tally.unreadable;
+        it.world.say(1, &super::archive::query("", "<max>5</max>"));
+        let answer = it.world.read_all(1).pop().unwrap();
+        assert!(answer.contains("<internal-server-error"), "{answer}");
+        assert_eq!(it.world.home.census().tally.unreadable, before + 1);
+        // What is in other segments, and not sealed, is there.
+        let (page, _) = it.world.archive(1, "", "<max>24</max><before/>");
+        assert_eq!(page.len(), 24);
+    }
+}
+
+#[test]
+fn what_waits_is_delivered_from_segments() {
+    let mut it = Sealed::new(16);
+    it.world.pipe(2, PipeEvent::Closed { clean: true });
+    for n in 1..=40 {
+        it.world.say(1, &message(ROMEO, &n.to_string()));
+        it.world.read_all(1);
+    }
+    let user = BareJid::parse(ROMEO).unwrap();
+    it.world.event(Event::Seal { user, token: 1 });
+    it.world.done.pop().unwrap().unwrap();
+    it.pass(100 * DAY_MS);
+    it.world = it.world.killed();
+    it.world.online(1, JULIET, "balcony");
+    it.world.say(1, &message(ROMEO, "41"));
+    it.world.bind(2, ROMEO, "orchard");
+    it.world.say(2, "<presence/>");
+    let got = it.world.read_all(2);
+    let bodies: Vec<_> = got
+        .iter()
+        .filter_map(|xml| super::archive::between(xml, "<body>", "</body>"))
+        .map(|body| body.parse::<u64>().unwrap())
+        .collect();
+    assert_eq!(bodies, (1..=41).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_deleted_account_leaves_no_segment() {
+    let mut it = Sealed::new(16);
+    it.say(1, 40);
+    assert_eq!(it.segments().len(), 2);
+    let user = BareJid::parse(JULIET).unwrap();
+    it.world.event(Event::Erase { user, token: 2 });
+    assert_eq!(it.world.done.pop(), Some(Ok(())));
+    assert_eq!((it.index(), it.segments().len()), (0, 0));
+}
+
+/// A message to a user and one in the sender's archive: two units, also when that seals a segment,
+/// but for the segment's row and the due row of a week.
+#[test]
+fn sealing_costs_one_unit_a_segment_and_one_a_week() {
+    let mut it = Sealed::new(256);
+    it.say(1, 1);
+    let units = |it: &mut Sealed, upto: u64| {
+        it.world.held = true;
+        let (mut units, mut objects) = (0, 0);
+        for n in 0..upto {
+            it.world.say(1, &message(ROMEO, &n.to_string()));
+            while let Some((token, op)) = it.world.waiting.pop_front() {
+                let answer = it.world.table.apply_now(op);
+                units += answer.usage.write_units;
+                let result = answer.result;
+                it.world.event(Event::Store { token, result });
+            }
+            it.world.read_all(1);
+            it.world.read_all(2);
+            objects = it.segments().len();
+        }
+        it.world.held = false;
+        (units, objects)
+    };
+    assert_eq!(units(&mut it, 200), (400, 0));
+    assert_eq!(units(&mut it, 100), (202, 1), "a row in each archive");
+    assert_eq!(units(&mut it, 100), (200, 1));
+    it.pass(8 * DAY_MS);
+    assert_eq!(units(&mut it, 50), (102, 1), "a due row for each archive");
+}
+
+/// What is not archived, and was delivered, is not kept for ever.
+#[test]
+fn what_belongs_to_no_archive_is_not_sealed() {
+    let mut it = Sealed::new(16);
+    let passing = "<no-permanent-store xmlns='urn:xmpp:hints'/>";
+    it.world.pipe(2, PipeEvent::Closed { clean: true });
+    for n in 1..=15 {
+        let said = message(ROMEO, &n.to_string());
+        let said = said.replace("</message>", &format!("{passing}</message>"));
+        it.world.say(1, &said);
+        it.world.read_all(1);
+    }
+    it.world.bind(2, ROMEO, "orchard");
+    it.world.say(2, "<presence/>");
+    assert!(it.world.read_all(2).len() > 15);
+    let romeo = BareJid::parse(ROMEO).unwrap();
+    let user = romeo.clone();
+    it.world.event(Event::Seal { user, token: 1 });
+    it.world.done.pop().unwrap().unwrap();
+    let name = it.segments_of(&romeo.owner()).remove(0);
+    let at = cirrus_store::BlobKey::new(BucketId::Data, name);
+    let op = BlobOp::Get { at, range: None };
+    let Ok(BlobOutcome::Body(Some(object))) = it.world.blobs.apply_now(op) else {
+        panic!("no object");
+    };
+    let segment = crate::segment::Segment::open(object).unwrap();
+    let records = segment.records(&(0..u64::MAX)).unwrap();
+    assert_eq!(records.len(), 15);
+    assert!(
+        records
+            .iter()
+            .all(|(_, record)| record.as_message().is_none())
+    );
+}

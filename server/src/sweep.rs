@@ -1,0 +1,191 @@
+//! Looks after archives that are due: every log that has items not sealed stands in the list of
+//! some day, and is sealed when that day is over, long before its items expire.
+//!
+//! One node at a time does it, by a lease in the table `cluster`. Two that do it at once do no
+//! harm, because everything is asked of the homes of the accounts, and can be asked again. A log
+//! whose sealing fails stays in the list, and its day is gone through again with the next look.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cirrus_jid::BareJid;
+use cirrus_router::log::Cover;
+use cirrus_runtime::{HomeHandle, wall_ms};
+use cirrus_schema::TableId;
+use cirrus_schema::keys::{archive, cluster};
+use cirrus_store::{Attrs, Condition, Direction, Item, Op, Outcome, SkRange, StoreError, Table};
+use tokio::task::JoinSet;
+
+const FORMAT: u64 = 1;
+const DAY_MS: u64 = 86_400_000;
+/// How long a day must be over: clocks differ, and a put may be under way for a minute.
+const GRACE_MS: u64 = 3_600_000;
+/// Days that a list can be behind before its items have expired, with those that it lay ahead.
+const REACH: u64 = Cover::AHEAD_DAYS + Cover::KEPT_DAYS;
+/// How long one log may take; a long one is sealed segment by segment.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// The first look comes soon, for the sake of servers that don't run for long.
+const FIRST: Duration = Duration::from_secs(60);
+/// Rows of one page of a list.
+const PAGE: u32 = 256;
+
+/// How archives are looked after.
+pub(crate) struct Sweep {
+    pub(crate) table: Arc<dyn Table>,
+    pub(crate) home: HomeHandle,
+    /// Time between two looks.
+    pub(crate) every: Duration,
+    /// Logs that are sealed at once.
+    pub(crate) at_once: usize,
+    /// A name that no other process has.
+    pub(crate) name: u64,
+    /// For how many days the oldest list has been due.
+    pub(crate) late_days: Arc<AtomicU64>,
+}
+
+impl Sweep {
+    /// Goes on until the task is dropped.
+    pub(crate) async fn run(self) {
+        let mut pause = FIRST.min(self.every);
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = self.every;
+            if let Err(error) = self.look().await {
+                tracing::warn!(%error, "archives that are due can't be looked up");
+            }
+        }
+    }
+
+    /// One look at everything that is due.
+    pub(crate) async fn look(&self) -> Result<(), StoreError> {
+        let now = wall_ms();
+        let today = now.saturating_sub(GRACE_MS) / DAY_MS;
+        let Some((mut version, done)) = self.claim(now).await? else {
+            return Ok(());
+        };
+        let first = (done + 1).max(today.saturating_sub(REACH));
+        let mut done = first - 1;
+        for day in first..today {
+            let clear = self.day(day).await?;
+            if clear && done + 1 == day {
+                done = day;
+            }
+        }
+        self.late_days
+            .store(today.saturating_sub(done + 1), Ordering::Relaxed);
+        version += 1;
+        self.put(version, done, 0).await.map(drop)
+    }
+
+    /// Takes the lease: its version, and the last day that is done. `None`: another node has it.
+    async fn claim(&self, now: u64) -> Result<Option<(u64, u64)>, StoreError> {
+        let item = self.table.get(cluster::sweep()).await?;
+        let number = |name| item.as_ref().and_then(|item| item.attrs.get_n(name));
+        let done = number("d").unwrap_or(0);
+        if number("u").is_some_and(|until| now < until) && number("n") != Some(self.name) {
+            return Ok(None);
+        }
+        let version = item.as_ref().map_or(0, |item| item.version) + 1;
+        let every = u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX);
+        let until = now.saturating_add(every.saturating_mul(2));
+        let taken = self.put(version, done, until).await?;
+        Ok(taken.then_some((version, done)))
+    }
+
+    /// `false`: another node has written it.
+    async fn put(&self, version: u64, done: u64, until: u64) -> Result<bool, StoreError> {
+        let attrs = Attrs::new()
+            .with("v", FORMAT)
+            .with("d", done)
+            .with("u", until)
+            .with("n", self.name);
+        let condition = match version {
+            1 => Condition::Absent,
+            version => Condition::Version(version - 1),
+        };
+        let item = Item::new(cluster::sweep(), attrs).versioned(version);
+        let nonce = u128::from(self.name) << 64 | u128::from(version);
+        match self.table.put(item, condition, nonce).await {
+            Ok(()) => Ok(true),
+            Err(StoreError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has everything sealed that is due on that day. `true`: nothing of it is left.
+    async fn day(&self, day: u64) -> Result<bool, StoreError> {
+        let day = u32::try_from(day).unwrap_or(u32::MAX);
+        let mut clear = true;
+        for shard in 0..archive::DUE_SHARDS {
+            let pk = archive::due_partition(day, shard);
+            let mut after = None;
+            loop {
+                let op = Op::Query {
+                    table: TableId::Archive,
+                    pk: pk.clone().into(),
+                    range: SkRange::All,
+                    direction: Direction::Forward,
+                    limit: Some(PAGE),
+                    after,
+                };
+                let Outcome::Page { items, next } = self.table.apply(op).await? else {
+                    return Ok(false);
+                };
+                clear &= self.seal_all(items).await;
+                match next {
+                    Some(_) => after = next,
+                    None => break,
+                }
+            }
+        }
+        Ok(clear)
+    }
+
+    /// Has these logs sealed, a few at once, and takes those that are from the list.
+    async fn seal_all(&self, due: Vec<Item>) -> bool {
+        let mut clear = true;
+        let mut under_way: JoinSet<bool> = JoinSet::new();
+        for item in due {
+            if under_way.len() >= self.at_once {
+                clear &= matches!(under_way.join_next().await, Some(Ok(true)));
+            }
+            let (table, home) = (Arc::clone(&self.table), self.home.clone());
+            under_way.spawn(async move { seal(&*table, &home, item).await });
+        }
+        while let Some(sealed) = under_way.join_next().await {
+            clear &= matches!(sealed, Ok(true));
+        }
+        clear
+    }
+}
+
+async fn seal(table: &dyn Table, home: &HomeHandle, due: Item) -> bool {
+    if let Some(user) = user(&due.key.sk) {
+        match tokio::time::timeout(PATIENCE, home.seal(user.clone())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%user, %error, "an archive that is due is not sealed");
+                return false;
+            }
+            Err(_) => {
+                tracing::warn!(%user, "an archive that is due is not sealed in time");
+                return false;
+            }
+        }
+    }
+    let gone = table.delete(due.key, Condition::Any).await;
+    gone.inspect_err(|error| tracing::warn!(%error, "a list of archives that are due"))
+        .is_ok()
+}
+
+/// The account of an owner, as keys have it.
+fn user(owner: &[u8]) -> Option<BareJid> {
+    let owner = std::str::from_utf8(owner).ok()?;
+    let (host, local) = owner.split_once('\0')?;
+    let parsed = match local {
+        "" => BareJid::parse(host),
+        local => BareJid::parse(&format!("{local}@{host}")),
+    };
+    parsed.ok()
+}
