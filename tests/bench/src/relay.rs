@@ -17,18 +17,50 @@ use crate::sys;
 const RELAYS: usize = 3;
 /// Bytes of a message: what a short one has inside of its TLS record.
 const MESSAGE: usize = 200;
+/// Nanoseconds that the row may take to stand.
+const PATIENCE: u64 = 10_000_000_000;
 
 /// Passes on, from one connection to `port` to one to `to`, until it ends.
 pub(crate) fn serve(port: u16, to: u16) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     let (mut from, _) = listener.accept()?;
-    let mut to = TcpStream::connect((Ipv4Addr::LOCALHOST, to))?;
-    to.set_nodelay(true)?;
+    let mut to = connect(to)?;
     let mut chunk = [0; 4_096];
     loop {
         match from.read(&mut chunk)? {
             0 => return Ok(()),
             length => to.write_all(&chunk[..length])?,
+        }
+    }
+}
+
+/// Connects to a process that may not listen yet.
+fn connect(port: u16) -> Result<TcpStream> {
+    let patience = sys::now() + PATIENCE;
+    loop {
+        match TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+            Ok(socket) => {
+                socket.set_nodelay(true)?;
+                return Ok(socket);
+            }
+            Err(error) if sys::now() > patience => return Err(error).context("a relay"),
+            Err(_) => pause(Duration::from_millis(1)),
+        }
+    }
+}
+
+/// Waits for the last process of the row, but not for ever: one of them may have ended.
+fn accept(listener: &TcpListener) -> Result<TcpStream> {
+    let patience = sys::now() + PATIENCE;
+    listener.set_nonblocking(true)?;
+    loop {
+        match listener.accept() {
+            Ok((socket, _)) => {
+                socket.set_nonblocking(false)?;
+                return Ok(socket);
+            }
+            Err(error) if sys::now() > patience => return Err(error).context("the last relay"),
+            Err(_) => pause(Duration::from_millis(1)),
         }
     }
 }
@@ -65,16 +97,7 @@ pub(crate) fn measure(
         to = port;
     }
     sys::pin_self(generator_cpu)?;
-    let patience = sys::now() + 10_000_000_000;
-    let mut first = loop {
-        match TcpStream::connect((Ipv4Addr::LOCALHOST, to)) {
-            Ok(socket) => break socket,
-            Err(error) if sys::now() > patience => return Err(error).context("the first relay"),
-            Err(_) => std::thread::yield_now(),
-        }
-    };
-    first.set_nodelay(true)?;
-    let (mut last, _) = end.accept()?;
+    let (mut first, mut last) = (connect(to)?, accept(&end)?);
     let messages = u64::try_from(time.as_nanos())? * rate / 1_000_000_000;
     let (mut message, mut times) = ([b'x'; MESSAGE], Vec::new());
     let began = sys::now();
@@ -93,7 +116,10 @@ pub(crate) fn measure(
     Ok((at(50)?, at(99)?))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the pace of a load")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pace of a load, and between two tries"
+)]
 fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -422,47 +422,42 @@ fn nobody_notices_that_nodes_are_suspended() {
         cluster.others_settled(n, 2);
         pause(suspension());
         signal(server, "CONT");
-        let node = &mut cluster.nodes[n];
-        node.wait_for("must not serve any more").unwrap();
-        node.process().wait().unwrap();
-        start_again(node);
+        found_out(&mut cluster.nodes[n]);
+        start_again(&mut cluster.nodes[n]);
         cluster.settled(3);
     });
     nothing_happened(&reports);
+}
+
+/// Waits until the server of a node has found that it must not serve, and has ended.
+fn found_out(node: &mut Node) {
+    node.wait_for("must not serve any more").unwrap();
+    node.process().wait().unwrap();
+}
+
+/// Cuts a node off until the others go on without it and it has ended, then starts it again.
+fn cut_off(cluster: &mut Cluster, n: usize, cut: fn(&Network, u8)) {
+    let number = u8::try_from(n + 1).unwrap();
+    cut(&cluster.network, number);
+    cluster.others_settled(n, 2);
+    found_out(&mut cluster.nodes[n]);
+    cluster.network.heal(number);
+    start_again(&mut cluster.nodes[n]);
+    cluster.settled(3);
 }
 
 /// A node is cut off from the others and from the store, not from its clients. It finds out before it
 /// has promised them anything, and ends.
 #[test]
 fn nobody_notices_that_nodes_are_cut_off() {
-    let reports = suffer(3, |cluster, n| {
-        let number = u8::try_from(n + 1).unwrap();
-        cluster.network.cut(number);
-        cluster.others_settled(n, 2);
-        let node = &mut cluster.nodes[n];
-        node.wait_for("must not serve any more").unwrap();
-        node.process().wait().unwrap();
-        cluster.network.heal(number);
-        start_again(&mut cluster.nodes[n]);
-        cluster.settled(3);
-    });
+    let reports = suffer(3, |cluster, n| cut_off(cluster, n, Network::cut));
     nothing_happened(&reports);
 }
 
 /// The same when it reaches the store, and clients.
 #[test]
 fn nobody_notices_that_nodes_hear_no_others() {
-    let reports = suffer(3, |cluster, n| {
-        let number = u8::try_from(n + 1).unwrap();
-        cluster.network.cut_links(number);
-        cluster.others_settled(n, 2);
-        let node = &mut cluster.nodes[n];
-        node.wait_for("must not serve any more").unwrap();
-        node.process().wait().unwrap();
-        cluster.network.heal(number);
-        start_again(&mut cluster.nodes[n]);
-        cluster.settled(3);
-    });
+    let reports = suffer(3, |cluster, n| cut_off(cluster, n, Network::cut_links));
     nothing_happened(&reports);
 }
 
