@@ -29,8 +29,8 @@ done
 # cloud-init loads every module in this folder as a part handler.
 install -D -m 644 "$files/part_handler.py" "$root/var/lib/cloud/handlers/cirrus.py"
 
-systemctl --root="$root" --quiet enable cirrus-bootstrap.service systemd-networkd.service \
-  systemd-resolved.service systemd-timesyncd.service tmp.mount
+systemctl --root="$root" --quiet enable cirrus-bootstrap.service cirrus-watch.service \
+  systemd-networkd.service systemd-resolved.service systemd-timesyncd.service tmp.mount
 # Nothing is updated behind the operator's back: a new version is a new image.
 for unit in apt-daily.timer apt-daily-upgrade.timer man-db.timer networking.service; do
   ln -sf /dev/null "$root/etc/systemd/system/$unit"

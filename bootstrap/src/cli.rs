@@ -35,9 +35,43 @@ pub enum CliCommand {
     Plan(SourceArgs),
     /// Print the server's configuration, complete; change nothing
     Render(SourceArgs),
+    /// On an instance: watch for its end and have the server stop in time; publish its sessions
+    ///
+    /// It looks at the instance metadata. When the autoscaling group wants the instance gone, or a
+    /// spot notice comes, it has the server stop over the control socket, within the time that is
+    /// left; it sends the terminate hook heartbeats until the server has ended, and then completes
+    /// it. Each minute CloudWatch hears how many sessions the node has. All periods are options in
+    /// the section `watch` of the configuration.
+    ///
+    /// It may be started anew at any time. Where no instance metadata answers, it says so and ends
+    /// with exit code 30.
+    #[command(after_long_help = WATCH)]
+    Watch(WatchArgs),
     /// Become the server, and end with the process that asked for it
     #[command(hide = true)]
     Become(BecomeArgs),
+}
+
+/// Options of `watch`.
+#[derive(Debug, Clone, Args)]
+pub struct WatchArgs {
+    /// The server's configuration, which says where its control socket is; it may come later
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "/etc/cirrus/cirrus.yaml"
+    )]
+    pub config: PathBuf,
+}
+
+/// A verb that is no boot.
+#[derive(Debug, Clone)]
+pub enum Other {
+    /// `become`.
+    Become(BecomeArgs),
+    /// `watch`.
+    Watch(WatchArgs),
 }
 
 /// What `run` starts itself with, to become the server.
@@ -111,12 +145,13 @@ impl CliCommand {
     /// elsewhere.
     ///
     /// # Errors
-    /// What to become, if that is what was asked for.
-    pub fn boot(self) -> Result<(Command, RunArgs), BecomeArgs> {
+    /// What else was asked for.
+    pub fn boot(self) -> Result<(Command, RunArgs), Other> {
         let (command, source) = match self {
             Self::Run(args) if args.unit.is_some() => return Ok((Command::Launch, args)),
             Self::Run(args) => return Ok((Command::Run, args)),
-            Self::Become(args) => return Err(args),
+            Self::Become(args) => return Err(Other::Become(args)),
+            Self::Watch(args) => return Err(Other::Watch(args)),
             Self::Check(source) => (Command::Check, source),
             Self::Plan(source) => (Command::Plan, source),
             Self::Render(source) => (Command::Render, source),
@@ -142,10 +177,30 @@ Examples:
   cirrus-bootstrap plan
       on an instance: the tables and buckets that `run` would make
   cirrus-bootstrap render --user-data example.com
-      the configuration that the server would get";
+      the configuration that the server would get
+  cirrus-bootstrap watch
+      on an instance, beside the server: has it stop in time when the instance is to go";
+
+const WATCH: &str = "\
+Examples:
+  cirrus-bootstrap watch
+      as cirrus-watch.service does; `journalctl -u cirrus-watch` shows what it says
+  cirrus-bootstrap watch --config ~/.local/share/cirrus/example.com/cirrus.yaml
+      beside a server that `cirrus-bootstrap run` has started as a child
+
+What it says when the autoscaling group takes the instance away:
+  watch: its autoscaling group wants this instance Terminated
+  watch: the server is to stop within 60 s
+  watch: the hook drain of GROUP waits; it gets a heartbeat every 200 s
+  watch: the server answers no more
+  watch: the server has ended, 23 s after it was to stop
+  watch: the hook drain of GROUP is complete: CONTINUE, after 1 heartbeat
+
+Exit codes: 0 a signal ended it; 2 the command line is wrong; 30 no instance metadata answers;
+31 the instance metadata answers nonsense; 99 a fault of cirrus-bootstrap itself.";
 
 const STATUS: &str = "\
-Every run prints one status line on standard error:
+Every run but `watch` prints one status line on standard error:
   CIRRUS-BOOT ok|fail phase=PHASE code=CODE seconds=S [message=\"…\"]
 with the phases discover, parse, validate, provision, secrets, render, start, ready.";
 
@@ -190,6 +245,11 @@ mod tests {
         assert!(parse("cirrus-bootstrap run --unit a.service --account me").is_err());
         assert!(parse("cirrus-bootstrap run --ready-seconds 0").is_err());
         assert!(parse("cirrus-bootstrap").is_err());
+        let watch = parse("cirrus-bootstrap watch").unwrap().command.boot();
+        let Err(Other::Watch(args)) = watch else {
+            panic!("{watch:?}")
+        };
+        assert_eq!(args.config.to_str(), Some("/etc/cirrus/cirrus.yaml"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Used for the first account and to learn whether the server serves. A password goes into the
 //! request and nowhere else: not into arguments, not into a log.
 
+mod node;
+
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -10,6 +12,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+
+pub use node::{Member, NodeStatus, abort, drain, node_status, stop};
 
 /// The version of the calls.
 const VERSION: u32 = 1;
@@ -30,6 +34,18 @@ enum Call<'a> {
     },
     #[serde(rename = "server.status")]
     Status { v: u32 },
+    #[serde(rename = "server.stop")]
+    Stop {
+        v: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        deadline_seconds: Option<u64>,
+    },
+    #[serde(rename = "cluster.status")]
+    Cluster { v: u32 },
+    #[serde(rename = "cluster.drain")]
+    Drain { v: u32 },
+    #[serde(rename = "cluster.abort")]
+    Abort { v: u32 },
 }
 
 /// The answer to a call.
@@ -168,12 +184,21 @@ fn outcome(answer: Answer) -> Result<Answer, ControlError> {
 
 /// The answer, and the process that gave it.
 async fn call(socket: &Path, call: &Call<'_>) -> Result<(Answer, Option<u32>), ControlError> {
-    let path = socket.display().to_string();
-    let nonsense = |e: serde_json::Error| ControlError::Nonsense {
+    let (line, peer) = line(socket, call).await?;
+    Ok((read(&line)?, peer))
+}
+
+fn read<T: serde::de::DeserializeOwned>(line: &str) -> Result<T, ControlError> {
+    serde_json::from_str(line).map_err(|e| ControlError::Nonsense {
         reason: e.to_string(),
-    };
+    })
+}
+
+/// The line of the answer, and the process that gave it.
+async fn line(socket: &Path, call: &Call<'_>) -> Result<(String, Option<u32>), ControlError> {
+    let path = socket.display().to_string();
     match tokio::time::timeout(CALL, exchange(socket, call)).await {
-        Ok(Ok((line, peer))) => Ok((serde_json::from_str(&line).map_err(nonsense)?, peer)),
+        Ok(Ok(answer)) => Ok(answer),
         Ok(Err(source)) => Err(ControlError::Socket { path, source }),
         Err(_) => Err(ControlError::Silent { path }),
     }

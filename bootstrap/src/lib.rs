@@ -3,7 +3,8 @@
 //! The boot is a pure machine ([`phases`]) that a thin shell ([`shell`]) drives. Pure too: reading
 //! user-data ([`user_data`]) and what it refers to ([`reference`]), settling what it left open
 //! ([`site`]), deciding what must be made ([`provision`]), what the metadata's answers mean
-//! ([`metadata`]), and what an autoscaling group hears ([`launch`]).
+//! ([`metadata`]), and what an autoscaling group hears ([`launch`]). The instance's life after its
+//! boot is another such machine ([`watch`]).
 //!
 //! What it does not do: it never speaks XMPP beyond opening one stream, never reads or writes an
 //! item of the store, and never changes a table or bucket that is complete. Of the server's crates
@@ -29,3 +30,4 @@ pub mod shell;
 pub mod site;
 pub mod unit;
 pub mod user_data;
+pub mod watch;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cirrus_bootstrap::cli::Cli;
+use cirrus_bootstrap::cli::{Cli, Other};
 use cirrus_bootstrap::{server, shell};
 use clap::Parser;
 
@@ -18,15 +18,19 @@ fn main() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(u8::try_from(error.exit_code())?));
         }
     };
-    let (command, args) = match cli.command.boot() {
-        Ok(boot) => boot,
-        Err(args) => {
-            let error = server::become_server(&args.program, &args.config, args.parent);
-            return Err(error.into());
-        }
-    };
+    let asked = cli.command.boot();
+    if let Err(Other::Become(args)) = &asked {
+        let error = server::become_server(&args.program, &args.config, args.parent);
+        return Err(error.into());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    Ok(ExitCode::from(runtime.block_on(shell::run(command, args))))
+    let code = match asked {
+        Ok((command, args)) => runtime.block_on(shell::run(command, args)),
+        Err(Other::Watch(args)) => runtime.block_on(shell::watch(args)),
+        // It has become another program, or ended.
+        Err(Other::Become(_)) => 0,
+    };
+    Ok(ExitCode::from(code))
 }

@@ -5,6 +5,7 @@ mod fetch;
 mod launch;
 mod perform;
 mod report;
+mod watch;
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
@@ -21,6 +22,8 @@ use crate::phases::{Boot, Command, Effect, Event, Phase, Status};
 use crate::reference::Resolved;
 use crate::server::{self, PROGRAM, Server};
 use crate::site::Site;
+
+pub use watch::watch;
 
 /// A phase that failed: which outcome it is, and a sentence.
 #[derive(Debug)]

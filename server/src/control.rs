@@ -55,6 +55,13 @@ pub(crate) enum Call {
     /// How the server is; answers `version`, `hosts` and some numbers.
     #[serde(rename = "server.status")]
     ServerStatus {},
+    /// Stop as after SIGTERM; answers at once. A second one can only bring the end nearer.
+    #[serde(rename = "server.stop")]
+    ServerStop {
+        /// Seconds left for the drain, if that is less than `drain.deadline_seconds`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline_seconds: Option<u64>,
+    },
     /// The cluster as this node sees it; answers `nodes` and counts of slots and entities.
     #[serde(rename = "cluster.status")]
     ClusterStatus {
@@ -77,6 +84,7 @@ const CALLS: &[&str] = &[
     "user.delete",
     "user.list",
     "server.status",
+    "server.stop",
     "cluster.status",
     "cluster.drain",
     "cluster.abort",
@@ -216,7 +224,7 @@ mod tests {
     #[test]
     fn wrong_requests_are_refused_by_name() {
         let calls = "user.add, user.passwd, user.delete, user.list, server.status, \
-                 cluster.status, cluster.drain, cluster.abort";
+                 server.stop, cluster.status, cluster.drain, cluster.abort";
         let unknown = format!("there is no such call; there are {calls}");
         let table = [
             (

@@ -19,7 +19,7 @@ use crate::control::server::Service as _;
 use crate::notify::Manager;
 use crate::parking;
 use crate::parts::{self, Parts, PartsError};
-use crate::service::Desk;
+use crate::service::{Desk, StopOrder};
 use crate::shared_keys;
 use crate::sweep::Sweep;
 
@@ -85,14 +85,17 @@ async fn live(config: &Config) -> Result<(), RunError> {
     let standing = parts.node.standing.clone();
     tasks.spawn(report(Arc::clone(&manager), Arc::clone(&desk), standing));
     manager.ready();
-    tokio::select! {
-        turn = turn(&parts.node) => turn.map_err(RunError::Stopped)?,
-        _ = signals.next() => {
-            parts.node.home.leave().await;
-            tracing::info!("stopped before serving");
-            tasks.shutdown().await;
-            return Ok(());
-        }
+    let mut orders = desk.stop_orders();
+    let told_to_stop = tokio::select! {
+        turn = turn(&parts.node) => { turn.map_err(RunError::Stopped)?; false }
+        _ = signals.next() => true,
+        _ = orders.wait_for(Option::is_some) => true,
+    };
+    if told_to_stop {
+        parts.node.home.leave().await;
+        tracing::info!("stopped before serving");
+        tasks.shutdown().await;
+        return Ok(());
     }
     parking::take_back(&parts.table, &parts.node.home).await;
     let listeners = parts::listeners(config)?;
@@ -169,12 +172,15 @@ async fn serve(
     let mut days = tokio::time::interval(DAY);
     // The first comes at once, and the start has told already.
     days.tick().await;
+    let mut orders = desk.stop_orders();
     loop {
         tokio::select! {
             told = signals.next() => match told {
                 Told::Stop => break,
                 Told::Reload => reload(&tls, true).await,
             },
+            // The order stays to be read.
+            _ = orders.wait_for(Option::is_some) => break,
             _ = looks.tick() => reload(&tls, false).await,
             _ = days.tick() => certificates::tell(&tls),
             // Not another byte may be sent: the runtime's end closes every connection.
@@ -182,14 +188,15 @@ async fn serve(
         }
     }
     tracing::info!("stopping");
-    desk.drain();
+    desk.stops();
     let deadline = Duration::from_secs(config.drain.deadline_seconds);
     manager.stopping(deadline + LINGER);
+    let moved = within(deadline, &mut orders, hand_over(config, &node, &shell));
     tokio::select! {
-        moved = tokio::time::timeout(deadline, hand_over(config, &node, &shell)) => match moved {
-            Ok(true) => tracing::info!("every session goes on on another node"),
-            Ok(false) => {}
-            Err(_) => tracing::warn!("some sessions did not go on elsewhere before the deadline"),
+        moved = moved => match moved {
+            Some(true) => tracing::info!("every session goes on on another node"),
+            Some(false) => {}
+            None => tracing::warn!("some sessions did not go on elsewhere before the deadline"),
         },
         () = signals.stop_again() => return Err(RunError::Impatient),
         why = end(&node) => return Err(RunError::Stopped(why)),
@@ -208,6 +215,32 @@ async fn serve(
         () = signals.stop_again() => return Err(RunError::Impatient),
     }
     Ok(())
+}
+
+/// What comes of the work, unless the time is up before: `most`, or less if an order says so.
+async fn within<T>(
+    most: Duration,
+    orders: &mut watch::Receiver<Option<StopOrder>>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    let mut end = Box::pin(tokio::time::sleep(most));
+    orders.mark_changed();
+    loop {
+        tokio::select! {
+            done = &mut work => return Some(done),
+            () = &mut end => return None,
+            Ok(()) = orders.changed() => {
+                let order = *orders.borrow_and_update();
+                let seconds = order.and_then(|order| order.deadline_seconds);
+                let Some(seconds) = seconds else { continue };
+                let other = tokio::time::sleep(Duration::from_secs(seconds));
+                if other.deadline() < end.deadline() {
+                    end = Box::pin(other);
+                }
+            }
+        }
+    }
 }
 
 /// Gives slots and connections to other nodes, and leaves. `false` = there are none.

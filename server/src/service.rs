@@ -100,6 +100,16 @@ pub(crate) struct Desk {
     standing: watch::Receiver<Standing>,
     operator: OnceLock<Arc<Operator>>,
     draining: AtomicBool,
+    /// What the last call to stop has said.
+    stop: watch::Sender<Option<StopOrder>>,
+    stopping: AtomicBool,
+}
+
+/// That the server is to stop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StopOrder {
+    /// Seconds left for the drain; as configured, if absent.
+    pub(crate) deadline_seconds: Option<u64>,
 }
 
 impl Desk {
@@ -108,7 +118,20 @@ impl Desk {
             standing,
             operator: OnceLock::new(),
             draining: AtomicBool::new(false),
+            stop: watch::Sender::new(None),
+            stopping: AtomicBool::new(false),
         })
+    }
+
+    /// What calls to stop say.
+    pub(crate) fn stop_orders(&self) -> watch::Receiver<Option<StopOrder>> {
+        self.stop.subscribe()
+    }
+
+    /// From now on the server stops, and nothing takes that back.
+    pub(crate) fn stops(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.drain();
     }
 
     /// From now on no client should come: health fails before anything else of the drain.
@@ -167,14 +190,31 @@ impl Service for Desk {
     async fn call(&self, call: Call) -> Answer {
         let standing = self.standing.borrow().clone();
         let (state, message) = standing.describe();
+        let told = self.stop.borrow().is_some();
+        let stopping = told || self.stopping.load(Ordering::Relaxed);
+        let drains = matches!(call, Call::ClusterDrain {});
         match call {
+            Call::ServerStop { deadline_seconds } => {
+                self.stop.send_replace(Some(StopOrder { deadline_seconds }));
+                return Ok(Map::new());
+            }
             Call::ClusterDrain {} => self.drain(),
+            Call::ClusterAbort {} if stopping => {
+                return Err(Refusal::new("stopping", "the server stops already"));
+            }
             Call::ClusterAbort {} => self.undrain(),
             _ => {}
         }
         let mut fields = match (self.operator.get(), call) {
             (Some(operator), Call::ServerStatus {}) => operator.status().await,
-            (Some(operator), call) => return operator.call(call).await,
+            (Some(operator), call) => {
+                let answer = operator.call(call).await;
+                if drains && answer.is_err() && !stopping {
+                    // It keeps its slots, so clients are still welcome.
+                    self.undrain();
+                }
+                return answer;
+            }
             (None, Call::ServerStatus {}) => {
                 let mut fields = Map::new();
                 fields.insert("version".into(), env!("CARGO_PKG_VERSION").into());
@@ -184,6 +224,9 @@ impl Service for Desk {
         };
         fields.insert("state".into(), state.into());
         fields.insert("message".into(), message.into());
+        let draining = self.draining.load(Ordering::Relaxed);
+        fields.insert("draining".into(), draining.into());
+        fields.insert("stopping".into(), stopping.into());
         Ok(fields)
     }
 }
@@ -229,6 +272,8 @@ impl Service for Operator {
             }
             Call::UserList { host, after } => return self.list(&host, after.as_deref()).await,
             Call::ServerStatus {} => return Ok(self.status().await),
+            // The desk has done that.
+            Call::ServerStop { .. } => {}
             Call::ClusterStatus { jid } => return self.cluster(jid.as_deref()).await,
             Call::ClusterDrain {} => match self.home.drain().await {
                 Ok(true) => {}
@@ -293,9 +338,16 @@ impl Operator {
             fields.insert("entities".into(), census.slots.entities.into());
             fields.insert("sessions".into(), census.attached.into());
             fields.insert("detached".into(), census.detached.into());
+            let alone = census.slots.single_copy;
+            fields.insert("entities_single_copy".into(), alone.into());
         }
+        let late = self.late_days.load(Ordering::Relaxed);
+        fields.insert("archive_late_days".into(), late.into());
         fields.insert("certificates".into(), self.certificates().into());
         fields.insert("store".into(), self.store().into());
+        let snapshot = self.meter.snapshot();
+        let failures: u64 = snapshot.iter().map(|(_, counters)| counters.failed).sum();
+        fields.insert("store_failures".into(), failures.into());
         fields
     }
 }

@@ -138,7 +138,7 @@ pub(super) fn metadata(deadline: Duration) -> Result<Client, MetadataError> {
 }
 
 /// A variable that is set and not empty.
-fn env(name: &str) -> Option<String> {
+pub(super) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|v| !v.is_empty())
 }
 

@@ -19,7 +19,7 @@ const PROBE: Duration = Duration::from_secs(2);
 /// How long the end of a boot waits for its report: all attempts, and one call more.
 const LAST: Duration = Duration::from_millis(PATIENCE_MS + 20_000);
 /// There once an autoscaling group has launched the instance.
-const LIFECYCLE: &str = "meta-data/autoscaling/target-lifecycle-state";
+pub(super) const LIFECYCLE: &str = "meta-data/autoscaling/target-lifecycle-state";
 
 impl Shell {
     /// Begins to tell AWS, if this is an instance.
@@ -117,11 +117,15 @@ async fn in_group() -> bool {
     }
 }
 
+/// Whether a group does not wait for the instance: not yet, or not any more.
+pub(super) fn is_without_action(refusal: &Refusal) -> bool {
+    refusal.code.as_deref() == Some("ValidationError")
+        && refusal.message.contains("No active Lifecycle Action found")
+}
+
 fn seen(refusal: &Refusal) -> Seen {
-    let early = refusal.code.as_deref() == Some("ValidationError")
-        && refusal.message.contains("No active Lifecycle Action found");
     match refusal.class {
-        _ if early => Seen::NoAction,
+        _ if is_without_action(refusal) => Seen::NoAction,
         Class::Again => Seen::Passing(refusal.to_string()),
         Class::Refused => Seen::Refused(refusal.to_string()),
     }

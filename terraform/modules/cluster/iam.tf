@@ -55,7 +55,7 @@ locals {
   instance_statements = [
     {
       Sid      = "Hooks"
-      Action   = ["autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat", "autoscaling:SetInstanceHealth"]
+      Action   = ["autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"]
       Resource = [local.group_arn]
     },
     # Calls of the Describe kind know no resources.

@@ -198,7 +198,7 @@ impl Node {
         };
         let metadata = Metadata::start(&instance, Some(user_data.as_bytes()))?;
         let folder = TempDir::with_prefix("cirrus-node-")?;
-        if cloud.services.group().is_some_and(|g| g.instance == id) {
+        if cloud.services.member(id).is_some() {
             let path = "meta-data/autoscaling/target-lifecycle-state";
             metadata.set(path, Some(b"InService"));
         }
@@ -270,6 +270,17 @@ impl Node {
         data(self.folder.path())
     }
 
+    /// Starts the watch beside the server, as its unit does.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn watch(&self) -> Result<Process> {
+        let mut command = bootstrap(&self.metadata, &self.cloud)?;
+        command.arg("watch").arg("--config");
+        command.arg(self.data().join("cirrus.yaml"));
+        Process::start("cirrus-bootstrap watch", &mut command)
+    }
+
     /// Starts bootstrap again on the same instance; it need not be up yet.
     ///
     /// # Errors
@@ -316,13 +327,19 @@ fn data(folder: &Path) -> PathBuf {
 }
 
 fn run(folder: &Path, metadata: &Metadata, cloud: &[(&'static str, String)]) -> Result<Process> {
+    let mut command = bootstrap(metadata, cloud)?;
+    command.arg("run").arg("--data-dir").arg(data(folder));
+    Process::start("cirrus-bootstrap", &mut command)
+}
+
+/// The program, on an instance with this metadata in this cloud.
+fn bootstrap(metadata: &Metadata, cloud: &[(&'static str, String)]) -> Result<Command> {
     let mut command = Command::new(binary("cirrus-bootstrap")?);
     let names = std::env::vars_os().map(|(name, _)| name);
     for name in names.filter(|name| name.to_string_lossy().starts_with("AWS_")) {
         command.env_remove(name);
     }
-    command.arg("run").arg("--data-dir").arg(data(folder));
     command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.endpoint());
     command.envs(cloud.iter().map(|(name, value)| (name, value)));
-    Process::start("cirrus-bootstrap", &mut command)
+    Ok(command)
 }

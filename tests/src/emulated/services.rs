@@ -1,5 +1,5 @@
-//! A strict double of what a boot asks of Parameter Store, Secrets Manager, Auto Scaling and EC2,
-//! written from their API references: five calls, and their refusals.
+//! A strict double of what an instance asks of Parameter Store, Secrets Manager, Auto Scaling, EC2
+//! and CloudWatch, written from their API references: eight calls, and their refusals.
 //!
 //! It takes no request that is not signed for the service that it is for. Lifecycle states move
 //! as a test says, not by themselves.
@@ -26,14 +26,31 @@ struct State {
     /// Type, value and version by name.
     parameters: BTreeMap<String, (&'static str, String, u32)>,
     secrets: BTreeMap<String, String>,
-    group: Option<Group>,
+    /// By instance.
+    groups: BTreeMap<String, Group>,
+    metrics: Vec<Metric>,
     /// Tags by instance and key.
     tags: BTreeMap<(String, String), String>,
     denied: BTreeSet<&'static str>,
     calls: Vec<String>,
 }
 
-/// An autoscaling group with one instance.
+/// A figure that CloudWatch was given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+    /// Names and values, `Domain=example.com`.
+    pub dimensions: Vec<String>,
+    /// The value.
+    pub value: f64,
+    /// When it came, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// An autoscaling group as one of its instances sees it.
 #[derive(Clone, Debug, Default)]
 pub struct Group {
     /// Its name.
@@ -48,6 +65,10 @@ pub struct Group {
     pub early: u32,
     /// Hook and result of each completion.
     pub completed: Vec<(String, String)>,
+    /// Seconds for which its terminate hook, `drain`, waits for a heartbeat.
+    pub heartbeat_seconds: u32,
+    /// Heartbeats of its terminate hook.
+    pub heartbeats: u32,
 }
 
 impl Services {
@@ -69,6 +90,7 @@ impl Services {
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         [
             "AWS_ENDPOINT_URL_AUTO_SCALING",
+            "AWS_ENDPOINT_URL_CLOUDWATCH",
             "AWS_ENDPOINT_URL_EC2",
             "AWS_ENDPOINT_URL_SECRETS_MANAGER",
             "AWS_ENDPOINT_URL_SSM",
@@ -92,20 +114,56 @@ impl Services {
         secrets.insert(id.to_owned(), value.to_owned());
     }
 
-    /// Puts an instance into a group.
+    /// Puts an instance into a group, and all others out of theirs.
     pub fn put_group(&self, group: Group) {
-        self.lock().group = Some(group);
+        self.lock().groups.clear();
+        self.put_member(group);
     }
 
-    /// The group, if there is one.
+    /// Puts an instance into a group that may have others.
+    pub fn put_member(&self, group: Group) {
+        let groups = &mut self.lock().groups;
+        groups.insert(group.instance.clone(), group);
+    }
+
+    /// Changes how an instance stands in its group.
+    pub fn change(&self, instance: &str, change: impl FnOnce(&mut Group)) {
+        if let Some(group) = self.lock().groups.get_mut(instance) {
+            change(group);
+        }
+    }
+
+    /// The group of the first instance, if there is one.
     #[must_use]
     pub fn group(&self) -> Option<Group> {
-        self.lock().group.clone()
+        self.lock().groups.values().next().cloned()
+    }
+
+    /// The group of an instance.
+    #[must_use]
+    pub fn member(&self, instance: &str) -> Option<Group> {
+        self.lock().groups.get(instance).cloned()
+    }
+
+    /// Takes an instance out of its group.
+    pub fn remove_member(&self, instance: &str) {
+        self.lock().groups.remove(instance);
+    }
+
+    /// The figures that CloudWatch was given.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Metric> {
+        self.lock().metrics.clone()
     }
 
     /// Refuses a call from now on, as without permission: `GetParameter`.
     pub fn deny(&self, call: &'static str) {
         self.lock().denied.insert(call);
+    }
+
+    /// Takes all calls again.
+    pub fn allow(&self) {
+        self.lock().denied.clear();
     }
 
     /// The value of an instance's tag.
@@ -241,7 +299,11 @@ fn by_form(state: &mut State, request: &Request) -> Answer {
     let call = get("Action");
     state.calls.push(call.clone());
     let ec2 = call == "CreateTags";
-    let service = if ec2 { "ec2" } else { "autoscaling" };
+    let service = match call.as_str() {
+        "CreateTags" => "ec2",
+        "PutMetricData" => "monitoring",
+        _ => "autoscaling",
+    };
     if !signed_for(request, service) {
         return xml_error(ec2, "IncompleteSignature", "not signed for this service");
     }
@@ -264,16 +326,22 @@ fn by_form(state: &mut State, request: &Request) -> Answer {
         }
         "DescribeAutoScalingInstances" => {
             let id = get("InstanceIds.member.1");
-            let group = state.group.as_mut().filter(|group| group.instance == id);
+            let group = state
+                .groups
+                .get_mut(&id)
+                .filter(|group| !id.is_empty() && group.instance == id);
             autoscaling(&call, &group.map_or_else(String::new, member))
         }
-        "DescribeLifecycleHooks" => match &state.group {
-            Some(group) if group.name == get("AutoScalingGroupName") => {
-                autoscaling(&call, &hooks(group))
+        "DescribeLifecycleHooks" => {
+            let name = get("AutoScalingGroupName");
+            match state.groups.values().find(|group| group.name == name) {
+                Some(group) => autoscaling(&call, &hooks(group)),
+                _ => xml_error(false, "ValidationError", "AutoScalingGroup name not found"),
             }
-            _ => xml_error(false, "ValidationError", "AutoScalingGroup name not found"),
-        },
+        }
         "CompleteLifecycleAction" => complete(state, &get),
+        "RecordLifecycleActionHeartbeat" => heartbeat(state, &get),
+        "PutMetricData" => put_metrics(state, &form),
         _ => xml_error(ec2, "InvalidAction", &call),
     }
 }
@@ -295,12 +363,13 @@ fn member(group: &mut Group) -> String {
 }
 
 fn hooks(group: &Group) -> String {
-    let name = &group.name;
+    let (name, seconds) = (&group.name, group.heartbeat_seconds.max(30));
     let hook = |(hook, transition): (&str, &str)| {
         format!(
             "<member><LifecycleHookName>{hook}</LifecycleHookName>\
              <AutoScalingGroupName>{name}</AutoScalingGroupName>\
              <LifecycleTransition>autoscaling:{transition}</LifecycleTransition>\
+             <HeartbeatTimeout>{seconds}</HeartbeatTimeout>\
              <DefaultResult>ABANDON</DefaultResult></member>"
         )
     };
@@ -313,24 +382,107 @@ fn hooks(group: &Group) -> String {
     format!("<LifecycleHooks>{all}</LifecycleHooks>")
 }
 
-fn complete(state: &mut State, get: &impl Fn(&str) -> String) -> Answer {
-    let instance = get("InstanceId");
-    let group = state.group.as_mut();
-    let found = group.filter(|g| g.instance == instance && g.name == get("AutoScalingGroupName"));
-    let hook = get("LifecycleHookName");
-    let waits = |g: &Group| g.states.last().is_some_and(|s| s.ends_with("Pending:Wait"));
-    match found {
-        Some(group) if group.early > 0 => group.early -= 1,
-        Some(group) if waits(group) && group.hooks.contains(&hook.as_str()) => {
-            let result = get("LifecycleActionResult");
-            group.completed.push((hook, result));
-            group.states = vec!["InService"];
-            return autoscaling("CompleteLifecycleAction", "");
-        }
-        _ => {}
+/// The group of the instance that a call names, if it has such a hook at which it waits; the state
+/// that comes after it.
+fn waiting<'a>(
+    state: &'a mut State,
+    get: &impl Fn(&str) -> String,
+) -> Option<(&'a mut Group, &'static str)> {
+    let group = state.groups.get_mut(&get("InstanceId"))?;
+    if group.name != get("AutoScalingGroupName") {
+        return None;
     }
+    let (hook, at) = (get("LifecycleHookName"), *group.states.last()?);
+    if at.ends_with("Pending:Wait") && group.hooks.contains(&hook.as_str()) {
+        return Some((group, "InService"));
+    }
+    let goes = at.ends_with("Terminating:Wait") && hook == "drain";
+    goes.then_some((group, "Terminating:Proceed"))
+}
+
+fn no_action(get: &impl Fn(&str) -> String) -> Answer {
+    let instance = get("InstanceId");
     let message = format!("No active Lifecycle Action found with instance ID {instance}");
     xml_error(false, "ValidationError", &message)
+}
+
+fn complete(state: &mut State, get: &impl Fn(&str) -> String) -> Answer {
+    match waiting(state, get) {
+        Some((group, _)) if group.early > 0 => {
+            group.early -= 1;
+            no_action(get)
+        }
+        Some((group, next)) => {
+            let result = (get("LifecycleHookName"), get("LifecycleActionResult"));
+            group.completed.push(result);
+            group.states = vec![next];
+            autoscaling("CompleteLifecycleAction", "")
+        }
+        None => no_action(get),
+    }
+}
+
+fn heartbeat(state: &mut State, get: &impl Fn(&str) -> String) -> Answer {
+    match waiting(state, get) {
+        Some((group, _)) => {
+            group.heartbeats += 1;
+            autoscaling("RecordLifecycleActionHeartbeat", "")
+        }
+        None => no_action(get),
+    }
+}
+
+/// Takes figures; each has a name, a value and a unit, and all come or none.
+fn put_metrics(state: &mut State, form: &BTreeMap<String, String>) -> Answer {
+    let namespace = form.get("Namespace").filter(|name| !name.is_empty());
+    let version = form.get("Version").map(String::as_str);
+    let members = (1..).map(|n| format!("MetricData.member.{n}"));
+    let members = members.take_while(|it| form.contains_key(&format!("{it}.MetricName")));
+    let metric = |member: String| {
+        let get = |name: &str| form.get(&format!("{member}.{name}")).cloned();
+        let dimension = |n: usize| {
+            let name = get(&format!("Dimensions.member.{n}.Name"))?;
+            Some(format!(
+                "{name}={}",
+                get(&format!("Dimensions.member.{n}.Value"))?
+            ))
+        };
+        ["Count", "Seconds", "Percent"]
+            .contains(&get("Unit")?.as_str())
+            .then_some(())?;
+        Some(Metric {
+            namespace: namespace?.clone(),
+            name: get("MetricName")?,
+            dimensions: (1..).map_while(dimension).collect(),
+            value: get("Value")?
+                .parse()
+                .ok()
+                .filter(|it: &f64| it.is_finite())?,
+            at_ms: now_ms(),
+        })
+    };
+    let metrics: Option<Vec<Metric>> = members.map(metric).collect();
+    match metrics {
+        Some(metrics) if !metrics.is_empty() && version == Some("2010-08-01") => {
+            state.metrics.extend(metrics);
+            let answer = "<PutMetricDataResponse xmlns=\"http://monitoring.amazonaws.com/doc/\
+                          2010-08-01/\"><ResponseMetadata><RequestId>r</RequestId>\
+                          </ResponseMetadata></PutMetricDataResponse>";
+            (200, answer.to_owned())
+        }
+        _ => xml_error(
+            false,
+            "InvalidParameterValue",
+            "not figures of one namespace",
+        ),
+    }
+}
+
+/// Milliseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "figures have the real time")]
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn autoscaling(call: &str, result: &str) -> Answer {

@@ -21,7 +21,8 @@ const UNIT: &str = "\
 [Unit]
 DefaultDependencies=no
 After=local-fs.target systemd-sysusers.service systemd-tmpfiles-setup.service systemd-sysctl.service
-Before=systemd-networkd.service cloud-init-local.service cirrus-bootstrap.service
+Before=systemd-networkd.service cloud-init-local.service
+Before=cirrus-bootstrap.service cirrus-watch.service
 [Service]
 Type=oneshot
 StandardOutput=journal+console

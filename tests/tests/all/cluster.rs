@@ -27,7 +27,7 @@ const MEASURED: &str = "domain=localhost";
 /// Accounts that talk while nodes suffer.
 const ACCOUNTS: usize = 30;
 
-fn instance_id(n: usize) -> String {
+pub(crate) fn instance_id(n: usize) -> String {
     format!("i-{n:017x}")
 }
 
@@ -132,13 +132,13 @@ pub(crate) fn wait_for(node: &Node, holds: impl Fn(&Value) -> bool) {
     panic!("it never came to that: {last}");
 }
 
-fn identity(name: &str) -> Identity {
+pub(crate) fn identity(name: &str) -> Identity {
     let password = if name == "romeo" { "wherefore" } else { "lies" };
     Identity::new(&format!("{name}@localhost"), password).unwrap()
 }
 
 /// A session that can be resumed: the client, and what to resume it with.
-fn session(node: &Node, name: &str) -> (Client, String) {
+pub(crate) fn session(node: &Node, name: &str) -> (Client, String) {
     let mut client = Client::connect(node.address(), identity(name)).unwrap();
     client
         .send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
@@ -152,7 +152,7 @@ fn session(node: &Node, name: &str) -> (Client, String) {
 }
 
 /// Resumes on another node, having handled `h` stanzas.
-fn resume(node: &Node, name: &str, (id, h): (&str, u32)) -> Client {
+pub(crate) fn resume(node: &Node, name: &str, (id, h): (&str, u32)) -> Client {
     let mut client = Client::dial(node.address(), identity(name)).unwrap();
     client.open_stream().unwrap();
     client.start_tls().unwrap();
@@ -168,12 +168,12 @@ fn resume(node: &Node, name: &str, (id, h): (&str, u32)) -> Client {
     client
 }
 
-fn say(client: &mut Client, to: &str, text: &str) {
+pub(crate) fn say(client: &mut Client, to: &str, text: &str) {
     let message = format!("<message type='chat' to='{to}@localhost'><body>{text}</body></message>");
     client.send(message).unwrap();
 }
 
-fn hear(client: &mut Client, text: &str) {
+pub(crate) fn hear(client: &mut Client, text: &str) {
     let heard = client.element().unwrap();
     assert_eq!(heard.name, "message", "{heard:?}");
     assert!(format!("{heard:?}").contains(text), "{heard:?}");

@@ -21,7 +21,10 @@ const PROGRAMS: &[(&str, &[&str])] = &[
             "user list",
         ],
     ),
-    ("cirrus-bootstrap", &["", "run", "check", "plan", "render"]),
+    (
+        "cirrus-bootstrap",
+        &["", "run", "check", "plan", "render", "watch"],
+    ),
 ];
 
 /// `--help` is an interface: a change of it is a change of its golden file. `UPDATE_GOLDEN=1`

@@ -100,6 +100,7 @@ fn units_are_as_closed_as_documented() {
     for (unit, of) in [
         ("cirrus-server", "server"),
         ("cirrus-bootstrap", "bootstrap"),
+        ("cirrus-watch", "watch"),
     ] {
         let output = Command::new("systemd-analyze")
             .args(["security", "--no-pager", "--offline=true"])

@@ -28,3 +28,4 @@ mod server_commands;
 mod terraform;
 mod tickets;
 mod units;
+mod watch;

@@ -7,6 +7,20 @@ use crate::{Cloud, Refusal};
 /// The transition of an instance that comes up.
 const LAUNCHING: &str = "autoscaling:EC2_INSTANCE_LAUNCHING";
 
+/// The transition of an instance that goes.
+const TERMINATING: &str = "autoscaling:EC2_INSTANCE_TERMINATING";
+/// What a hook that says nothing waits for, in seconds (PutLifecycleHook, HeartbeatTimeout).
+const DEFAULT_HEARTBEAT_SECONDS: u64 = 3_600;
+
+/// A hook at which instances that go are waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TerminateHook {
+    /// Its name.
+    pub name: String,
+    /// Seconds for which it waits after the last heartbeat.
+    pub heartbeat_seconds: u64,
+}
+
 /// An instance in its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -51,6 +65,38 @@ impl Cloud {
         let launching = hooks.filter(|hook| hook.lifecycle_transition() == Some(LAUNCHING));
         let names = launching.filter_map(|hook| hook.lifecycle_hook_name());
         Ok(names.map(str::to_owned).collect())
+    }
+
+    /// A group's hooks for instances that go.
+    ///
+    /// # Errors
+    /// A refused call.
+    pub async fn terminate_hooks(&self, group: &str) -> Result<Vec<TerminateHook>, Refusal> {
+        let request = self.autoscaling().describe_lifecycle_hooks();
+        let sent = request.auto_scaling_group_name(group).send().await;
+        let output = sent.map_err(|e| Refusal::of(group, "DescribeLifecycleHooks", &e))?;
+        let hooks = output.lifecycle_hooks().iter();
+        let terminating = hooks.filter(|hook| hook.lifecycle_transition() == Some(TERMINATING));
+        let hooks = terminating.map(|hook| TerminateHook {
+            name: hook.lifecycle_hook_name().unwrap_or_default().to_owned(),
+            heartbeat_seconds: hook
+                .heartbeat_timeout()
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .unwrap_or(DEFAULT_HEARTBEAT_SECONDS),
+        });
+        Ok(hooks.collect())
+    }
+
+    /// Has a hook wait anew for as long as it waits without a heartbeat.
+    ///
+    /// # Errors
+    /// A refused call.
+    pub async fn heartbeat(&self, group: &str, hook: &str, instance: &str) -> Result<(), Refusal> {
+        let request = self.autoscaling().record_lifecycle_action_heartbeat();
+        let request = request.auto_scaling_group_name(group).instance_id(instance);
+        let sent = request.lifecycle_hook_name(hook).send().await;
+        sent.map(drop)
+            .map_err(|e| Refusal::of(group, "RecordLifecycleActionHeartbeat", &e))
     }
 
     /// Ends the wait at a hook; `result` is `CONTINUE` or `ABANDON`.

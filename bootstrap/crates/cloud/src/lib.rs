@@ -1,11 +1,12 @@
 //! The AWS services that a boot asks beyond its tables and buckets: Parameter Store, Secrets
-//! Manager, an object in S3, the instance's autoscaling group, the instance's tags.
+//! Manager, an object in S3, the instance's autoscaling group, the instance's tags, CloudWatch.
 //!
 //! Calls and their refusals only: what they mean for the boot is decided elsewhere. Every call is
 //! bounded by [`CALL`]. It is a crate of its own so that the SDK of EC2, which takes minutes to
 //! compile, is compiled for nothing else.
 
 mod group;
+mod metrics;
 mod refusal;
 mod tag;
 mod values;
@@ -16,7 +17,8 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 
-pub use group::Member;
+pub use group::{Member, TerminateHook};
+pub use metrics::Datum;
 pub use refusal::{Class, Refusal};
 pub use values::Fetched;
 

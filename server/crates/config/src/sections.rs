@@ -39,6 +39,8 @@ section! {
         drain: Drain = Drain::initial();
         /// This node among others.
         cluster: Cluster = Cluster::initial();
+        /// What `cirrus-bootstrap watch` does on an instance; the server does not read it.
+        watch: Watch = Watch::initial();
         /// Logging.
         log: Log = Log::initial();
         /// The process.
@@ -392,6 +394,30 @@ section! {
         /// have not taken, and messages of one connection that its slot has not taken. A slot that
         /// has so many takes no more of its connections; a connection that has so many is closed.
         slot_queue: usize = 4_096, 16..=1_000_000;
+    }
+}
+
+section! {
+    /// What `cirrus-bootstrap watch` does on an instance; the server does not read it.
+    Watch {
+        /// Seconds between two looks at the instance metadata.
+        poll_seconds: u64 = 5, 1..=60;
+        /// Most seconds between two attempts at what fails: the metadata, and calls of AWS. The
+        /// first pause is a second, and each is twice the last one.
+        backoff_seconds: u64 = 30, 1..=600;
+        /// Seconds for which the metadata is waited for at the start.
+        start_seconds: u64 = 120, 1..=3_600;
+        /// Seconds without an answer of the server after which it has ended; one that is started
+        /// anew takes less.
+        gone_seconds: u64 = 10, 1..=300;
+        /// Seconds for which the end of a terminate hook's wait is tried.
+        hook_seconds: u64 = 120, 1..=3_600;
+        /// Seconds of a spot notice that are kept for what comes after the drain.
+        spot_reserve_seconds: u64 = 20, 0..=110;
+        /// Whether a recommendation to rebalance begins a drain. Without that it is only told.
+        rebalance: bool = false;
+        /// Seconds between two reports of sessions to CloudWatch; 0 for none.
+        metrics_seconds: u64 = 60, 0..=3_600;
     }
 }
 

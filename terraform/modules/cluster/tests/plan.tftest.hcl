@@ -84,6 +84,13 @@ run "permissions" {
     error_message = "And those are bound by a condition."
   }
   assert {
+    condition = { for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : statement.Sid => [statement.Action, try(statement.Condition, null)] if contains(["Hooks", "Metrics"], statement.Sid) } == {
+      Hooks   = [["autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"], null]
+      Metrics = [["cloudwatch:PutMetricData"], { StringEquals = { "cloudwatch:namespace" = "Cirrus" } }]
+    }
+    error_message = "A node tells hooks and CloudWatch what the watch has to tell, and figures in one namespace only."
+  }
+  assert {
     condition     = !anytrue(flatten([for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : [for action in statement.Action : strcontains(action, "*")]]))
     error_message = "Every action is named."
   }
@@ -227,6 +234,10 @@ run "targets" {
   assert {
     condition     = aws_autoscaling_policy.sessions.target_tracking_configuration[0].target_value == 5000 && aws_autoscaling_policy.cpu.target_tracking_configuration[0].target_value == 40
     error_message = "The policies track what was asked for."
+  }
+  assert {
+    condition     = one([for metric in aws_autoscaling_policy.sessions.target_tracking_configuration[0].customized_metric_specification : "${metric.namespace}/${metric.metric_name} ${metric.statistic} ${join(",", [for it in metric.metric_dimension : "${it.name}=${it.value}"])}"]) == "Cirrus/Sessions Average Domain=example.com"
+    error_message = "The sessions are those that the watch publishes."
   }
   assert {
     condition     = aws_autoscaling_policy.sessions.target_tracking_configuration[0].disable_scale_in && aws_autoscaling_policy.cpu.target_tracking_configuration[0].disable_scale_in
