@@ -11,6 +11,7 @@
 pub mod agent;
 pub mod client;
 pub mod dialogue;
+pub mod elastic;
 pub mod emulated;
 pub mod machine;
 pub mod process;

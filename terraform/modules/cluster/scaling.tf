@@ -47,7 +47,8 @@ resource "aws_autoscaling_policy" "fewer" {
   cooldown               = 60 * var.scale_in_minutes
 }
 
-# One node fewer would still be a fifth below both targets. Sessions that nobody reports are none.
+# One node fewer would still be a fifth below both targets. While nobody reports sessions, none is
+# taken away.
 resource "aws_cloudwatch_metric_alarm" "fewer" {
   alarm_name          = "${var.name}-fewer"
   alarm_description   = "One node fewer would do: one is taken away."
@@ -65,7 +66,7 @@ resource "aws_cloudwatch_metric_alarm" "fewer" {
 
     expression = join(" ", [
       "IF(nodes > ${max(var.size.min, 1)}",
-      "AND FILL(sessions, 0) * nodes / (nodes - 1) < ${var.sessions_per_node * 0.8}",
+      "AND sessions * nodes / (nodes - 1) < ${var.sessions_per_node * 0.8}",
       "AND cpu * nodes / (nodes - 1) < ${var.cpu_percent * 0.8}, 1, 0)",
     ])
   }

@@ -17,6 +17,7 @@ use super::s3::S3;
 use super::services::Services;
 use crate::client::Identity;
 use crate::dialogue::play::Stage;
+use crate::elastic::Doors;
 use crate::process::{Process, binary, free_address};
 use crate::server::call;
 
@@ -154,7 +155,8 @@ impl Node {
     /// When it cannot be launched.
     pub fn launch(cloud: &Cloud, id: &str, user_data: &str) -> Result<Node> {
         let user_data = format!("{user_data}\nlisten.links=127.0.0.1:0\ncluster.address=127.0.0.1");
-        Node::place(cloud, id, &user_data, [cloud.dynamodb(), cloud.s3()])
+        let stores = [cloud.dynamodb(), cloud.s3()];
+        Node::place(cloud, id, &user_data, stores, Doors::free()?)
     }
 
     /// The same, as the node of this number in a network.
@@ -168,6 +170,21 @@ impl Node {
         id: &str,
         user_data: &str,
     ) -> Result<Node> {
+        Node::launch_behind(network, number, cloud, id, user_data, Doors::free()?)
+    }
+
+    /// The same, with doors that somebody knows already.
+    ///
+    /// # Errors
+    /// When it cannot be launched.
+    pub fn launch_behind(
+        network: &Network,
+        number: u8,
+        cloud: &Cloud,
+        id: &str,
+        user_data: &str,
+        doors: Doors,
+    ) -> Result<Node> {
         let port = free_address()?.port();
         network.links(number, port)?;
         let way = |endpoint: String| -> Result<String> {
@@ -177,11 +194,18 @@ impl Node {
         let (inner, outer) = (network::inner(number), network::outer(number));
         let links = format!("listen.links={inner}:{port}\ncluster.address={outer}");
         let stores = [way(cloud.dynamodb())?, way(cloud.s3())?];
-        Node::place(cloud, id, &format!("{user_data}\n{links}"), stores)
+        let user_data = format!("{user_data}\n{links}");
+        Node::place(cloud, id, &user_data, stores, doors)
     }
 
-    fn place(cloud: &Cloud, id: &str, user_data: &str, stores: [String; 2]) -> Result<Node> {
-        let (address, tls_address) = (free_address()?, free_address()?);
+    fn place(
+        cloud: &Cloud,
+        id: &str,
+        user_data: &str,
+        stores: [String; 2],
+        doors: Doors,
+    ) -> Result<Node> {
+        let (address, tls_address) = (doors.c2s, doors.c2s_tls);
         // The world's authority is no part of a test, and port 80 is not ours.
         let acme = if user_data.contains("acme.") {
             ""
@@ -190,7 +214,8 @@ impl Node {
         };
         let user_data = format!(
             "{user_data}\n{acme}listen.c2s={address}\nlisten.c2s_tls={tls_address}\n\
-             listen.health=127.0.0.1:0\nauth.iterations=4096\n"
+             listen.health={}\nauth.iterations=4096\n",
+            doors.health
         );
         let instance = Instance {
             id: id.to_owned(),

@@ -254,14 +254,15 @@ impl Concerned {
 /// What a fault does to the nth node, and what makes it whole again.
 type Fault = fn(&mut Cluster, usize);
 
+/// Three nodes and thirty clients are load enough for a machine that runs other tests too.
+pub(crate) static ONE: Mutex<()> = Mutex::new(());
+
 /// Many clients talk through three nodes while one after the other suffers.
 #[expect(
     clippy::print_stdout,
     reason = "the lines are what `--nocapture` is for"
 )]
 fn suffer(nodes: usize, fault: Fault) -> Vec<Report> {
-    /// Three nodes and thirty clients are load enough for a machine that runs other tests too.
-    static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = TempDir::with_prefix("cirrus-loss-").unwrap();
     let mut cluster = Cluster::start(nodes);

@@ -18,6 +18,7 @@ mod commands;
 mod contract_aws;
 mod dialogues;
 mod ejabberd;
+mod elastic;
 mod health;
 mod image;
 mod instance;

@@ -11,6 +11,7 @@ use crate::run::Run;
 /// Debian packages and the program by which each is recognised.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("go-sendxmpp", &["go-sendxmpp", "--version"]),
+    ("haproxy", &["haproxy", "-v"]),
     ("pebble", &["pebble", "-help"]),
     ("python3-venv", &["python3", "-c", "import venv, ensurepip"]),
     ("systemd", &["systemd-analyze", "--version"]),

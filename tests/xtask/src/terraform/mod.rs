@@ -11,9 +11,12 @@
 //! no `terraform` the parts are shown as skipped; they never pass in silence.
 
 mod apply;
+mod plan;
 pub(crate) mod python;
 mod quick_start;
 pub mod tables;
+
+pub use plan::plan;
 
 use std::fs;
 use std::io::IsTerminal as _;

@@ -1,0 +1,222 @@
+//! A group that grows and shrinks as Terraform's policies want, with a load that rises and falls, and
+//! nobody who notices.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use cirrus_loss::Arguments;
+use cirrus_loss::report::{Report, table};
+use cirrus_tests::elastic::{Balancer, Doors, Group, Scaling};
+use cirrus_tests::server::call;
+use clap::Parser as _;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::cluster::ONE;
+
+/// A drain that is quick, a watch that looks as often as it can, and more patience between nodes than
+/// by default: the machine runs other tests too.
+const USER_DATA: &str = "domain=localhost\ncluster.silence_ms=2000\ncluster.lease_ms=5000\n\
+     cluster.cut_off_ms=10000\ndrain.settle_seconds=1\ndrain.deadline_seconds=20\n\
+     watch.poll_seconds=1\nwatch.gone_seconds=2\nwatch.metrics_seconds=1";
+/// A minute of the policies.
+const MINUTE_MS: u64 = 1_000;
+/// How long each part may take.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A number of the environment, for a run that is to be measured.
+fn given(name: &str, otherwise: usize) -> usize {
+    let number = std::env::var(format!("CIRRUS_ELASTIC_{name}")).ok();
+    number.and_then(|it| it.parse().ok()).unwrap_or(otherwise)
+}
+
+/// What clients find the nodes by: haproxy, or all addresses that a node may have, as from DNS.
+enum Front {
+    Haproxy(Balancer),
+    Addresses(Vec<SocketAddr>),
+}
+
+impl Front {
+    fn new(doors: &[Doors]) -> Front {
+        let addresses = std::env::var_os("CIRRUS_ELASTIC_DNS").is_some();
+        match addresses {
+            true => Front::Addresses(doors.iter().map(|it| it.c2s).collect()),
+            false => Front::Haproxy(Balancer::start(doors).unwrap()),
+        }
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        match self {
+            Front::Haproxy(balancer) => vec![balancer.address().to_string()],
+            Front::Addresses(addresses) => addresses.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+/// Clients that talk until a file says that it is over.
+fn talk(users: &str, accounts: usize, front: &Front, folder: &Path) -> Arguments {
+    let file = |name: &str| folder.join(format!("{name}-{}", &users[..1]));
+    let (script, over) = (file("script"), file("over"));
+    let lines = format!("until over within 20m: cat {} || true\n", over.display());
+    std::fs::write(&script, lines).unwrap();
+    let options = format!(
+        "cirrus-loss --users {users} --accounts {accounts} --rate {} --pings 2 --breaks 0 \
+         --leaves 0 --unmanaged 0 --time 2s --insecure",
+        accounts * 2
+    );
+    let mut arguments: Vec<String> = options.split_whitespace().map(str::to_owned).collect();
+    for address in front.addresses() {
+        arguments.extend(["--server".to_owned(), address]);
+    }
+    for (name, path) in [
+        ("--password-file", folder.join("password")),
+        ("--faults", script),
+    ] {
+        arguments.extend([name.to_owned(), path.display().to_string()]);
+    }
+    Arguments::parse_from(arguments)
+}
+
+fn over(users: &str, folder: &Path) {
+    std::fs::write(folder.join(format!("over-{}", &users[..1])), "over\n").unwrap();
+}
+
+/// Ends all talk when the test fails, so that it fails at once.
+struct Ends<'a>(&'a Path);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        over("a{}", self.0);
+        over("b{}", self.0);
+    }
+}
+
+/// Lets the group do what it does until it has so many nodes, and none comes or goes.
+fn until(group: &mut Group, nodes: usize) {
+    let end = cirrus_tests::deadline_in(PATIENCE);
+    while group.settled_at() != Some(nodes) {
+        let ticked = group.tick();
+        if ticked.is_err() || cirrus_tests::left(end).is_zero() {
+            let said = group.said().join("\n");
+            panic!("no {nodes} nodes: {ticked:?}\n{said}\n{}", group.log());
+        }
+        pause();
+    }
+}
+
+/// Lets the group do what it does for a while.
+fn go_on(group: &mut Group, time: Duration) {
+    let end = cirrus_tests::deadline_in(time);
+    while !cirrus_tests::left(end).is_zero() {
+        group.tick().unwrap();
+        pause();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "between two looks")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+fn nothing_happened(reports: &[Report]) {
+    let [report] = reports else {
+        panic!("{} reports", reports.len())
+    };
+    let (it, text) = (&report.judgement, table(reports));
+    assert_eq!((it.lost, it.doubled, it.reordered), (0, 0, 0), "{text}");
+    assert_eq!((it.stray, it.violations), (0, 0), "{text}");
+    assert_eq!((it.ghosts, it.flaps), (0, 0), "{text}");
+    assert_eq!(report.sessions.lost, 0, "{text}");
+}
+
+/// 1 -> 3 -> 1, or to `CIRRUS_ELASTIC_NODES` with `CIRRUS_ELASTIC_SESSIONS` each: every node comes
+/// and goes through its hook; some clients stay all the time.
+#[test]
+fn nobody_notices_that_a_group_grows_and_shrinks() {
+    let (most, sessions) = (given("NODES", 3), given("SESSIONS", 12));
+    if !Balancer::is_installed() {
+        eprintln!("skipped: no haproxy on this machine, and it could not be installed");
+        return;
+    }
+    let variables = [
+        ("domains", "[\"localhost\"]".to_owned()),
+        ("sessions_per_node", sessions.to_string()),
+        ("size", format!("{{ min = 1, max = {most} }}")),
+        ("scale_in_minutes", "5".to_owned()),
+    ];
+    let Some(plan) = xtask::terraform::plan("elastic", &variables).unwrap() else {
+        eprintln!("skipped: no terraform on this machine");
+        return;
+    };
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let scaling = Scaling::of_plan(&plan, MINUTE_MS).unwrap();
+    assert_eq!((scaling.min, scaling.max), (1, most));
+    let doors: Vec<Doors> = (0..=most).map(|_| Doors::free().unwrap()).collect();
+    let front = Front::new(&doors);
+    let mut group = Group::start(&scaling, USER_DATA, doors).unwrap();
+    until(&mut group, 1);
+
+    let folder = TempDir::with_prefix("cirrus-elastic-").unwrap();
+    std::fs::write(folder.path().join("password"), "wherefore\n").unwrap();
+    // Few enough for one node, and enough for all with those that come and go.
+    let stay = sessions * 2 / 3;
+    let come = most * sessions - stay;
+    let control = group.control().unwrap();
+    for (letter, count) in [("a", stay), ("b", come)] {
+        for n in 0..count {
+            let jid = format!("{letter}{n}@localhost");
+            let add = json!({ "v": 1, "call": "user.add", "jid": jid, "password": "wherefore" });
+            assert_eq!(call(&control, &add).unwrap()["ok"], true);
+        }
+    }
+    let those_that_stay = talk("a{}", stay, &front, folder.path());
+    let those_that_come = talk("b{}", come, &front, folder.path());
+    std::thread::scope(|scope| {
+        let _ends = Ends(folder.path());
+        let staying = scope.spawn(|| cirrus_loss::run(&those_that_stay, &|_| {}));
+        go_on(&mut group, Duration::from_secs(3));
+        assert_eq!(group.settled_at(), Some(1), "one is enough for these");
+        let coming = scope.spawn(|| cirrus_loss::run(&those_that_come, &|_| {}));
+        until(&mut group, most);
+        go_on(&mut group, Duration::from_secs(5));
+        assert_eq!(group.settled_at(), Some(most), "{:?}", group.said());
+        over("b{}", folder.path());
+        while !coming.is_finished() {
+            go_on(&mut group, Duration::from_millis(100));
+        }
+        until(&mut group, 1);
+        go_on(&mut group, Duration::from_secs(3));
+        over("a{}", folder.path());
+        while !staying.is_finished() {
+            go_on(&mut group, Duration::from_millis(100));
+        }
+        for line in group.said() {
+            println!("{line}");
+        }
+        for (run, moved) in [(staying, true), (coming, false)] {
+            let reports = run.join().unwrap().unwrap();
+            println!("{}", table(&reports));
+            nothing_happened(&reports);
+            assert!(
+                !moved || reports[0].sessions.broke > 0,
+                "nobody had to move"
+            );
+        }
+    });
+    let times = group.times();
+    assert_eq!((times.most, times.to_go.len()), (most, most - 1));
+    let list = |times: &[Duration]| -> Vec<String> {
+        let seconds = times.iter().map(Duration::as_secs_f64);
+        seconds.map(|it| format!("{it:.1}")).collect()
+    };
+    println!(
+        "seconds from decision to serving: {}",
+        list(&times.to_serve).join(", ")
+    );
+    println!(
+        "seconds from notice to gone: {}",
+        list(&times.to_go).join(", ")
+    );
+}
