@@ -24,8 +24,11 @@ const USER_DATA: &str =
 /// The defaults, for a run that is to be measured.
 const MEASURED: &str = "domain=localhost";
 
-/// Accounts that talk while nodes suffer.
-const ACCOUNTS: usize = 30;
+/// Accounts that talk while nodes suffer; another number with `CIRRUS_LOSS_ACCOUNTS`.
+fn accounts() -> usize {
+    let number = std::env::var("CIRRUS_LOSS_ACCOUNTS").ok();
+    number.and_then(|it| it.parse().ok()).unwrap_or(30)
+}
 
 pub(crate) fn instance_id(n: usize) -> String {
     format!("i-{n:017x}")
@@ -86,7 +89,7 @@ impl Cluster {
     /// Where all accounts are before that node is hit.
     fn before_hit(&self, node: usize) -> Hit {
         let (mut homes, mut copies) = (Vec::new(), Vec::new());
-        for n in 0..ACCOUNTS {
+        for n in 0..accounts() {
             let jid = format!("u{n}@localhost");
             let question = json!({"v": 1, "call": "cluster.status", "jid": jid});
             let answer = call(&self.nodes[0].control(), &question).unwrap();
@@ -266,7 +269,7 @@ fn suffer(nodes: usize, fault: Fault) -> Vec<Report> {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = TempDir::with_prefix("cirrus-loss-").unwrap();
     let mut cluster = Cluster::start(nodes);
-    for n in 0..ACCOUNTS {
+    for n in 0..accounts() {
         let user = Identity::new(&format!("u{n}@localhost"), "wherefore").unwrap();
         cluster.nodes[0].add_account(&user).unwrap();
     }
@@ -282,7 +285,8 @@ fn suffer(nodes: usize, fault: Fault) -> Vec<Report> {
     );
     std::fs::write(&script, lines).unwrap();
     let given = std::env::var("CIRRUS_LOSS_OPTIONS").unwrap_or_default();
-    let options = format!("--accounts {ACCOUNTS} --breaks 1 --leaves 0.5 --unmanaged 0 --insecure");
+    let number = accounts();
+    let options = format!("--accounts {number} --breaks 1 --leaves 0.5 --unmanaged 0 --insecure");
     let given = if given.is_empty() {
         "--rate 60 --time 3s"
     } else {
@@ -403,14 +407,57 @@ fn start_again(node: &mut Node) {
 
 #[test]
 fn nobody_notices_that_nodes_are_stopped() {
-    let reports = suffer(3, |cluster, n| {
-        let node = &mut cluster.nodes[n];
-        node.process().signal("TERM").unwrap();
-        assert!(node.process().wait().unwrap().success());
-        start_again(node);
-        cluster.settled(3);
-    });
+    let reports = suffer(3, stop_and_replace);
     nothing_happened(&reports);
+}
+
+/// Half of the sessions are on the one that goes, and all on the other then.
+#[test]
+fn nobody_notices_that_one_of_two_nodes_is_stopped() {
+    let reports = suffer(2, stop_and_replace);
+    nothing_happened(&reports);
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "how long it took is what `--nocapture` is for"
+)]
+fn stop_and_replace(cluster: &mut Cluster, n: usize) {
+    let node = &mut cluster.nodes[n];
+    let begun = std::time::Instant::now();
+    node.process().signal("TERM").unwrap();
+    assert!(node.process().wait().unwrap().success());
+    println!(
+        "node {n} has ended after {} ms",
+        begun.elapsed().as_millis()
+    );
+    start_again(node);
+    cluster.settled(cluster.nodes.len());
+}
+
+/// A connection whose session can't be resumed elsewhere stays, with all that it is good for, until
+/// its client leaves; the deadline of the drain is not reached here. One whose session can be
+/// resumed is broken.
+#[test]
+fn a_node_that_stops_keeps_connections_that_cannot_be_resumed() {
+    let mut cluster = Cluster::start(2);
+    for name in ["romeo", "juliet"] {
+        cluster.nodes[0].add_account(&identity(name)).unwrap();
+    }
+    let (mut romeo, id) = session(&cluster.nodes[0], "romeo");
+    let mut juliet = Client::connect(cluster.nodes[0].address(), identity("juliet")).unwrap();
+    juliet.send("<presence/>").unwrap();
+    assert_eq!(juliet.element().unwrap().name, "presence");
+    cluster.nodes[0].process().signal("TERM").unwrap();
+    assert!(romeo.element().is_err(), "the connection is broken");
+    let mut romeo = resume(&cluster.nodes[1], "romeo", (&id, 1));
+    say(&mut romeo, "juliet", "one");
+    hear(&mut juliet, "one");
+    say(&mut juliet, "romeo", "two");
+    hear(&mut romeo, "two");
+    assert!(cluster.nodes[0].process().runs().unwrap());
+    juliet.disconnect().unwrap();
+    assert!(cluster.nodes[0].process().wait().unwrap().success());
 }
 
 /// A node hears and says nothing for so long that the others go on without it. When it wakes it finds

@@ -13,6 +13,9 @@ mod values;
 
 use std::time::Duration;
 
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::identity::IdentityCache;
+use aws_config::imds;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -24,7 +27,8 @@ pub use values::Fetched;
 
 /// One call with the SDK's retries.
 pub const CALL: Duration = Duration::from_secs(20);
-/// One connection.
+/// One connection, and one answer of the instance metadata: a machine that has just started, and is
+/// small, may need more than the SDK's second for it.
 const CONNECT: Duration = Duration::from_secs(3);
 /// The SDK's attempts at one call.
 const ATTEMPTS: u32 = 3;
@@ -35,8 +39,20 @@ pub async fn sdk(region: &str) -> SdkConfig {
         .connect_timeout(CONNECT)
         .operation_timeout(CALL)
         .build();
+    let metadata = imds::Client::builder()
+        .connect_timeout(CONNECT)
+        .read_timeout(CONNECT);
+    let region = Region::new(region.to_owned());
+    let credentials = DefaultCredentialsChain::builder()
+        .region(region.clone())
+        .imds_client(metadata.build())
+        .build();
+    let credentials = credentials.await;
+    let cache = IdentityCache::lazy().load_timeout(CALL).build();
     aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .region(Region::new(region.to_owned()))
+        .region(region)
+        .credentials_provider(credentials)
+        .identity_cache(cache)
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         .timeout_config(timeouts)
         .load()

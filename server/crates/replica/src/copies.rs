@@ -228,7 +228,7 @@ impl<M: Machine> Replica<M> {
     }
 
     /// An entry for a copy here.
-    pub(crate) fn entry(&mut self, node: u64, slot: Slot, at: (u64, u64), entry: &Entry) {
+    pub(crate) fn entry(&mut self, node: u64, slot: Slot, at: (u64, u64), entry: &Entry<'_>) {
         let follows = match self.slots.copy_mut(slot) {
             Some(copy) if copy.leader == Some(node) || at.0 > copy.core.term => {
                 let follows = Self::follow(copy, at, entry);
@@ -248,7 +248,7 @@ impl<M: Machine> Replica<M> {
         }
     }
 
-    fn follow(copy: &mut Copy<M>, (term, number): (u64, u64), entry: &Entry) -> Follows {
+    fn follow(copy: &mut Copy<M>, (term, number): (u64, u64), entry: &Entry<'_>) -> Follows {
         if number <= copy.core.entry {
             return Follows::Yes;
         }

@@ -1,5 +1,7 @@
 //! What nodes say to each other about slots.
 
+use std::borrow::Cow;
+
 use cirrus_cluster::Slot;
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
@@ -10,7 +12,14 @@ use crate::replicated::Entry;
 /// The bytes of a value. Nothing that is said has a part that can't be encoded; where there should
 /// be one all the same there are no bytes, which nobody understands.
 pub(crate) fn bytes_of<T: Serialize>(value: &T) -> Vec<u8> {
-    postcard::serialize_with_flavor(value, Appended(Vec::new())).unwrap_or_default()
+    bytes_about(value, 0)
+}
+
+/// The same, for a value that is about so long: nearly every message goes through here, and a vector
+/// that grows from nothing is moved several times.
+fn bytes_about<T: Serialize>(value: &T, length: usize) -> Vec<u8> {
+    let bytes = Appended(Vec::with_capacity(length));
+    postcard::serialize_with_flavor(value, bytes).unwrap_or_default()
 }
 
 /// A vector that grows.
@@ -48,7 +57,7 @@ pub(crate) struct Has {
 
 /// One thing said over a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Frame {
+pub(crate) enum Frame<'a> {
     /// What the sender has of the slots that the receiver is home of in the view of that epoch.
     Inventory { epoch: u64, has: Vec<Has> },
     /// Send your inventory again.
@@ -79,18 +88,13 @@ pub(crate) enum Frame {
         slot: Slot,
         term: u64,
         number: u64,
-        entry: Entry,
+        #[serde(borrow)]
+        entry: Entry<'a>,
     },
     /// The copies of these slots have had everything up to these entries, if nothing was lost.
     Holds { slots: Vec<(Slot, u64)> },
-    /// The copy has everything up to that entry.
-    Has {
-        slot: Slot,
-        term: u64,
-        number: u64,
-        /// It knows that it counts.
-        sure: bool,
-    },
+    /// What a batch of events came to, for all copies and channels at once.
+    Acks { has: Vec<Copied>, taken: Vec<Taken> },
     /// The copy can't go on and needs the state.
     Lost {
         slot: Slot,
@@ -109,23 +113,47 @@ pub(crate) enum Frame {
         prev: u64,
         /// How often it was passed on.
         hops: u8,
-        #[serde(with = "serde_bytes")]
-        message: Vec<u8>,
+        #[serde(borrow, with = "serde_bytes")]
+        message: Cow<'a, [u8]>,
     },
-    /// `to` has taken everything that `from` said up to that number.
-    Taken { from: Peer, to: Peer, seq: u64 },
     /// `to` misses something that `from` said.
     Gap { from: Peer, to: Peer },
 }
 
-impl Frame {
+/// The copy of a slot has everything up to an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Copied {
+    pub slot: Slot,
+    pub term: u64,
+    pub number: u64,
+    /// It knows that it counts.
+    pub sure: bool,
+}
+
+/// `to` has taken everything that `from` said up to that number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Taken {
+    pub from: Peer,
+    pub to: Peer,
+    pub seq: u64,
+}
+
+impl<'a> Frame<'a> {
     /// The frame's bytes.
     pub fn bytes(&self) -> Vec<u8> {
-        bytes_of(self)
+        /// What is not a payload.
+        const REST: usize = 128;
+        let payload = match self {
+            Frame::Message { message, .. } => message.len(),
+            Frame::Entry { entry, .. } => entry.payload(),
+            Frame::State { image, .. } => image.len(),
+            _ => 0,
+        };
+        bytes_about(self, REST + payload)
     }
 
     /// The frame of those bytes; `None` when they are none.
-    pub fn parse(bytes: &[u8]) -> Option<Self> {
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         postcard::from_bytes(bytes).ok()
     }
 }

@@ -6,8 +6,8 @@ use cirrus_cluster::Slot;
 
 use crate::copies::CopyAt;
 use crate::frame::Frame;
-use crate::machine::{Input, Machine, Payload, Peer, Random};
-use crate::replicated::{Emit, Entry, Keep, Recorder, Replicated, step};
+use crate::machine::{Input, Machine, Peer, Random};
+use crate::replicated::{Emit, Entry, Keep, Recorder, Replicated, encoded, step};
 use crate::slots::{Held, Place};
 use crate::{Effect, Inner, Now, Replica};
 
@@ -129,6 +129,15 @@ impl<M: Machine> Home<M> {
     }
 }
 
+/// How an input that is a message was said.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Said<'a> {
+    /// Its number in its channel.
+    pub seq: u64,
+    /// Its bytes, where it came over a link: the copy gets the same.
+    pub raw: Option<&'a [u8]>,
+}
+
 impl<M: Machine> Replica<M> {
     /// Gives an input to the machine of a slot whose home is here.
     pub(crate) fn feed(
@@ -137,10 +146,10 @@ impl<M: Machine> Replica<M> {
         random: &mut dyn Random,
         slot: Slot,
         input: Option<Input<M>>,
-        seq: u64,
+        said: Said<'_>,
     ) {
         let mut emits = Vec::new();
-        self.feed_into(now, random, slot, input, (seq, false), &mut emits);
+        self.feed_into(now, random, slot, input, (said, false), &mut emits);
         let Some(home) = self.slots.home_mut(slot) else {
             return;
         };
@@ -165,7 +174,7 @@ impl<M: Machine> Replica<M> {
         random: &mut dyn Random,
         slot: Slot,
         input: Option<Input<M>>,
-        (seq, keep_all): (u64, bool),
+        (Said { seq, raw }, keep_all): (Said<'_>, bool),
         emits: &mut Vec<Emit<M>>,
     ) {
         let held = self.slots.hold(slot, Held::Nothing);
@@ -176,7 +185,7 @@ impl<M: Machine> Replica<M> {
         let copying = home.is_copying();
         // What has to wait may have to go on elsewhere.
         let keep_all = keep_all || copying || !home.retired.is_empty();
-        let step = copying.then(|| step(input.as_ref(), seq));
+        let step = copying.then(|| step(input.as_ref(), seq, raw));
         let keep = |peer: &Peer| match peer {
             Peer::Port(port) => keep_all || port.node != self.me,
             Peer::Slot(to) => keep_all || !self.slots.is_home(*to),
@@ -194,7 +203,7 @@ impl<M: Machine> Replica<M> {
             let mark = home.core.take(at, &mut recorder, input, &keep, emits);
             let entry = Entry {
                 now: home.core.clock(0),
-                random: recorder.drawn,
+                random: recorder.drawn.into(),
                 trims: std::mem::take(&mut home.trims),
                 step,
                 mark,
@@ -333,15 +342,13 @@ impl<M: Machine> Replica<M> {
         message: &M::Message,
     ) {
         if self.links.contains(&node) {
-            let mut bytes = Vec::new();
-            message.encode(&mut bytes);
             let frame = Frame::Message {
                 from,
                 to,
                 seq,
                 prev,
                 hops,
-                message: bytes,
+                message: encoded(message).into(),
             };
             self.send(node, &frame);
         }
@@ -411,7 +418,7 @@ impl<M: Machine> Replica<M> {
                 self.say_again(slot, to);
             }
             if trims {
-                self.feed(now, random, slot, None, 0);
+                self.feed(now, random, slot, None, Said::default());
             }
         }
     }

@@ -39,7 +39,8 @@ use std::sync::Arc;
 
 use cirrus_cluster::{Placement, Slot, View};
 
-use frame::{Frame, Has};
+use frame::{Copied, Frame, Has, Taken};
+use home::Said;
 pub use machine::{Factory, Input, Machine, Output, Payload, Peer, Port, Random, Token};
 use pace::Pacing;
 use ports::Ports;
@@ -285,7 +286,7 @@ impl<M: Machine> Replica<M> {
                     .next_deadline()
                     .is_some_and(|at| at <= now.wall)
                 {
-                    self.feed(now, random, slot, Some(Input::Tick), 0);
+                    self.feed(now, random, slot, Some(Input::Tick), Said::default());
                 } else {
                     self.set_deadline(slot);
                 }
@@ -319,7 +320,8 @@ impl<M: Machine> Replica<M> {
             return;
         };
         if self.options.alone || home.core.pending.contains_key(&token) {
-            self.feed(now, random, slot, Some(Input::Answer { token, answer }), 0);
+            let input = Input::Answer { token, answer };
+            self.feed(now, random, slot, Some(input), Said::default());
             self.run(now, random);
         }
     }
@@ -392,12 +394,14 @@ impl<M: Machine> Replica<M> {
                 number,
                 entry,
             } => self.entry(node, slot, (term, number), &entry),
-            Frame::Has {
-                slot,
-                term,
-                number,
-                sure,
-            } => self.has(node, slot, (term, number, sure)),
+            Frame::Acks { has, taken } => {
+                for it in has {
+                    self.has(node, it.slot, (it.term, it.number, it.sure));
+                }
+                for it in taken {
+                    self.was_taken(it.from, it.to, it.seq);
+                }
+            }
             Frame::Lost { slot, diverged } => self.lost(node, slot, diverged),
             Frame::Drop { slot, term } => {
                 self.slots.drop_copy(slot, node, term);
@@ -414,7 +418,6 @@ impl<M: Machine> Replica<M> {
                 hops,
                 message,
             } => self.message(now, random, (from, to), Place { seq, prev, hops }, &message),
-            Frame::Taken { from, to, seq } => self.was_taken(from, to, seq),
             Frame::Gap { from, to } => self.gap(from, to),
         }
         self.run(now, random);
@@ -430,7 +433,7 @@ impl<M: Machine> Replica<M> {
         self.nodes.get(placement.backup(slot)?).copied()
     }
 
-    fn send(&mut self, node: u64, frame: &Frame) {
+    fn send(&mut self, node: u64, frame: &Frame<'_>) {
         self.send_bytes(node, frame.bytes());
     }
 
@@ -463,23 +466,24 @@ impl<M: Machine> Replica<M> {
                 place,
                 message,
             } = inner;
-            self.arrive(now, random, (from, Peer::Slot(to)), place, message);
+            self.arrive(now, random, (from, Peer::Slot(to)), place, (message, None));
         }
     }
 
-    /// Confirms what the events since the last call did, once for each copy and channel.
+    /// Confirms what the events since the last call did, once for each copy and channel, with one
+    /// frame to each node.
     fn settle(&mut self) {
+        let mut acks: BTreeMap<u64, (Vec<Copied>, Vec<Taken>)> = BTreeMap::new();
         for (node, slot) in std::mem::take(&mut self.confirm) {
             if let Held::Copy(copy) = self.slots.get(slot).held()
                 && copy.leader == Some(node)
             {
-                let has = Frame::Has {
+                acks.entry(node).or_default().0.push(Copied {
                     slot,
                     term: copy.core.term,
                     number: copy.core.entry,
                     sure: copy.sure,
-                };
-                self.send(node, &has);
+                });
             }
         }
         for ((from, to), seq) in std::mem::take(&mut self.taken) {
@@ -488,8 +492,12 @@ impl<M: Machine> Replica<M> {
                 Peer::Slot(slot) => self.home_of(slot),
             };
             if let Some(node) = node {
-                self.send(node, &Frame::Taken { from, to, seq });
+                let taken = Taken { from, to, seq };
+                acks.entry(node).or_default().1.push(taken);
             }
+        }
+        for (node, (has, taken)) in acks {
+            self.send(node, &Frame::Acks { has, taken });
         }
     }
 }

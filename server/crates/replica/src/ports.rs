@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use cirrus_cluster::Slot;
 
 use crate::frame::Frame;
+use crate::home;
 use crate::machine::{Input, Machine, Payload as _, Peer, Port, Random};
 use crate::replicated::{Emit, Order, Said, order};
 use crate::slots::{Held, Place, Queued, Want};
@@ -110,7 +111,13 @@ impl<M: Machine> Replica<M> {
             if last {
                 self.ports.remove(port);
             }
-            self.arrive(now, random, (from, Peer::Slot(slot)), place, message);
+            self.arrive(
+                now,
+                random,
+                (from, Peer::Slot(slot)),
+                place,
+                (message, None),
+            );
         } else {
             local.unacked.push_back(Said {
                 seq,
@@ -186,22 +193,23 @@ impl<M: Machine> Replica<M> {
         random: &mut dyn Random,
         (from, to): (Peer, Peer),
         mut place: Place,
-        message: &[u8],
+        bytes: &[u8],
     ) {
         place.hops = place.hops.saturating_add(1);
-        if let Some(message) = M::Message::decode(message) {
+        if let Some(message) = M::Message::decode(bytes) {
+            let message = (message, Some(bytes));
             self.arrive(now, random, (from, to), place, message);
         }
     }
 
-    /// A message has come to this node.
+    /// A message has come to this node, maybe as bytes.
     pub(crate) fn arrive(
         &mut self,
         now: Now,
         random: &mut dyn Random,
         (from, to): (Peer, Peer),
         place: Place,
-        message: M::Message,
+        (message, raw): (M::Message, Option<&[u8]>),
     ) {
         let slot = match to {
             Peer::Port(port) => return self.arrive_at_port(from, port, place, message),
@@ -223,7 +231,8 @@ impl<M: Machine> Replica<M> {
                     Order::Next if full => {}
                     Order::Next => {
                         let input = Input::Message { from, message };
-                        self.feed(now, random, slot, Some(input), place.seq);
+                        let seq = place.seq;
+                        self.feed(now, random, slot, Some(input), home::Said { seq, raw });
                     }
                     Order::Again => self.after_last(slot, Emit::Taken { from, seq: last }),
                     Order::Gap => self.tell_gap(from, to),

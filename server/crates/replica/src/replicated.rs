@@ -4,6 +4,7 @@
 //! it says, keeps it until it is taken, and names with each message the last one before it that was
 //! not yet taken (`prev`). So who listens knows a repetition by its number and a gap by `prev`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
@@ -21,31 +22,44 @@ const LIFE_BITS: u32 = 36;
 
 /// One entry of the log: an input with all that chance and time add to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
+pub(crate) struct Entry<'a> {
     pub now: u64,
     /// What the machine drew.
-    #[serde(with = "serde_bytes")]
-    pub random: Vec<u8>,
+    #[serde(borrow, with = "serde_bytes")]
+    pub random: Cow<'a, [u8]>,
     /// What was taken from the machine's channels since the last entry.
     pub trims: Vec<(Peer, u64)>,
-    pub step: Step,
+    #[serde(borrow)]
+    pub step: Step<'a>,
     /// Of the outputs: a copy that comes to others is not equal and is replaced.
     pub mark: u64,
 }
 
+impl Entry<'_> {
+    /// How many bytes of it are somebody else's.
+    pub fn payload(&self) -> usize {
+        let step = match &self.step {
+            Step::Message { message, .. } => message.len(),
+            Step::Answer { answer, .. } => answer.len(),
+            _ => 0,
+        };
+        self.random.len() + step
+    }
+}
+
 /// An input as bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Step {
+pub(crate) enum Step<'a> {
     Message {
         from: Peer,
         seq: u64,
-        #[serde(with = "serde_bytes")]
-        message: Vec<u8>,
+        #[serde(borrow, with = "serde_bytes")]
+        message: Cow<'a, [u8]>,
     },
     Answer {
         token: Token,
-        #[serde(with = "serde_bytes")]
-        answer: Vec<u8>,
+        #[serde(borrow, with = "serde_bytes")]
+        answer: Cow<'a, [u8]>,
     },
     PortsGone {
         node: u64,
@@ -168,14 +182,14 @@ struct Image {
 }
 
 fn bytes_of(payload: &impl Payload) -> serde_bytes::ByteBuf {
-    let mut bytes = Vec::new();
-    payload.encode(&mut bytes);
-    serde_bytes::ByteBuf::from(bytes)
+    serde_bytes::ByteBuf::from(encoded(payload))
 }
 
 /// The bytes of a payload.
 pub(crate) fn encoded(payload: &impl Payload) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    /// Most messages fit.
+    const USUAL: usize = 384;
+    let mut bytes = Vec::with_capacity(USUAL);
     payload.encode(&mut bytes);
     bytes
 }
@@ -364,7 +378,7 @@ impl<M: Machine> Replicated<M> {
     }
 
     /// Takes an entry that the home took. Returns whether it came to the same outputs.
-    pub fn follow(&mut self, entry: &Entry) -> bool {
+    pub fn follow(&mut self, entry: &Entry<'_>) -> bool {
         for (peer, seq) in &entry.trims {
             self.trim(peer, *seq);
         }
@@ -386,7 +400,7 @@ impl<M: Machine> Replicated<M> {
 }
 
 /// The input of a step, and the number of its message; `None` when it can't be understood.
-fn decode<M: Machine>(step: &Step) -> Option<(Option<Input<M>>, u64)> {
+fn decode<M: Machine>(step: &Step<'_>) -> Option<(Option<Input<M>>, u64)> {
     let input = match step {
         Step::Message { from, seq, message } => {
             let message = M::Message::decode(message)?;
@@ -410,17 +424,21 @@ fn decode<M: Machine>(step: &Step) -> Option<(Option<Input<M>>, u64)> {
     Some((Some(input), 0))
 }
 
-/// The step of an input.
-pub(crate) fn step<M: Machine>(input: Option<&Input<M>>, seq: u64) -> Step {
+/// The step of an input. `raw` = a message's bytes, where it came as such.
+pub(crate) fn step<'a, M: Machine>(
+    input: Option<&Input<M>>,
+    seq: u64,
+    raw: Option<&'a [u8]>,
+) -> Step<'a> {
     match input {
         Some(Input::Message { from, message }) => Step::Message {
             from: *from,
             seq,
-            message: encoded(message),
+            message: raw.map_or_else(|| encoded(message).into(), Cow::Borrowed),
         },
         Some(Input::Answer { token, answer }) => Step::Answer {
             token: *token,
-            answer: encoded(answer),
+            answer: encoded(answer).into(),
         },
         Some(Input::PortsGone { node }) => Step::PortsGone { node: *node },
         Some(Input::Takeover) => Step::Takeover,

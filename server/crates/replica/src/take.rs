@@ -7,7 +7,7 @@ use cirrus_cluster::{Member, Placement, SLOTS, Slot, View};
 
 use crate::copies::CopyAt;
 use crate::frame::{Frame, Has};
-use crate::home::Home;
+use crate::home::{Home, Said};
 use crate::machine::{Input, Machine, Peer, Random};
 use crate::replicated::Replicated;
 use crate::slots::{Copy, Held, Offer, Queued, SlotSet, Want};
@@ -74,7 +74,13 @@ impl<M: Machine> Replica<M> {
         let mut nodes = home.core.machine.port_nodes();
         nodes.retain(|node| !self.nodes.contains(node));
         for node in nodes {
-            self.feed(now, random, slot, Some(Input::PortsGone { node }), 0);
+            self.feed(
+                now,
+                random,
+                slot,
+                Some(Input::PortsGone { node }),
+                Said::default(),
+            );
         }
     }
 
@@ -416,7 +422,14 @@ impl<M: Machine> Replica<M> {
         let gone = gone.into_iter().filter(|node| !self.nodes.contains(node));
         inputs.extend(gone.map(|node| Input::PortsGone { node }));
         for input in inputs {
-            self.feed_into(now, random, slot, Some(input), (0, true), &mut due);
+            self.feed_into(
+                now,
+                random,
+                slot,
+                Some(input),
+                (Said::default(), true),
+                &mut due,
+            );
         }
         if let Some(home) = self.slots.home_mut(slot) {
             home.say_all_again(due);
@@ -430,7 +443,13 @@ impl<M: Machine> Replica<M> {
             message,
         } in queue
         {
-            self.arrive(now, random, (from, Peer::Slot(slot)), place, message);
+            self.arrive(
+                now,
+                random,
+                (from, Peer::Slot(slot)),
+                place,
+                (message, None),
+            );
         }
         self.set_deadline(slot);
         self.pacing.unchosen.insert(slot);

@@ -46,6 +46,7 @@ impl Stream {
             Phase::Draining => self.clock.end_by,
             Phase::Open => [
                 self.sm.ack_due(),
+                self.report_due(),
                 self.sm.asked_at().and_then(|at| after(at, t.answer_ms)),
                 after(self.clock.heard.max(self.clock.spoke), t.keepalive_ms),
                 after(self.clock.heard, t.idle_ms),
@@ -55,6 +56,13 @@ impl Stream {
             .min(),
             _ => after(self.clock.opened, t.login_ms),
         }
+    }
+
+    /// When the home is told at the latest what was written. There is always such a time: a
+    /// session without stream management keeps everything until then.
+    fn report_due(&self) -> Option<u64> {
+        let since = self.written.since()?;
+        Some(since.saturating_add(self.settings.timeouts.ack_ms))
     }
 
     pub(super) fn tick(&mut self, step: &mut Step<'_>) {
@@ -76,6 +84,9 @@ impl Stream {
                 let quiet = passed(self.clock.heard.max(self.clock.spoke), t.keepalive_ms);
                 if due(self.sm.ack_due()) {
                     self.sm.write_ack(&mut step.out.bytes);
+                }
+                if due(self.report_due()) {
+                    self.report_written(step);
                 }
                 if quiet {
                     self.keep_alive(step);

@@ -495,6 +495,7 @@ impl Stream {
 
     fn end(&mut self, clean: bool, step: &mut Step<'_>) {
         if std::mem::take(&mut self.attached) {
+            self.report_written(step);
             step.out
                 .effects
                 .push(Effect::Home(PipeEvent::Closed { clean }));

@@ -8,6 +8,9 @@ use cirrus_xml::{Checked, check};
 
 use super::{Effect, Phase, Step, Stream};
 
+/// Stanzas written without stream management of which the home is told at once.
+const AT_ONCE: u64 = 16;
+
 impl Stream {
     /// One first-level element of a client with a resource.
     pub(super) fn element(&mut self, bytes: &Bytes, step: &mut Step<'_>) {
@@ -100,10 +103,17 @@ impl Stream {
 
     /// Without stream management, written to the socket is all that can be known.
     pub(super) fn flushed(&mut self, step: &mut Step<'_>) {
-        if self.phase == Phase::Open
-            && !self.sm.is_on()
-            && let Some(n) = self.written.report()
-        {
+        if self.phase == Phase::Open && !self.sm.is_on() {
+            self.written.flushed(step.now);
+            if self.written.waiting() >= AT_ONCE {
+                self.report_written(step);
+            }
+        }
+    }
+
+    /// Tells the home what was written and it does not know of.
+    pub(super) fn report_written(&mut self, step: &mut Step<'_>) {
+        if let Some(n) = self.written.report() {
             step.out
                 .effects
                 .push(Effect::Home(PipeEvent::Written { n }));
@@ -116,11 +126,15 @@ fn is_own(from: &Jid, jid: &Jid) -> bool {
     from == jid || (from.is_bare() && from.bare() == jid.bare())
 }
 
-/// Which outbound numbers were written, and which of them the home knows of.
+/// Which outbound numbers were written, and which of them the home knows of. It is told of several
+/// at once: each time costs it, and its copy, as much as a stanza.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     last: u64,
+    flushed: u64,
     reported: u64,
+    /// Since when there is something to report.
+    since: Option<u64>,
 }
 
 impl Written {
@@ -128,10 +142,27 @@ impl Written {
         self.last = n;
     }
 
+    fn flushed(&mut self, now: u64) {
+        self.flushed = self.last;
+        if self.waiting() > 0 {
+            self.since.get_or_insert(now);
+        }
+    }
+
+    fn waiting(&self) -> u64 {
+        self.flushed.saturating_sub(self.reported)
+    }
+
     fn report(&mut self) -> Option<u64> {
-        (self.last > self.reported).then(|| {
-            self.reported = self.last;
-            self.last
+        self.since = None;
+        (self.waiting() > 0).then(|| {
+            self.reported = self.flushed;
+            self.flushed
         })
+    }
+
+    /// Since when the home could have been told.
+    pub(super) fn since(&self) -> Option<u64> {
+        self.since
     }
 }

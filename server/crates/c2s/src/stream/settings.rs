@@ -41,7 +41,8 @@ pub struct Timeouts {
     pub keepalive_ms: u64,
     /// Silence of the client after which the connection is closed; 0 = never.
     pub idle_ms: u64,
-    /// How long an unrequested `<a/>` waits for more to acknowledge.
+    /// How long an unrequested `<a/>` waits for more to acknowledge; without stream management,
+    /// how long the home waits to hear what was written.
     pub ack_ms: u64,
     /// How long the client may take to answer `<r/>`; 0 = for ever.
     pub answer_ms: u64,

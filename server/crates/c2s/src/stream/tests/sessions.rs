@@ -374,9 +374,47 @@ fn the_homes_stanzas_are_written_and_reported() {
     assert_eq!(talk.on(Event::BatchEnd), "");
     assert!(talk.effects().is_empty());
     talk.on(Event::Flushed);
+    assert!(talk.told().is_empty(), "more may come");
+    talk.now += 100;
+    talk.on(Event::Tick);
     assert!(matches!(talk.told()[..], [PipeEvent::Written { n: 2 }]));
-    talk.on(Event::Flushed);
+    talk.now += 100;
+    talk.on(Event::Tick);
     assert!(talk.told().is_empty());
+}
+
+#[test]
+fn many_stanzas_are_reported_when_they_are_written() {
+    let mut talk = Talk::new();
+    talk.bind();
+    for n in 1..=16 {
+        assert!(talk.told().is_empty());
+        talk.home(message(n, "word"));
+        talk.on(Event::Flushed);
+    }
+    assert!(matches!(talk.told()[..], [PipeEvent::Written { n: 16 }]));
+}
+
+#[test]
+fn a_connection_that_breaks_reports_what_was_written_and_nothing_else() {
+    let mut talk = Talk::new();
+    talk.bind();
+    talk.home(message(1, "one"));
+    talk.on(Event::Flushed);
+    talk.home(message(2, "two"));
+    talk.on(Event::Eof);
+    let effects = talk.effects();
+    assert!(
+        matches!(
+            effects[..],
+            [
+                Effect::Home(PipeEvent::Written { n: 1 }),
+                Effect::Home(PipeEvent::Closed { clean: false }),
+                Effect::Close
+            ]
+        ),
+        "{effects:?}"
+    );
 }
 
 #[test]
