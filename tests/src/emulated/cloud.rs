@@ -92,8 +92,18 @@ impl Cloud {
         Ok(tables + buckets.matches("<Bucket>").count())
     }
 
-    /// Puts an object, or makes a bucket if there is no key (`bucket/key`). Gives the version, if
-    /// the bucket has versions.
+    /// Makes a bucket in the region of the emulated instances.
+    ///
+    /// # Errors
+    /// When S3 refuses.
+    pub fn make_bucket(&self, bucket: &str) -> Result<()> {
+        let place = "<CreateBucketConfiguration><LocationConstraint>eu-west-1</LocationConstraint>\
+                     </CreateBucketConfiguration>";
+        self.put(bucket, place).map(drop)
+    }
+
+    /// Puts an object, or makes a bucket in S3's first region if there is no key (`bucket/key`).
+    /// Gives the version, if the bucket has versions.
     ///
     /// # Errors
     /// When S3 refuses.

@@ -168,7 +168,7 @@ fn right(workspace: &Path, cloud: &Cloud) -> Result<Vec<Form>> {
     };
     let yaml = read("cloud-init/examples/configuration.yaml")?;
     let ejabberd = read("tests/ejabberd/debian.yml")?.replace("localhost", "example.com");
-    cloud.put("configurations", "")?;
+    cloud.make_bucket("configurations")?;
     cloud.put("configurations/cirrus.yaml", &yaml)?;
     let hash = digest(&SHA256, yaml.as_bytes());
     let hash: String = hash

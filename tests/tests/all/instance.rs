@@ -44,9 +44,8 @@ fn heard(hook: &str, result: &str) -> Vec<(String, String)> {
 fn a_configuration_in_s3() {
     let cloud = Cloud::start().unwrap();
     let first = "domains: [localhost]\nlimits: {depth: 32}\n";
-    let place = "<CreateBucketConfiguration><LocationConstraint>eu-west-1</LocationConstraint>\
-                 </CreateBucketConfiguration>";
-    cloud.put("configs", place).unwrap();
+    cloud.make_bucket("configs").unwrap();
+    cloud.put("elsewhere", "").unwrap();
     cloud.version_bucket("configs").unwrap();
     let version = cloud.put("configs/cirrus.yaml", first).unwrap().unwrap();
     let second = "domains: [localhost]\nlimits: {depth: 33, what: 1}\n";
@@ -82,6 +81,11 @@ fn a_configuration_in_s3() {
             22,
             "message=\"user-data:1:8: config: s3://configs/none: configs/none: GetObject: \
              NoSuchKey",
+        ),
+        (
+            "config=s3://elsewhere/cirrus.yaml".to_owned(),
+            40,
+            "(the bucket is in another region: keep it in the one of the instances)",
         ),
         ("config=ssm:/none".to_owned(), 22, "code=reference-absent"),
     ] {

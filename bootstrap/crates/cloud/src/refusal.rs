@@ -91,6 +91,8 @@ impl Refusal {
         } else if code.starts_with("AccessDenied") {
             " (the role or user of this machine lacks the permission; docs/BOOT.md lists what an \
              instance needs)"
+        } else if code == "PermanentRedirect" {
+            " (the bucket is in another region: keep it in the one of the instances)"
         } else if self.code.is_none() && self.message.to_lowercase().contains("credential") {
             " (no credentials: give the instance a profile, or set AWS_ACCESS_KEY_ID)"
         } else {

@@ -261,12 +261,7 @@ pub(crate) fn slot_of(key: &[u8; 16], alone: bool, jid: &BareJid) -> Slot {
     if alone {
         return 0;
     }
-    let local = jid.local().unwrap_or_default();
-    let mut owner = Vec::with_capacity(jid.host().len() + 1 + local.len());
-    owner.extend_from_slice(jid.host().as_bytes());
-    owner.push(0);
-    owner.extend_from_slice(local.as_bytes());
-    cirrus_cluster::slot(key, &owner)
+    cirrus_cluster::slot(key, jid.host(), jid.local().unwrap_or_default())
 }
 
 /// Makes the homes of slots.

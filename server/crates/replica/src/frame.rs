@@ -15,8 +15,8 @@ pub(crate) fn bytes_of<T: Serialize>(value: &T) -> Vec<u8> {
     bytes_about(value, 0)
 }
 
-/// The same, for a value that is about so long: nearly every message goes through here, and a vector
-/// that grows from nothing is moved several times.
+/// The same, for a value that is about so long: nearly every message goes through here, and a
+/// vector that grows from nothing is moved several times.
 fn bytes_about<T: Serialize>(value: &T, length: usize) -> Vec<u8> {
     let bytes = Appended(Vec::with_capacity(length));
     postcard::serialize_with_flavor(value, bytes).unwrap_or_default()
@@ -141,12 +141,13 @@ pub(crate) struct Taken {
 impl<'a> Frame<'a> {
     /// The frame's bytes.
     pub fn bytes(&self) -> Vec<u8> {
-        /// What is not a payload.
-        const REST: usize = 128;
+        /// What is not a payload; a confirmation is half of that.
+        const REST: usize = 96;
         let payload = match self {
             Frame::Message { message, .. } => message.len(),
             Frame::Entry { entry, .. } => entry.payload(),
             Frame::State { image, .. } => image.len(),
+            Frame::Acks { has, taken } => (has.len() + taken.len()) * REST / 2,
             _ => 0,
         };
         bytes_about(self, REST + payload)
