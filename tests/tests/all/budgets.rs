@@ -308,6 +308,69 @@ fn leave(day: &mut Day, phone: &mut Person, mut juliet: Person) {
     day.late_step("end of a session", &budget(0, 1));
 }
 
+/// Write units of messages, as DynamoDB counts them (the meter takes its word).
+#[test]
+fn a_message_costs_two_units_and_neither_bursts_nor_receipts_more() {
+    /// With its key and attributes, about 1,000 bytes.
+    const LONG: usize = 640;
+    /// So many at once.
+    const BURST: u64 = 60;
+    let cloud = Cloud::start().unwrap();
+    let mut node = Node::start(&cloud, "i-0000000000000000a", "domain=localhost").unwrap();
+    for jid in [ROMEO, JULIET] {
+        let account = Identity::new(jid, "wherefore").unwrap();
+        node.add_account(&account).unwrap();
+    }
+    let day = Day::new(node);
+    let (mut romeo, mut juliet) = (day.login(ROMEO), day.login("juliet@localhost/balcony"));
+    let units = || day.asked()["archive put"][1];
+    let message = |body: &str| {
+        format!(
+            "<message to='{JULIET}' type='chat' id='{}'><body>{body}</body></message>",
+            body.len()
+        )
+    };
+    romeo.say(&message("first"));
+    romeo.is_handled();
+    juliet.hears("first");
+
+    let before = units();
+    let long = "x".repeat(LONG);
+    romeo.say(&message(&long));
+    romeo.is_handled();
+    juliet.hears(&long);
+    assert_eq!(units() - before, 2, "one message");
+
+    let before = units();
+    for n in 1..BURST {
+        romeo.say(&message(&"y".repeat(usize::try_from(n).unwrap())));
+    }
+    romeo.say(&message("last"));
+    romeo.is_handled();
+    juliet.hears("last");
+    let burst = units() - before;
+    assert!(burst <= 2 * BURST, "{BURST} messages cost {burst} units");
+
+    let before = units();
+    for n in 0..BURST {
+        juliet.say(&format!(
+            "<message to='{ROMEO}' type='chat' id='r{n}'>\
+             <received xmlns='urn:xmpp:receipts' id='{n}'/></message>"
+        ));
+    }
+    juliet.is_handled();
+    assert_eq!(units() - before, 0, "receipts wait");
+    // A message of both takes them along.
+    romeo.say(&message("more"));
+    romeo.is_handled();
+    juliet.hears("more");
+    let receipts = units() - before;
+    assert!(
+        receipts <= 2 * (BURST + 1),
+        "{BURST} receipts and a message cost {receipts} units"
+    );
+}
+
 const FAST: &str = "<user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'/>\
     <fast xmlns='urn:xmpp:fast:0'/><bind xmlns='urn:xmpp:bind:0'><tag>phone</tag>\
     <enable xmlns='urn:xmpp:sm:3' resume='true'/></bind>";

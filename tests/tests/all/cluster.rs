@@ -21,8 +21,8 @@ use tempfile::TempDir;
 /// node no time for a second.
 const USER_DATA: &str =
     "domain=localhost\ncluster.silence_ms=2000\ncluster.lease_ms=5000\ncluster.cut_off_ms=10000";
-/// The defaults, for a run that is to be measured.
-const MEASURED: &str = "domain=localhost";
+/// The defaults, for a run that is to be measured; all clients come from one address.
+const MEASURED: &str = "domain=localhost\nlimits.connections_per_address=10000";
 
 /// Accounts that talk while nodes suffer; another number with `CIRRUS_LOSS_ACCOUNTS`.
 fn accounts() -> usize {
@@ -420,6 +420,7 @@ fn nobody_notices_that_one_of_two_nodes_is_stopped() {
 
 #[expect(
     clippy::print_stdout,
+    clippy::disallowed_methods,
     reason = "how long it took is what `--nocapture` is for"
 )]
 fn stop_and_replace(cluster: &mut Cluster, n: usize) {

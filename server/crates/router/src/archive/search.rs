@@ -30,10 +30,9 @@ use sealed::Part;
 /// Positions in which a time is looked for by reading them all, rather than by halving: about what
 /// is not sealed yet.
 const SPAN: u32 = 512;
-/// Requests after which a page that has something is given out though it is not full.
+/// Requests, for items and for segments together, after which a page that has something is given
+/// out though it is not full.
 const REQUESTS: u32 = 4;
-/// Segments after which that is so; the index says that each of them has something.
-const OBJECTS: u32 = 8;
 /// Items asked for at once where few of them may match.
 const FILTERED_ITEMS: u32 = 2_048;
 /// Items that a request may have to skip: those before the one that holds the first position,
@@ -385,7 +384,9 @@ impl Search {
                 };
                 self.stage = Stage::Scan(None);
             }
-            Some(_) if self.requests >= REQUESTS && !self.hits.is_empty() => self.finish(false),
+            Some(_) if self.requests + self.objects >= REQUESTS && !self.hits.is_empty() => {
+                self.finish(false)
+            }
             next => {
                 self.at = end;
                 self.stage = Stage::Scan(next);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cirrus_store::BlobOp;
 use serde::{Deserialize, Serialize};
 
-use super::{Hit, Kept, OBJECTS, Search, Stage, Step};
+use super::{Hit, Kept, REQUESTS, Search, Stage, Step};
 use crate::log::LogError;
 use crate::segment::{Index, Row, Segment, SegmentError};
 
@@ -119,7 +119,7 @@ impl Search {
             true => part.first,
             false => part.last.saturating_add(1),
         };
-        if self.objects >= OBJECTS && !self.hits.is_empty() {
+        if self.requests + self.objects >= REQUESTS && !self.hits.is_empty() {
             self.finish(false);
         }
         Ok(())
