@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 /// Where the configuration is unless told otherwise.
-pub(crate) const DEFAULT_CONFIG: &str = "/etc/cirrus/cirrus.yml";
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/cirrus/cirrus.yaml";
 
 const AFTER: &str = "\
 Examples:
