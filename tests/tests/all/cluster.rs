@@ -318,8 +318,9 @@ fn suffer(nodes: usize, fault: Fault) -> Vec<Report> {
             }
             pause(Duration::from_millis(20));
         }
-        assert_eq!(hits.len(), faults());
+        // Why it ended, if it ended early.
         let reports = run.join().unwrap().unwrap();
+        assert_eq!(hits.len(), faults());
         let mut all = Concerned::default();
         for (hit, window) in hits.iter().zip(reports.iter().flat_map(|it| &it.windows)) {
             let one = Concerned::of(hit, &window.under_way);
