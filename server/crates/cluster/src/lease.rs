@@ -10,6 +10,8 @@
 //! not confirmed in time, and the holder has stopped. The watcher adds [`margin`] for clocks that
 //! run at different speeds.
 
+use std::collections::VecDeque;
+
 use cirrus_schema::keys::cluster;
 use cirrus_store::{Attrs, Item};
 
@@ -39,6 +41,8 @@ pub struct Held {
     stored: Option<u64>,
     /// The last beat that was sent, and when.
     sent: (u64, u64),
+    /// Beats whose fate is not known, and when they were sent, the last lease's worth.
+    open: VecDeque<(u64, u64)>,
     until: u64,
 }
 
@@ -49,6 +53,7 @@ impl Held {
             lease_ms,
             stored: None,
             sent: (0, 0),
+            open: VecDeque::new(),
             until: 0,
         }
     }
@@ -62,19 +67,29 @@ impl Held {
     /// renewal that hangs on the way and arrives after a later one changes nothing.
     pub fn renew(&mut self, now: u64) -> (u64, Option<u64>) {
         self.sent = (self.sent.0 + 1, now);
+        let lease_ms = self.lease_ms;
+        self.open
+            .retain(|(_, at)| at.saturating_add(lease_ms) > now);
+        self.open.push_back(self.sent);
         (self.sent.0, self.stored)
     }
 
     /// The renewal was written.
     pub fn confirmed(&mut self) {
-        let (beat, at) = self.sent;
-        self.stored = Some(beat);
-        self.until = self.until.max(at.saturating_add(self.lease_ms));
+        self.is_stored(Some(self.sent.0));
     }
 
-    /// Another beat is there: one of an earlier renewal whose answer was lost.
-    pub fn is_stored(&mut self, beat: Option<u64>) {
+    /// Another beat is there: one of an earlier renewal whose answer was lost. As only the holder
+    /// writes its lease, that renewal has succeeded, and counts from when it was sent. Returns
+    /// when that was.
+    pub fn is_stored(&mut self, beat: Option<u64>) -> Option<u64> {
         self.stored = beat;
+        let its = self.open.iter().find(|(open, _)| Some(*open) == beat);
+        let at = its.map(|(_, at)| *at);
+        self.open.retain(|(open, _)| Some(*open) > beat);
+        let until = at.map(|at| at.saturating_add(self.lease_ms));
+        self.until = self.until.max(until.unwrap_or(0));
+        at
     }
 }
 
@@ -129,9 +144,12 @@ mod tests {
         assert_eq!(held.renew(2_000), (2, Some(1)));
         assert_eq!(held.renew(3_000), (3, Some(1)));
         assert_eq!(held.until(), 4_000);
-        held.is_stored(Some(2));
+        assert_eq!(held.is_stored(Some(2)), Some(2_000), "it is its own");
+        assert_eq!(held.until(), 5_000);
         assert_eq!(held.renew(3_100), (4, Some(2)));
         held.confirmed();
+        assert_eq!(held.until(), 6_100);
+        assert_eq!(held.is_stored(None), None);
         assert_eq!(held.until(), 6_100);
     }
 

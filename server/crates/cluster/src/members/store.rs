@@ -46,20 +46,26 @@ impl Members {
         match result {
             Ok(_) => {
                 self.lease.confirmed();
-                let sent = self.lease.until().saturating_sub(self.options.lease_ms);
-                self.reached_at = self.reached_at.max(sent);
-                if self.lapsed && self.seen.is_none() {
-                    self.round_at = now;
-                }
-                return;
+                return self.has_renewed(now);
             }
             Err(StoreError::Conflict { existing, .. }) => {
-                self.lease.is_stored(existing.map(|item| item.version));
+                let beat = existing.map(|item| item.version);
+                if self.lease.is_stored(beat).is_some() {
+                    self.has_renewed(now);
+                }
             }
             Err(error) => self.failed(&error, out),
         }
         // Once more soon: a lease is worth three tries.
         self.renew_at = now.saturating_add(self.options.renew_ms / 4);
+    }
+
+    fn has_renewed(&mut self, now: u64) {
+        let sent = self.lease.until().saturating_sub(self.options.lease_ms);
+        self.reached_at = self.reached_at.max(sent);
+        if self.lapsed && self.seen.is_none() {
+            self.round_at = now;
+        }
     }
 
     fn on_answer(
