@@ -84,6 +84,8 @@ pub struct Client {
     pub unacked: VecDeque<Unacked>,
     /// Messages received, by their count, for when the server learns of it.
     pub got: Vec<(u32, usize)>,
+    /// Somebody looks at it (XEP-0352), as it has told the server.
+    pub looks: bool,
     /// What its last broadcast said, while it is available.
     pub presence: Option<String>,
     /// What it says on becoming available: everything seen before its echo is of another time.
@@ -92,6 +94,8 @@ pub struct Client {
     pub seen: BTreeMap<String, String>,
     /// Accounts that it showed itself to and what it said, or from which it withdrew.
     pub directed: BTreeMap<usize, Option<String>>,
+    /// Whatever it has said about itself, when, and to which account if not to all.
+    pub said: Vec<(u64, Option<usize>, String)>,
     pub roster: Roster,
 }
 
@@ -114,10 +118,12 @@ impl Client {
             told: u32::MAX,
             unacked: VecDeque::new(),
             got: Vec::new(),
+            looks: true,
             presence: None,
             initial: None,
             seen: BTreeMap::new(),
             directed: BTreeMap::new(),
+            said: Vec::new(),
             roster: Roster::default(),
         }
     }
@@ -136,6 +142,7 @@ impl Client {
         self.told = u32::MAX;
         self.unacked.clear();
         self.got.clear();
+        self.looks = true;
         self.presence = None;
         self.initial = None;
         self.seen.clear();

@@ -12,14 +12,20 @@ mod check;
 mod client;
 mod plan;
 mod rng;
+mod spread;
 mod store;
 mod tell;
 mod totals;
 mod world;
 
 pub use check::Violation;
+pub use spread::spread;
 pub use totals::Totals;
-pub use world::{Report, run, run_cluster, trace, trace_cluster};
+pub use world::{Change, Growth, Load, Report, grow, run, run_cluster, trace, trace_cluster};
 
 /// Bugs that can be planted, to show that the checker finds them.
 pub use cirrus_router::planted::{Bug, plant};
+/// The same of clusters.
+pub mod cluster {
+    pub use cirrus_cluster::planted::{Bug, plant};
+}

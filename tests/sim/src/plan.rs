@@ -13,6 +13,10 @@ pub const RESUME_SECONDS: u32 = 20;
 pub const SKEW_MS: u64 = 2_000;
 /// Fewest operations of clients in one seed of a cluster.
 pub const CLUSTER_OPERATIONS: usize = 500;
+/// Machines of an ordinary seed of a cluster.
+const MACHINES: usize = 6;
+/// Accounts of a cluster that grows, one client each.
+const CROWD: usize = 60;
 /// Fewest operations of clients in one seed.
 pub const OPERATIONS: usize = 200;
 /// The domains of the simulated server; a seed uses one or two.
@@ -59,8 +63,8 @@ pub enum Incident {
     Join,
     /// The store refuses everything for so many milliseconds.
     Outage(u64),
-    /// An account is deleted, and created again later.
-    Erase(usize),
+    /// An account is deleted, and created again later; perhaps its home dies meanwhile.
+    Erase { account: usize, kill: bool },
 }
 
 impl Incident {
@@ -75,7 +79,7 @@ impl Incident {
             Self::Drain { .. } => "drains",
             Self::Join => "joins",
             Self::Outage(_) => "outages",
-            Self::Erase(_) => "deletions",
+            Self::Erase { .. } => "deletions",
         }
     }
 }
@@ -84,6 +88,8 @@ impl Incident {
 pub struct Nodes {
     /// Nodes at the beginning.
     pub count: usize,
+    /// Machines that there are; nodes come and go on them.
+    pub machines: usize,
     pub zones: usize,
     /// Nodes may be lost faster than copies are made, so sessions may be lost.
     pub reckless: bool,
@@ -92,7 +98,7 @@ pub struct Nodes {
 }
 
 /// How often the store misbehaves, of a thousand operations.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     /// Refused, nothing changed.
     pub throttled: u64,
@@ -136,11 +142,50 @@ impl Plan {
         plan.replica.repeat_ms = [1_000, 2_000][rng.index(2)];
         let accounts = plan.users.len();
         let reckless = rng.one_in(5);
+        let (count, zones) = (1 + rng.index(4), 1 + rng.index(3));
+        let mut incidents = incidents(rng, plan.operations, accounts);
+        if count == 1 {
+            // No seed is without a change of the view.
+            let early = 1 + rng.index(100);
+            incidents.entry(early).or_default().push(Incident::Join);
+        }
         plan.nodes = Some(Nodes {
-            count: 1 + rng.index(4),
-            zones: 1 + rng.index(3),
+            count,
+            machines: MACHINES,
+            zones,
             reckless,
-            incidents: incidents(rng, plan.operations, accounts),
+            incidents,
+        });
+        plan
+    }
+
+    /// The plan of a cluster that grows to so many nodes and shrinks again, in three zones: nothing
+    /// goes wrong, and everybody talks.
+    pub fn growth(rng: &mut Rng, machines: usize) -> Self {
+        let mut plan = Self::new(rng);
+        plan.turns.clear();
+        plan.operations = usize::MAX / 4;
+        plan.pace_ms = 1_000;
+        plan.limits.unacked_bytes = Limits::default().unacked_bytes;
+        plan.archive = true;
+        plan.faults = Faults::default();
+        plan.faults.slowest_ms = 40;
+        let users =
+            (0..CROWD).filter_map(|n| BareJid::parse(&format!("user{n}@{}", DOMAINS[0])).ok());
+        plan.users = users.collect();
+        let client = |account| Setup {
+            account,
+            resource: "r0".into(),
+            managed: true,
+            late: false,
+        };
+        plan.clients = (0..plan.users.len()).map(client).collect();
+        plan.nodes = Some(Nodes {
+            count: 1,
+            machines,
+            zones: 3,
+            reckless: false,
+            incidents: BTreeMap::new(),
         });
         plan
     }
@@ -280,8 +325,11 @@ fn incident(rng: &mut Rng, accounts: usize) -> Incident {
             back: rng.one_in(4).then(|| rng.below(2_000)),
         },
         76..92 => Incident::Join,
-        92..96 => Incident::Outage(500 + rng.below(9_000)),
-        _ => Incident::Erase(rng.index(accounts)),
+        92..95 => Incident::Outage(500 + rng.below(9_000)),
+        _ => Incident::Erase {
+            account: rng.index(accounts),
+            kill: rng.one_in(2),
+        },
     }
 }
 

@@ -1,5 +1,6 @@
 //! A store that is slow, refuses, or writes without saying so.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,6 +32,18 @@ pub enum Fate {
     Vanished,
 }
 
+impl Fate {
+    /// What it is called when it is a fault.
+    fn fault(self) -> Option<&'static str> {
+        match self {
+            Self::Late | Self::Early => None,
+            Self::Throttled => Some("throttled"),
+            Self::Lost => Some("done and unanswered"),
+            Self::Vanished => Some("not done and unanswered"),
+        }
+    }
+}
+
 /// The tables, which outlive the server.
 pub struct Store {
     table: MemoryTable,
@@ -42,7 +55,8 @@ pub struct Store {
     /// Until when nothing succeeds, Unix milliseconds.
     pub down_until: u64,
     pub operations: u64,
-    pub faults: u64,
+    /// What went wrong, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
 }
 
 impl Store {
@@ -58,7 +72,7 @@ impl Store {
             faulty: true,
             down_until: 0,
             operations: 0,
-            faults: 0,
+            faults: BTreeMap::new(),
         }
     }
 
@@ -90,8 +104,8 @@ impl Store {
             dice if dice % 2 == 0 => Fate::Early,
             _ => Fate::Late,
         };
-        if !matches!(fate, Fate::Early | Fate::Late) {
-            self.faults += 1;
+        if let Some(name) = fate.fault() {
+            *self.faults.entry(name).or_default() += 1;
         }
         fate
     }

@@ -1,5 +1,6 @@
 //! What many runs did.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::Report;
@@ -13,6 +14,16 @@ pub struct Totals {
     pub failed: u64,
     /// Fewest clients, operations, restarts and store faults of one run.
     pub least: [u64; 4],
+    /// Fewest things that happened to nodes, and fewest views, of one run.
+    pub least_nodes: [u64; 2],
+    /// What happened to nodes, by kind.
+    pub incidents: BTreeMap<&'static str, u64>,
+    /// How many runs had so many of these.
+    pub histogram: BTreeMap<u64, u64>,
+    /// What happened to operations of the store, by kind.
+    pub store: BTreeMap<&'static str, u64>,
+    /// Views, and nodes that started.
+    pub views: [u64; 2],
     sums: [u64; 14],
 }
 
@@ -47,6 +58,19 @@ impl Totals {
         for (sum, new) in self.least.iter_mut().zip(least) {
             *sum = if self.seeds == 0 { new } else { new.min(*sum) };
         }
+        let happened = report.incidents.values().sum();
+        *self.histogram.entry(happened).or_default() += 1;
+        for (name, count) in &report.store_faults {
+            *self.store.entry(name).or_default() += count;
+        }
+        for (sum, new) in self.least_nodes.iter_mut().zip([happened, report.views]) {
+            *sum = if self.seeds == 0 { new } else { new.min(*sum) };
+        }
+        for (name, count) in &report.incidents {
+            *self.incidents.entry(name).or_default() += count;
+        }
+        self.views[0] += report.views;
+        self.views[1] += number(report.starts);
         let new = [
             number(report.operations),
             number(report.messages),
@@ -100,6 +124,26 @@ impl fmt::Display for Totals {
             f,
             " at least {clients} clients, {operations} operations, {restarts} restarts, \
              {faults} faults in each"
-        )
+        )?;
+        let [views, starts] = self.views;
+        if views > 0 {
+            let [happened, least] = self.least_nodes;
+            write!(f, "; {views} views, {starts} starts of nodes,")?;
+            for (name, count) in &self.incidents {
+                write!(f, " {count} {name},")?;
+            }
+            write!(
+                f,
+                " at least {happened} of these and {least} views in each; of the store's operations"
+            )?;
+            for (name, count) in &self.store {
+                write!(f, " {count} {name},")?;
+            }
+            write!(f, " so many seeds had so many things happen to nodes:")?;
+            for (happened, seeds) in &self.histogram {
+                write!(f, " {seeds}*{happened}")?;
+            }
+        }
+        Ok(())
     }
 }

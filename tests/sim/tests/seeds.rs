@@ -67,6 +67,7 @@ fn every_planted_bug_is_found() {
         Bug::CursorBeforeAck,
         Bug::TrustRefusal,
         Bug::ForgetOrigins,
+        Bug::NumberBeforeHold,
         Bug::RowBeforeObject,
         Bug::SealTooFar,
     ] {

@@ -39,7 +39,7 @@ pub const VERBS: &[(&str, &str)] = &[
     ),
     (
         "nightly",
-        "build the local image with Packer and boot that, twice and with all forms; needs root",
+        "simulate 10,000 clusters; build the image with Packer, boot it in all forms; needs root",
     ),
     (
         "terraform",

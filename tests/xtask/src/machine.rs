@@ -76,8 +76,13 @@ fn programs(run: &Run, verb: &str, words: &[&str]) -> Result<String, String> {
     program(run, "target/debug/machine", &arguments)
 }
 
-/// Builds the local image with Packer, and boots it.
+/// Seeds of simulated clusters, and nodes of the one that grows.
+const SEEDS: &str = "10000";
+const NODES: &str = "50";
+
+/// Simulates clusters, builds the local image with Packer, and boots it.
 pub fn nightly(run: &mut Run) {
+    simulate(run);
     run.part("tools", tools::install_machine);
     run.part("packer", tools::install_packer);
     run.part("build", |run| {
@@ -116,6 +121,28 @@ pub fn nightly(run: &mut Run) {
             program(run, "target/debug/machine", &[verb, &disk])
         });
     }
+}
+
+fn simulate(run: &mut Run) {
+    let simulation = [
+        "run",
+        "--release",
+        "--locked",
+        "--package",
+        "cirrus-sim",
+        "--",
+    ];
+    let parts = [
+        ("simulated clusters", ["cluster", "1", SEEDS].as_slice()),
+        ("growth", ["grow", NODES].as_slice()),
+    ];
+    for (name, arguments) in parts {
+        run.part(name, |run| run.cargo(&[&simulation, arguments].concat()));
+    }
+    run.part("planted bugs of clusters", |run| {
+        let test = ["test", "--release", "--locked", "--package", "cirrus-sim"];
+        run.cargo(&[&test[..], &["--test", "clusters", "--", "--ignored"]].concat())
+    });
 }
 
 /// Runs a program in the workspace, its output passed through.

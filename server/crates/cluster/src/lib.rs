@@ -19,6 +19,7 @@ mod error;
 pub mod lease;
 pub mod members;
 mod place;
+pub mod planted;
 mod view;
 
 pub use error::ClusterError;

@@ -44,6 +44,7 @@ use self::looks::Looks;
 use self::peers::Peers;
 use self::store::Asked;
 use crate::lease::Held;
+use crate::planted::{self, Bug};
 use crate::{ClusterError, Member, MemberState, View};
 
 /// Names an operation from [`Effect::Store`] to [`Members::on_result`].
@@ -490,7 +491,11 @@ impl Members {
 
     /// A view that is in the store, or was.
     fn learn(&mut self, now: u64, view: View, out: &mut Vec<Effect>) {
-        if self.phase == Phase::Stopped || view.epoch <= self.epoch() {
+        let newer = match planted::is(Bug::ViewBackwards) {
+            true => view.epoch != self.epoch(),
+            false => view.epoch > self.epoch(),
+        };
+        if self.phase == Phase::Stopped || !newer {
             return;
         }
         let mine = view.member(&self.options.me).is_some();

@@ -18,6 +18,7 @@ mod standing;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use cirrus_cluster::planted::{self, Bug};
 use cirrus_cluster::{Member, MemberState, Slot, View, members};
 use cirrus_jid::BareJid;
 use cirrus_replica::{Machine as _, Now, Random, Replica, Token};
@@ -201,6 +202,7 @@ impl Node {
             cirrus_replica::Effect::Deliver { port, message } => {
                 self.deliver(now, random, port, message)
             }
+            cirrus_replica::Effect::Lost { port } => self.lost(port),
             cirrus_replica::Effect::Request {
                 slot,
                 token,
@@ -366,7 +368,8 @@ impl Node {
         };
         match &self.replica {
             Some(replica) if membership.has_others() => {
-                let over = membership.is_draining() && !replica.has_slots();
+                let early = planted::is(Bug::DrainEndsEarly);
+                let over = membership.is_draining() && (early || !replica.has_slots());
                 over.then_some(true)
             }
             _ => Some(false),

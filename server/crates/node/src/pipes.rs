@@ -135,6 +135,23 @@ impl Node {
         }
     }
 
+    /// The home that a port of this node spoke to is lost with every copy. A client whose session
+    /// it had has to log in again, and learns that by the end of its connection.
+    pub(crate) fn lost(&mut self, port: u64) -> Option<Effect> {
+        match self.ears.ports.remove(&port)? {
+            Ear::Pipe(pipe) => {
+                self.ears.pipes.remove(&pipe);
+                let out = PipeOut::Close { error: None };
+                Some(Effect::Pipe { pipe, out })
+            }
+            Ear::Erase(token) => {
+                let result = Err("the nodes that kept the account are gone".into());
+                Some(Effect::Erased { token, result })
+            }
+            Ear::Unpark(token) => Some(Effect::Unparked { token }),
+        }
+    }
+
     /// A slot speaks to a port of this node.
     pub(crate) fn deliver(
         &mut self,

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use cirrus_cluster::Slot;
+use cirrus_cluster::planted::{self, Bug};
 
 use crate::Replica;
 use crate::frame::Frame;
@@ -159,7 +160,9 @@ impl<M: Machine> Replica<M> {
     pub(crate) fn retire(&mut self, slot: Slot, node: u64) {
         if let Some(home) = self.slots.home_mut(slot) {
             let term = home.core.term;
-            home.retired.insert(node);
+            if !planted::is(Bug::RetireUnasked) {
+                home.retired.insert(node);
+            }
             self.retiring.insert(slot);
             self.send(node, &Frame::Drop { slot, term });
         }
@@ -232,8 +235,8 @@ impl<M: Machine> Replica<M> {
         let follows = match self.slots.copy_mut(slot) {
             Some(copy) if copy.leader == Some(node) || at.0 > copy.core.term => {
                 let follows = Self::follow(copy, at, entry);
-                if follows != Follows::Behind {
-                    copy.leader = Some(node);
+                if follows != Follows::Behind && copy.leader.replace(node) != Some(node) {
+                    copy.others.clear();
                 }
                 follows
             }

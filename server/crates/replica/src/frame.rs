@@ -75,6 +75,9 @@ pub(crate) enum Frame<'a> {
         /// Other nodes with copies that count, of a slot that is handed over.
         copies: Vec<u64>,
     },
+    /// Slots that the sender is home of, by the epoch in which each began: whoever speaks with one
+    /// since before is not known to it.
+    Began { slots: Vec<(u64, Vec<Slot>)> },
     /// The copy counts from now on: nothing leaves its home without it, and it may become home.
     Counts { slot: Slot, term: u64 },
     /// The sender has copies of these slots, which the receiver should be home of, and has waited

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use cirrus_cluster::Slot;
+use cirrus_cluster::planted::{self, Bug};
 
 use crate::copies::CopyAt;
 use crate::frame::Frame;
@@ -61,6 +62,9 @@ impl<M: Machine> Home<M> {
 
     /// The last entry that every copy has that counts.
     fn committed(&self) -> u64 {
+        if planted::is(Bug::OutputBeforeCopy) {
+            return u64::MAX;
+        }
         if !self.retired.is_empty() {
             return 0;
         }
@@ -107,7 +111,8 @@ impl<M: Machine> Home<M> {
         for (seq, to) in said {
             self.waiting.push_back((entry, Emit::Said { to, seq }));
         }
-        for (token, request) in &self.core.pending {
+        let forgotten = planted::is(Bug::ForgetPending);
+        for (token, request) in self.core.pending.iter().filter(|_| !forgotten) {
             let (token, request) = (*token, request.clone());
             self.waiting
                 .push_back((entry, Emit::Request { token, request }));

@@ -37,6 +37,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use cirrus_cluster::planted::{self, Bug};
 use cirrus_cluster::{Placement, Slot, View};
 
 use frame::{Copied, Frame, Has, Taken};
@@ -94,6 +95,12 @@ pub enum Effect<M: Machine> {
         token: Token,
         /// What to do.
         request: M::Request,
+    },
+    /// The home with which this port spoke is lost with every copy, so nobody knows of the port any
+    /// more: it is closed.
+    Lost {
+        /// The port's number.
+        port: u64,
     },
     /// Send a frame to a node with whom there is a link. A frame that can't be sent ends the link.
     Send {
@@ -162,6 +169,8 @@ pub struct Replica<M: Machine> {
     /// What to confirm when the batch ends.
     confirm: BTreeSet<(u64, Slot)>,
     taken: BTreeMap<(Peer, Peer), u64>,
+    /// Slots whose home is here since the batch began.
+    arrived: SlotSet,
     diverged: u64,
     pacing: Pacing,
     /// Slots here that have said something that is not taken.
@@ -201,6 +210,7 @@ impl<M: Machine> Replica<M> {
             fresh_at: 0,
             confirm: BTreeSet::new(),
             taken: BTreeMap::new(),
+            arrived: SlotSet::default(),
             diverged: 0,
             pacing: Pacing::default(),
             speaking: SlotSet::default(),
@@ -216,6 +226,7 @@ impl<M: Machine> Replica<M> {
             self.pace();
             self.run(now, random);
         }
+        self.tell_arrived();
         self.settle();
         self.effects.drain(..)
     }
@@ -252,7 +263,32 @@ impl<M: Machine> Replica<M> {
                 census.single_copy += entities;
             }
         }
+        for slot in self.slots.copies() {
+            if let Held::Copy(copy) = self.slots.get(slot).held()
+                && copy.is_alone()
+            {
+                census.single_copy += copy.core.machine.entities();
+            }
+        }
         census
+    }
+
+    /// Bytes of the state of everything here, homes and copies, as a link would carry it. Makes the
+    /// state of every slot, so it is for measurements only.
+    pub fn state_bytes(&self) -> usize {
+        let mut here = self.slots.homes();
+        here.extend(self.slots.copies());
+        let image = |slot: Slot| match self.slots.get(slot).held() {
+            Held::Home(home) => home.core.image().len(),
+            Held::Copy(copy) => copy.core.image().len(),
+            Held::Nothing => 0,
+        };
+        here.into_iter().map(image).sum()
+    }
+
+    /// The epoch in which a slot began whose home is here: nobody knows what was before.
+    pub fn began(&self, slot: Slot) -> Option<u64> {
+        self.slots.home(slot).map(|home| home.core.began())
     }
 
     /// The machine of a slot whose home is here.
@@ -337,7 +373,11 @@ impl<M: Machine> Replica<M> {
             .members
             .iter()
             .any(|member| member.node_id() == self.me);
-        if view.epoch <= self.epoch() || !me {
+        let newer = match planted::is(Bug::ViewBackwards) {
+            true => view.epoch != self.epoch(),
+            false => view.epoch > self.epoch(),
+        };
+        if !newer || !me {
             return Err(Stale);
         }
         self.take_view(now, random, view);
@@ -386,6 +426,7 @@ impl<M: Machine> Replica<M> {
             } => self.state(now, random, node, (epoch, slot), (&image, &copies)),
             Frame::Holds { slots } => self.holds(node, &slots),
             Frame::Idle { slots } => self.idle(node, &slots),
+            Frame::Began { slots } => self.lose_sessions(&slots),
             Frame::Counts { slot, term } => self.counts(node, slot, term),
             Frame::Copies { slots } => self.slots.keep_only(node, &slots),
             Frame::Entry {

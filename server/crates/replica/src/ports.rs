@@ -7,8 +7,8 @@ use cirrus_cluster::Slot;
 use crate::frame::Frame;
 use crate::home;
 use crate::machine::{Input, Machine, Payload as _, Peer, Port, Random};
-use crate::replicated::{Emit, Order, Said, order};
-use crate::slots::{Held, Place, Queued, Want};
+use crate::replicated::{Emit, Order, Said, life_of, order};
+use crate::slots::{Held, Place, Queued, SlotSet, Want};
 use crate::{Effect, Now, Replica};
 
 /// Most nodes that pass a message on before its sender is left to say it again.
@@ -22,6 +22,8 @@ pub(crate) struct Local<M: Machine> {
     unacked: VecDeque<Said<M>>,
     /// The last number it was given.
     heard: u64,
+    /// The epoch in which something that it said was taken first.
+    known: Option<u64>,
     /// It says nothing more.
     closing: bool,
     front: u64,
@@ -32,6 +34,17 @@ pub(crate) struct Ports<M: Machine> {
     all: BTreeMap<u64, Local<M>>,
     /// Those that have said something that may not be taken.
     speaking: BTreeSet<u64>,
+}
+
+impl<M: Machine> Local<M> {
+    /// The slot has begun anew since it came to know of this port.
+    fn is_lost(&self, began: u64) -> bool {
+        let known = match self.heard {
+            0 => self.known,
+            heard => Some(life_of(heard)),
+        };
+        !self.closing && known.is_some_and(|epoch| epoch < began)
+    }
 }
 
 impl<M: Machine> Ports<M> {
@@ -77,6 +90,7 @@ impl<M: Machine> Replica<M> {
                 said: 0,
                 unacked: VecDeque::new(),
                 heard: 0,
+                known: None,
                 closing: false,
                 front: 0,
             },
@@ -92,6 +106,7 @@ impl<M: Machine> Replica<M> {
         message: M::Message,
         last: bool,
     ) {
+        let epoch = self.epoch();
         let Some(local) = self.ports.get_mut(port) else {
             return;
         };
@@ -110,6 +125,8 @@ impl<M: Machine> Replica<M> {
             // Its node is the home: the two live and die together.
             if last {
                 self.ports.remove(port);
+            } else if let Some(local) = self.ports.get_mut(port) {
+                local.known.get_or_insert(epoch);
             }
             self.arrive(
                 now,
@@ -306,9 +323,11 @@ impl<M: Machine> Replica<M> {
     pub(crate) fn was_taken(&mut self, from: Peer, to: Peer, seq: u64) {
         match from {
             Peer::Port(port) => {
+                let epoch = self.epoch();
                 let Some(local) = self.ports.get_mut(port.number) else {
                     return;
                 };
+                local.known.get_or_insert(epoch);
                 while local.unacked.front().is_some_and(|said| said.seq <= seq) {
                     local.unacked.pop_front();
                 }
@@ -317,6 +336,58 @@ impl<M: Machine> Replica<M> {
                 }
             }
             Peer::Slot(slot) => self.trim(slot, to, seq),
+        }
+    }
+
+    /// Tells every node which slots have come here, once a batch.
+    pub(crate) fn tell_arrived(&mut self) {
+        let arrived = std::mem::take(&mut self.arrived);
+        if arrived.is_empty() {
+            return;
+        }
+        for node in self.links.clone() {
+            self.tell_began(node, arrived);
+        }
+        let slots = self.began_of(arrived);
+        self.lose_sessions(&slots);
+    }
+
+    /// Tells a node when slots here began.
+    pub(crate) fn tell_began(&mut self, node: u64, slots: SlotSet) {
+        let slots = self.began_of(slots);
+        if !slots.is_empty() {
+            self.send(node, &Frame::Began { slots });
+        }
+    }
+
+    fn began_of(&self, slots: SlotSet) -> Vec<(u64, Vec<Slot>)> {
+        let mut all: BTreeMap<u64, Vec<Slot>> = BTreeMap::new();
+        for slot in slots {
+            if let Some(began) = self.began(slot) {
+                all.entry(began).or_default().push(slot);
+            }
+        }
+        all.into_iter().collect()
+    }
+
+    /// Closes ports whose slots began after they had come to know of them: home and copies were
+    /// lost together, and with them the sessions.
+    pub(crate) fn lose_sessions(&mut self, slots: &[(u64, Vec<Slot>)]) {
+        let of_slot = |(epoch, slots): &(u64, Vec<Slot>)| {
+            let epoch = *epoch;
+            let pairs: Vec<_> = slots.iter().map(|slot| (*slot, epoch)).collect();
+            pairs
+        };
+        let began: BTreeMap<Slot, u64> = slots.iter().flat_map(of_slot).collect();
+        let all = self.ports.all.iter();
+        let lost = all.filter(|(_, local)| {
+            began
+                .get(&local.slot)
+                .is_some_and(|began| local.is_lost(*began))
+        });
+        for port in lost.map(|(port, _)| *port).collect::<Vec<_>>() {
+            self.ports.remove(port);
+            self.effects.push(Effect::Lost { port });
         }
     }
 

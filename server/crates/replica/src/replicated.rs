@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use cirrus_cluster::planted::{self, Bug};
 use serde::{Deserialize, Serialize};
 
 use crate::frame;
@@ -19,6 +20,11 @@ const REMEMBER_MS: u64 = 600_000;
 /// Numbers of what a machine says in one life. One that begins anew, as nobody has its state, must
 /// not use again the numbers that listeners remember, so each life has the range of its epoch.
 const LIFE_BITS: u32 = 36;
+
+/// The epoch in which the life began in which that was said.
+pub(crate) fn life_of(seq: u64) -> u64 {
+    seq >> LIFE_BITS
+}
 
 /// One entry of the log: an input with all that chance and time add to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +107,7 @@ pub(crate) struct Said<M: Machine> {
 }
 
 /// What was taken from whom, by age: idle peers are forgotten.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Heard {
     young: HashMap<Peer, u64>,
     old: HashMap<Peer, u64>,
@@ -135,9 +141,9 @@ pub(crate) enum Order {
 
 /// What is next after `last`.
 pub(crate) fn order(last: u64, seq: u64, prev: u64) -> Order {
-    if seq <= last {
+    if seq <= last && !planted::is(Bug::TakeTwice) {
         Order::Again
-    } else if prev > last {
+    } else if prev > last && !planted::is(Bug::SkipPrev) {
         Order::Gap
     } else {
         Order::Next
@@ -210,6 +216,11 @@ impl<M: Machine> Replicated<M> {
         }
     }
 
+    /// The epoch in which it began.
+    pub fn began(&self) -> u64 {
+        life_of(self.said)
+    }
+
     /// Everything, for another node.
     pub fn image(&self) -> Vec<u8> {
         let channel = |(peer, queue): (&Peer, &VecDeque<Said<M>>)| {
@@ -221,10 +232,9 @@ impl<M: Machine> Replicated<M> {
             entry: self.entry,
             now: self.now,
             said: self.said,
-            heard: Heard {
-                young: self.heard.young.clone(),
-                old: self.heard.old.clone(),
-                turned: self.heard.turned,
+            heard: match planted::is(Bug::ForgetHeard) {
+                true => Heard::default(),
+                false => self.heard.clone(),
             },
             outs: self.outs.iter().map(channel).collect(),
             pending: self

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cirrus_cluster::planted::{self, Bug};
 use cirrus_cluster::{Member, Placement, SLOTS, Slot, View};
 
 use crate::copies::CopyAt;
@@ -170,10 +171,12 @@ impl<M: Machine> Replica<M> {
             self.early.insert(node, (epoch, has));
             return;
         }
-        if epoch < self.epoch() {
+        if epoch < self.epoch() && !planted::is(Bug::StaleEpoch) {
             return;
         }
         self.reported.insert(node);
+        let homes = self.slots.homes();
+        self.tell_began(node, homes);
         for has in has {
             let here = self.slots.get_mut(has.slot);
             match here.want() {
@@ -284,17 +287,21 @@ impl<M: Machine> Replica<M> {
     fn promote(&mut self, now: Now, random: &mut dyn Random, slot: Slot) {
         let held = self.slots.hold(slot, Held::Nothing);
         if let Held::Copy(copy) = held {
+            let others = copy.others.iter().filter(|other| **other != self.me);
+            let offers = &mut self.slots.get_mut(slot).offers;
+            offers.extend(others.map(|other| Offer::of(*other)));
             self.activate(now, random, slot, copy.core, None);
         }
     }
 
     /// The new home of a slot asks for it. From here on this node is a copy of it.
     pub(crate) fn hand_over(&mut self, node: u64, epoch: u64, slot: Slot) {
-        if epoch != self.epoch() || self.home_of(slot) != Some(node) {
+        let stale = epoch != self.epoch() && !planted::is(Bug::StaleEpoch);
+        if stale || self.home_of(slot) != Some(node) {
             return; // One of the two does not know the view yet; it asks again.
         }
         let (core, copies) = match self.slots.hold(slot, Held::Nothing) {
-            Held::Copy(copy) if copy.sure => (copy.core, Vec::new()),
+            Held::Copy(copy) if copy.sure => (copy.core, copy.others),
             Held::Nothing | Held::Copy(_) => {
                 return self.send(node, &Frame::Nothing { epoch, slot });
             }
@@ -311,6 +318,7 @@ impl<M: Machine> Replica<M> {
             leader: None,
             sure: true,
             idle: false,
+            others: copies.clone(),
         };
         self.slots.hold(slot, Held::Copy(Box::new(copy)));
         let state = Frame::State {
@@ -346,7 +354,8 @@ impl<M: Machine> Replica<M> {
     ) {
         let wanted = epoch.is_some();
         if wanted
-            && (epoch != Some(self.epoch()) || self.slots.get(slot).want() != Want::State(node))
+            && (epoch != Some(self.epoch()) && !planted::is(Bug::StaleEpoch)
+                || self.slots.get(slot).want() != Want::State(node))
         {
             return; // It was asked for in another view.
         }
@@ -387,6 +396,7 @@ impl<M: Machine> Replica<M> {
                 leader,
                 sure: false,
                 idle: false,
+                others: Vec::new(),
             };
             self.slots.hold(slot, Held::Copy(Box::new(copy)));
             self.confirm.insert((node, slot));
@@ -452,6 +462,7 @@ impl<M: Machine> Replica<M> {
             );
         }
         self.set_deadline(slot);
+        self.arrived.insert(slot);
         self.pacing.unchosen.insert(slot);
         self.pacing.due = true;
     }

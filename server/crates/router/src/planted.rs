@@ -21,6 +21,8 @@ pub enum Bug {
     TrustRefusal,
     /// A snapshot leaves out which stanzas of other sessions were taken.
     ForgetOrigins,
+    /// What waits until the client is looked at (XEP-0352) is counted before it is sent.
+    NumberBeforeHold,
     /// A segment's row is inserted though its object may not be there.
     RowBeforeObject,
     /// A segment leaves out a message.
@@ -84,6 +86,10 @@ pub(crate) fn trust_refusal() -> bool {
 
 pub(crate) fn forget_origins() -> bool {
     is(Bug::ForgetOrigins)
+}
+
+pub(crate) fn number_before_hold() -> bool {
+    is(Bug::NumberBeforeHold)
 }
 
 pub(crate) fn row_before_object() -> bool {

@@ -1,26 +1,28 @@
 //! Runs seeds of the simulation: `cirrus-sim [FIRST [COUNT]]`, or tells what happens in one:
 //! `cirrus-sim trace SEED`; the same of clusters after the word `cluster`. Prints every seed that
-//! fails, and what the runs did in all; exits with 1 when one failed.
+//! fails, and what the runs did in all; exits with 1 when one failed. `cirrus-sim grow [NODES]`
+//! grows a cluster from one node to so many and back, and prints what moved and what a node has.
 
 #![allow(clippy::print_stdout, reason = "it is a command-line program")]
 
 use std::process::ExitCode;
 
-use cirrus_sim::Totals;
+use cirrus_sim::{Report, Totals, spread};
 
 fn main() -> ExitCode {
     let mut words: Vec<_> = std::env::args().skip(1).collect();
-    let cluster = words.first().is_some_and(|word| word == "cluster");
+    let first = words.first().map(String::as_str);
+    let cluster = first == Some("cluster");
+    if first == Some("grow") {
+        let most = words.get(1).and_then(|text| text.parse().ok());
+        return grow(most.unwrap_or(50));
+    }
     if cluster {
         words.remove(0);
     }
-    let run = |seed| match cluster {
-        true => cirrus_sim::run_cluster(seed),
-        false => cirrus_sim::run(seed),
-    };
-    let trace = |seed, tell| match cluster {
-        true => cirrus_sim::trace_cluster(seed, tell),
-        false => cirrus_sim::trace(seed, tell),
+    let trace = match cluster {
+        true => cirrus_sim::trace_cluster,
+        false => cirrus_sim::trace,
     };
     if let [verb, seed] = &words[..]
         && verb == "trace"
@@ -33,17 +35,36 @@ fn main() -> ExitCode {
     let mut numbers = words.into_iter().map(|text| text.parse::<u64>());
     let first = numbers.next().and_then(Result::ok).unwrap_or(1);
     let count = numbers.next().and_then(Result::ok).unwrap_or(1);
+    let seeds = (first..first.saturating_add(count)).collect();
+    let reports = match cluster {
+        true => spread(seeds, |seed| told(cirrus_sim::run_cluster(*seed))),
+        false => spread(seeds, |seed| told(cirrus_sim::run(*seed))),
+    };
     let mut totals = Totals::default();
-    for seed in first..first.saturating_add(count) {
-        let report = run(seed);
-        for violation in &report.violations {
-            let reckless = if report.reckless { " (reckless)" } else { "" };
-            println!("seed {seed}{reckless}: {violation}");
-        }
-        totals.add(&report);
+    for report in &reports {
+        totals.add(report);
     }
     println!("{totals}");
     if totals.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Prints at once what a run showed.
+fn told(report: Report) -> Report {
+    for violation in &report.violations {
+        let reckless = if report.reckless { " (reckless)" } else { "" };
+        println!("seed {}{reckless}: {violation}", report.seed);
+    }
+    report
+}
+
+fn grow(most: usize) -> ExitCode {
+    let growth = cirrus_sim::grow(1, most);
+    println!("{growth}");
+    if growth.is_right() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

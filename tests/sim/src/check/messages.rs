@@ -34,6 +34,8 @@ pub struct Message {
     pub sent_at: u64,
     /// When the server got it first.
     pub taken_at: Option<u64>,
+    /// When a connection took it last: what it took before may have died with its node.
+    pub repeated_at: Option<u64>,
     /// When its sender was told that it is handled.
     pub accepted: Option<u64>,
     /// Its sender got an error for it.
@@ -140,14 +142,16 @@ impl History {
         }
     }
 
-    /// Another session had it and waited to be resumed. When that one ends, what it has not
-    /// acknowledged goes to those that are there, who may have got newer messages already.
+    /// Another session had it and waited to be resumed, or was closed without acknowledging it.
+    /// When that one ends, what it has not acknowledged goes to those that are there, who may have
+    /// got newer messages already, or behind what waits in the log since it went unavailable.
     fn was_kept(&self, message: &Message, session: u64) -> bool {
         let others = self.sessions.iter().filter(|(id, _)| **id != session);
         let mut others = others.filter(|(_, other)| other.account == message.to);
         others.any(|(_, other)| {
-            let mut waits = other.detached.iter();
-            waits.any(|(from, to)| *from <= message.emitted_at && *to >= message.sent_at)
+            let left = other.left.map(|at| (at, at));
+            let mut waits = other.detached.iter().copied().chain(left);
+            waits.any(|(from, to)| from <= message.emitted_at && to >= message.sent_at)
         })
     }
 
@@ -166,9 +170,9 @@ impl History {
         let some = earlier.peek().is_some();
         let all = some && earlier.all(|other| message.confirmed.contains(other));
         // The cursor is written behind the acknowledgement; a kill between repeats.
-        let repeats = self.kill_between(message.confirmed_at, bound);
+        let repeats = self.forgot_between(message.to, message.confirmed_at, bound);
         let erased = self.erased.get(&message.to);
-        let before = |time: u64| message.taken_at.is_some_and(|taken| taken < time);
+        let before = |time: u64| message.repeated_at.is_some_and(|taken| taken < time);
         let gone = erased.is_some_and(|(_, gone)| before(*gone) && *gone <= bound);
         let mut found = Vec::new();
         if account != message.to {
@@ -237,7 +241,8 @@ impl History {
         };
         let text = format!("m{index} is {there} and {here} times in the archives");
         // Nobody waits for a receipt's put, so where a home and its copies die it may come again.
-        let again = message.class == Class::Receipt && self.kill_between(message.sent_at, u64::MAX);
+        let forgot = |account| self.forgot_between(account, message.sent_at, u64::MAX);
+        let again = message.class == Class::Receipt && (forgot(message.to) || forgot(message.from));
         if (there > 1 && !again) || here > 1 {
             found.push(Violation::Doubled(text));
         } else if message.class == Class::Passing || own && here > 0 || !archived && here > 0 {
@@ -268,24 +273,27 @@ impl History {
         }
     }
 
-    /// Without a second node, two things lose a delivery, though not the archive's copy. What was
-    /// written to the socket of a client without stream management may never arrive: nobody can
-    /// know (XEP-0198 section 1). And a kill takes sessions with it, and so what they had not
+    /// Two things lose a delivery, though not the archive's copy. What was written to the socket of
+    /// a client without stream management may never arrive: nobody can know (XEP-0198 section 1).
+    /// And the loss of a home with all copies takes sessions with it, and so what they had not
     /// acknowledged, unless the log obliges to deliver it.
     fn may_be_lost(&self, message: &Message, accepted: u64, waits: bool) -> bool {
         if message.exposed || waits {
             return message.exposed;
         }
-        let killed = |from| self.kills.iter().any(|kill| *kill >= from);
-        let given = !message.emitted.is_empty() && killed(message.emitted_at);
+        let forgot = |from, to| self.forgot_between(message.to, from, to);
+        let given = !message.emitted.is_empty() && forgot(message.emitted_at, u64::MAX);
         let mut sessions = self.sessions.values().filter(|s| s.account == message.to);
         let held = sessions.any(|session| {
             let kept = |(from, to): &(u64, u64)| {
-                *to >= message.sent_at && self.kill_between(accepted.max(*from), *to)
+                *to >= message.sent_at && forgot(accepted.max(*from), *to)
             };
             session.detached.iter().any(kept)
         });
-        given || held
+        // The home had it, for somebody who was there, and was lost before it could deliver it:
+        // when its sender's home says it again, the archive has it, and a client finds it there.
+        let lost = message.emitted.is_empty() && forgot(message.sent_at, accepted);
+        given || held || lost
     }
 }
 

@@ -65,6 +65,8 @@ pub struct Session {
     pub taker: bool,
     /// Stretches in which it had no connection and was kept.
     pub detached: Vec<(u64, u64)>,
+    /// When its client closed it.
+    pub left: Option<u64>,
     /// The highest inbound number that it gave the server, and that the server called handled.
     pub taken: u64,
     pub handled: u64,
@@ -74,8 +76,11 @@ pub struct Session {
 #[derive(Default)]
 pub struct History {
     pub messages: Vec<Message>,
-    /// When the server was killed.
+    /// When a server without others was killed.
     pub kills: Vec<u64>,
+    /// When the homes of accounts began anew, without what sessions they had: when the last one was
+    /// there, and when the new one was.
+    anew: BTreeMap<usize, Vec<(u64, u64)>>,
     pub sessions: BTreeMap<u64, Session>,
     /// When an account began to be erased, and when nothing of it was left.
     pub erased: BTreeMap<usize, (u64, u64)>,
@@ -88,8 +93,16 @@ pub struct History {
 }
 
 impl History {
-    pub fn kill_between(&self, from: u64, to: u64) -> bool {
-        self.kills.iter().any(|kill| (from..=to).contains(kill))
+    /// A home of an account began anew: home and copies were lost together.
+    pub fn began_anew(&mut self, account: usize, since: u64, now: u64) {
+        self.anew.entry(account).or_default().push((since, now));
+    }
+
+    /// What the home of an account knew of sessions was lost in that time.
+    pub fn forgot_between(&self, account: usize, from: u64, to: u64) -> bool {
+        let anew = self.anew.get(&account).into_iter().flatten();
+        let mut anew = anew.filter(|(since, now)| *since <= to && *now >= from);
+        anew.next().is_some() || self.kills.iter().any(|kill| (from..=to).contains(kill))
     }
 
     pub fn wrong(&mut self, violation: Violation) {
@@ -100,6 +113,13 @@ impl History {
     pub fn detached(&mut self, session: u64, now: u64, until: u64) {
         if let Some(session) = self.sessions.get_mut(&session) {
             session.detached.push((now, until));
+        }
+    }
+
+    /// A session was closed by its client.
+    pub fn left(&mut self, session: u64, now: u64) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.left.get_or_insert(now);
         }
     }
 
@@ -148,6 +168,7 @@ impl History {
         let message = message.and_then(|index| self.messages.get_mut(index));
         if let Some(message) = message {
             message.taken_at.get_or_insert(now);
+            message.repeated_at = Some(now);
         }
         if let Some(session) = self.sessions.get_mut(&session) {
             session.taken = session.taken.max(k);

@@ -108,7 +108,9 @@ fn check_presence(client: &Client, clients: &[Client], rosters: &[Roster], histo
         let sees = seen.remove(&other.jid());
         // Of a broadcast and directed presence the later one counts, and either may be it. Directed
         // presence that came while nobody was available was shown to nobody.
-        let right = sees == shown || directed.is_some_and(|says| sees == says);
+        let right = sees == shown
+            || directed.is_some_and(|says| sees == says)
+            || shown.is_none() && is_left_behind(client, other, sees.as_deref(), history);
         if !right {
             let (who, whom) = (client.jid(), other.jid());
             let text = format!("{who} sees {whom} as {sees:?}, which is {shown:?}");
@@ -119,4 +121,14 @@ fn check_presence(client: &Client, clients: &[Client], rosters: &[Roster], histo
         let text = format!("{} sees {ghost}, which is not there", client.jid());
         history.wrong(Violation::Presence(text));
     }
+}
+
+/// What a session said that was lost with its home and every copy, nobody takes back.
+fn is_left_behind(client: &Client, other: &Client, sees: Option<&str>, history: &History) -> bool {
+    let mut said = other.said.iter();
+    said.any(|(at, to, says)| {
+        to.is_none_or(|to| to == client.account)
+            && Some(says.as_str()) == sees
+            && history.forgot_between(other.account, *at, u64::MAX)
+    })
 }

@@ -65,6 +65,7 @@ impl World {
             36..=37 => self.set_contact(index),
             38..=39 => self.ask(index),
             40 => self.enable(index),
+            41..=43 => self.look(index),
             _ => self.message(index),
         }
         self.spend();
@@ -96,6 +97,25 @@ impl World {
         }
     }
 
+    /// Somebody looks away from a client, or at it again. What it learns about others is then late,
+    /// so it has first to have learned who is there.
+    fn look(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        if client.initial.is_none() && client.presence.is_some() {
+            client.looks = !client.looks;
+            let active = client.looks;
+            self.send(index, Up::Active(active));
+        }
+    }
+
+    /// Somebody looks at a client.
+    pub(super) fn look_at(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        if !std::mem::replace(&mut client.looks, true) {
+            self.send(index, Up::Active(true));
+        }
+    }
+
     fn change_presence(&mut self, index: usize) {
         if self.clients[index].presence.is_none() || self.rng.one_in(2) {
             return self.appear(index);
@@ -110,6 +130,9 @@ impl World {
 
     /// Available presence, which says something new.
     pub(super) fn appear(&mut self, index: usize) {
+        if self.clients[index].presence.is_none() {
+            self.look_at(index);
+        }
         let says = format!("p{}", self.mark());
         let negative = self.playing && self.rng.one_in(6);
         let priority = if negative { -1 } else { 0 };
@@ -118,6 +141,7 @@ impl World {
             client.initial = Some(says.clone());
         }
         client.presence = Some(says.clone());
+        client.said.push((self.now, None, says.clone()));
         let xml =
             format!("<presence><priority>{priority}</priority><status>{says}</status></presence>");
         self.stanza(index, xml, None);
@@ -135,7 +159,11 @@ impl World {
             }
             None => format!("<presence to='{}' type='unavailable'/>", self.user(to)),
         };
-        self.clients[index].directed.insert(to, says);
+        let client = &mut self.clients[index];
+        client
+            .said
+            .extend(says.clone().map(|says| (self.now, Some(to), says)));
+        client.directed.insert(to, says);
         self.stanza(index, xml, None);
     }
 
@@ -339,6 +367,8 @@ impl World {
     fn resumed(&mut self, index: usize, k: u64, base: u64) {
         self.report.resumes += 1;
         self.accepted(index, counter(k, base));
+        // A resumed stream starts active (XEP-0352 section 5).
+        self.clients[index].looks = true;
         self.clients[index].phase = Phase::On;
         let unacked = self.clients[index].unacked.iter();
         let again: Vec<_> = unacked.map(|unacked| unacked.xml.clone()).collect();

@@ -67,6 +67,12 @@ impl World {
         self.erasures.values().any(|e| e.stage == Stage::Erasing)
     }
 
+    /// Whether what that account owns is being erased.
+    pub(super) fn is_erasing_account(&self, account: usize) -> bool {
+        let erasure = self.erasures.get(&account);
+        erasure.is_some_and(|e| e.stage == Stage::Erasing)
+    }
+
     /// Every deletion has come to its end.
     pub(super) fn has_erased(&self) -> bool {
         self.erasures.values().all(|e| e.stage == Stage::Back)

@@ -71,6 +71,8 @@ pub struct Report {
     pub frame_bytes: u64,
     /// What happened to nodes, by kind.
     pub incidents: BTreeMap<&'static str, u64>,
+    /// Operations of the store that went wrong, by kind.
+    pub store_faults: BTreeMap<&'static str, u64>,
     /// Segments of archives at the end.
     pub segments: usize,
     /// What must not be.
@@ -102,6 +104,8 @@ enum Happening {
     Written(PipeId, u64),
     /// The server starts.
     Start,
+    /// The server dies.
+    Kill,
     /// A timer of the server.
     Tick,
     /// The next step of a deletion.
@@ -133,6 +137,8 @@ struct World {
     chance: Rng,
     /// How far the home's clock is ahead, milliseconds.
     skew: i64,
+    /// The home has lost its network, and will die.
+    fading: bool,
     /// When a node died last, Unix milliseconds.
     died_at: u64,
     /// Counts the server's starts, and takeovers.
@@ -141,6 +147,8 @@ struct World {
     clients: Vec<Client>,
     pipes: BTreeMap<PipeId, Pipe>,
     last_pipe: u64,
+    /// What clients acknowledged before they closed their streams: when, which, in which session.
+    parting: Vec<(u64, usize, u64)>,
     sessions: u64,
     /// Numbers whatever must be told apart: presence, names, ids.
     marks: u64,
@@ -153,6 +161,8 @@ struct World {
     tell: Option<fn(String)>,
 }
 
+/// Fewest things that happen to nodes in one seed of a cluster.
+const FEWEST_INCIDENTS: u64 = 3;
 /// Where simulated time begins, Unix milliseconds.
 const START: u64 = 1_700_000_000_000;
 
@@ -176,6 +186,8 @@ pub fn trace_cluster(seed: u64, tell: fn(String)) -> Report {
     run_with(seed, Plan::cluster, Some(tell))
 }
 
+pub use cluster::grow::{Change, Growth, Load, grow};
+
 fn run_with(seed: u64, plan: fn(&mut Rng) -> Plan, tell: Option<fn(String)>) -> Report {
     let mut world = World::new(seed, plan, tell);
     world.play();
@@ -185,7 +197,7 @@ fn run_with(seed: u64, plan: fn(&mut Rng) -> Plan, tell: Option<fn(String)>) -> 
 }
 
 impl World {
-    fn new(seed: u64, plan: fn(&mut Rng) -> Plan, tell: Option<fn(String)>) -> Self {
+    fn new(seed: u64, plan: impl FnOnce(&mut Rng) -> Plan, tell: Option<fn(String)>) -> Self {
         let mut rng = Rng::new(seed);
         let mut plan = plan(&mut rng);
         let store = Store::new(plan.faults);
@@ -211,12 +223,14 @@ impl World {
             shadow: None,
             chance: Rng::new(!seed),
             skew: 0,
+            fading: false,
             died_at: 0,
             life: 0,
             store,
             clients,
             pipes: BTreeMap::new(),
             last_pipe: 0,
+            parting: Vec::new(),
             sessions: 0,
             marks: 0,
             history: History::default(),
@@ -284,8 +298,14 @@ impl World {
     fn goes_on(&self) -> bool {
         let cluster = self.cluster.as_ref();
         let waits = cluster.is_some_and(|cluster| !cluster.is_through());
-        let most = self.plan.operations * if waits { 4 } else { 1 };
-        self.report.operations < most
+        // In every seed a few things happen, however long they have to wait.
+        let happened: u64 = self.report.incidents.values().sum();
+        let times = match (waits, happened < FEWEST_INCIDENTS) {
+            (false, _) => 1,
+            (true, false) => 4,
+            (true, true) => 32,
+        };
+        self.report.operations < self.plan.operations.saturating_mul(times)
     }
 
     /// A client has done something: perhaps it is time for something to happen to the server.
@@ -293,6 +313,7 @@ impl World {
         self.report.operations += 1;
         match self.plan.turns.remove(&self.report.operations) {
             None => {}
+            Some(Turn::Kill) if self.rng.one_in(2) => self.kill_slowly(),
             Some(Turn::Kill) => self.kill(),
             Some(Turn::Stop) => self.stop(),
             Some(Turn::Outage(milliseconds)) => {
@@ -342,6 +363,7 @@ impl World {
             Happening::Gone(pipe) => self.closed(pipe, false),
             Happening::Written(pipe, n) => self.written(pipe, n),
             Happening::Start => self.start(),
+            Happening::Kill => self.kill(),
             Happening::Tick => {
                 self.ticking = None;
                 self.home_event(cirrus_router::Event::Tick);
@@ -388,7 +410,7 @@ impl World {
 
     /// Whether somebody takes connections.
     fn is_up(&self) -> bool {
-        self.home.is_some() || self.has_accepting()
+        self.home.is_some() && !self.fading || self.has_accepting()
     }
 
     /// A connection speaks to the server.

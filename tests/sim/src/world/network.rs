@@ -20,9 +20,16 @@ const NOTICE_MS: u64 = 4_000;
 #[derive(Debug)]
 pub enum Up {
     Bind,
-    Resume { previd: String, h: u32 },
+    Resume {
+        previd: String,
+        h: u32,
+    },
     Enable,
-    Ack { h: u32 },
+    Ack {
+        h: u32,
+    },
+    /// Whether somebody looks at the client.
+    Active(bool),
     Stanza(String),
     Close,
 }
@@ -40,6 +47,8 @@ pub struct Pipe {
     base: u64,
     /// Stream management is on.
     counted: bool,
+    /// It was asked for: the home no longer takes what is written as acknowledged.
+    asked: bool,
     /// The count that the client resumed with.
     resumes: u32,
     /// Messages given to the socket, by number.
@@ -67,6 +76,7 @@ impl World {
             k: 0,
             base: 0,
             counted: false,
+            asked: false,
             resumes: 0,
             given: Vec::new(),
             told: Vec::new(),
@@ -122,6 +132,16 @@ impl World {
     pub(super) fn lose_pipe(&mut self, pipe: PipeId, clean: bool) -> Option<usize> {
         let state = self.pipes.remove(&pipe)?;
         self.tell(|| format!("pipe {pipe} closed, clean: {clean}"));
+        if clean && self.cluster.is_some() {
+            // Where a home is not there, much may wait for it together with this.
+            self.history.left(state.session, self.now);
+            let told = state.told.iter();
+            let told = told.map(|(at, message)| (*at, *message, state.session));
+            self.parting.extend(told);
+            if !self.is_settled() {
+                self.doubt_parting();
+            }
+        }
         let client = &mut self.clients[state.client];
         if clean && client.pipe == pipe {
             client.phase = Phase::Off;
@@ -139,7 +159,7 @@ impl World {
         let Some(state) = self.pipes.get_mut(&pipe).filter(|state| state.talks) else {
             return;
         };
-        if !state.counted && passes {
+        if !state.counted && !state.asked && passes {
             let done = state.given.iter().filter(|(number, _)| *number <= n);
             for (_, message) in done {
                 state.told.push((self.now, *message));
@@ -248,10 +268,13 @@ impl World {
                     login: Login::default(),
                 }
             }
-            Up::Enable => PipeEvent::EnableSm {
-                resume: true,
-                max: None,
-            },
+            Up::Enable => {
+                state.asked = true;
+                PipeEvent::EnableSm {
+                    resume: true,
+                    max: None,
+                }
+            }
             Up::Ack { h } => {
                 if self.passes_on(pipe.node) {
                     self.confirm(pipe, index, session, h);
@@ -270,6 +293,7 @@ impl World {
                 let stanza = Box::new(stanza);
                 PipeEvent::Stanza { k, stanza }
             }
+            Up::Active(active) => PipeEvent::ClientState { active },
             Up::Close => return self.closed(pipe, true),
         };
         self.pipe_event(pipe, event);
@@ -281,6 +305,17 @@ impl World {
             let late = |(at, _): &&(u64, usize)| at + PASS_MS >= self.now;
             for (_, message) in state.told.iter().filter(late) {
                 self.history.doubted(*message, state.session);
+            }
+        }
+    }
+
+    /// The same of clients that have closed their streams: what they acknowledged may come to a new
+    /// home after the client's next session, which came through another node.
+    pub(super) fn doubt_parting(&mut self) {
+        let now = self.now;
+        for (at, message, session) in std::mem::take(&mut self.parting) {
+            if at + PASS_MS >= now {
+                self.history.doubted(message, session);
             }
         }
     }

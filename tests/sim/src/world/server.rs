@@ -17,6 +17,8 @@ use crate::store::{Fate, throttled, timeout};
 
 /// Longest time that a write of a dead server is under way, milliseconds.
 pub const STRAY_MS: u64 = 5_000;
+/// Longest time that a server runs without a network before it dies, milliseconds.
+const FADE_MS: u64 = 1_000;
 /// Longest time that an orderly stop takes, milliseconds.
 const STOP_MS: u64 = 20_000;
 
@@ -62,6 +64,26 @@ impl World {
         self.ended();
     }
 
+    /// The network goes first: what the server still does, nobody hears.
+    pub(super) fn kill_slowly(&mut self) {
+        self.tell(|| "the network is gone".into());
+        self.fading = true;
+        self.break_connections();
+        self.soon(FADE_MS, Happening::Kill);
+    }
+
+    fn break_connections(&mut self) {
+        for pipe in self.pipes.values_mut() {
+            pipe.heard = false;
+            pipe.talks = false;
+        }
+        for client in &mut self.clients {
+            if client.phase != Phase::Off {
+                client.phase = Phase::Broken;
+            }
+        }
+    }
+
     /// The server stops in order. One that does not come to rest in time is killed.
     pub(super) fn stop(&mut self) {
         if self.home.is_none() {
@@ -83,17 +105,10 @@ impl World {
     }
 
     fn ended(&mut self) {
+        self.fading = false;
         self.shadow = None;
         self.orphan_operations(true);
-        for pipe in self.pipes.values_mut() {
-            pipe.heard = false;
-            pipe.talks = false;
-        }
-        for client in &mut self.clients {
-            if client.phase != Phase::Off {
-                client.phase = Phase::Broken;
-            }
-        }
+        self.break_connections();
         self.history.end_sessions(self.now);
         self.soon(2_000, Happening::Start);
     }

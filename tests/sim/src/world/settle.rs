@@ -58,6 +58,7 @@ impl World {
 
     /// Becomes available, knows its roster, and acknowledges.
     fn take_part(&mut self, index: usize) {
+        self.look_at(index);
         if self.clients[index].presence.is_none() {
             self.appear(index);
         }
@@ -128,7 +129,8 @@ impl World {
         self.report.messages = messages.len();
         self.report.views = self.cluster.as_ref().map_or(0, |cluster| cluster.epoch);
         self.report.store_operations = self.store.operations;
-        self.report.faults = self.store.faults;
+        self.report.faults = self.store.faults.values().sum();
+        self.report.store_faults.clone_from(&self.store.faults);
         self.report.violations = std::mem::take(&mut self.history.violations);
     }
 }

@@ -305,6 +305,8 @@ impl World {
                 let when = self.now + 1 + self.rng.below(20) as u64;
                 node.store.push((when, slot, token, request));
             }
+            // Nodes are lost when all is copied only.
+            Effect::Lost { port } => self.faults.push(format!("port {port} is lost")),
             Effect::Deliver { port, message } => {
                 let Some(ear) = node.ports.get_mut(&port) else {
                     return;

@@ -124,7 +124,11 @@ impl User {
         if let Some((stanza, keep)) = state.hold(cx.now, stanza, keep) {
             self.release(cx, index);
             self.give_now(cx, index, stanza, keep);
-        } else if state.is_over(&cx.home.limits) {
+            return;
+        }
+        let over = state.is_over(&cx.home.limits);
+        self.sessions[index].held();
+        if over {
             self.release(cx, index);
         }
     }

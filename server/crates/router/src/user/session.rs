@@ -233,6 +233,13 @@ impl Session {
         self.unacked_bytes
     }
 
+    /// A stanza waits. It has no number before it is sent.
+    pub fn held(&mut self) {
+        if crate::planted::number_before_hold() {
+            self.n += 1;
+        }
+    }
+
     /// Numbers a stanza and gives it to the pipe, if there is one. It is kept until the client
     /// has acknowledged it or, without stream management, until the pipe has written it when it
     /// must not get lost.

@@ -11,10 +11,9 @@ use cirrus_router::Entropy as _;
 use super::process::{Clock, Input, Process, Stage};
 use super::{Cluster, LOOK_MS, Step, World};
 use crate::plan::{Incident, SKEW_MS};
+use crate::store::Store;
 use crate::world::Happening;
 
-/// Machines that there are; nodes come and go on them.
-pub const MACHINES: usize = 6;
 /// How far a steady clock's speed is from true time, in millionths: 2 %, with a lease's margin of
 /// a tenth.
 const DRIFT: u64 = 20_000;
@@ -120,11 +119,13 @@ impl World {
             return;
         }
         cluster.tried_at = self.now;
-        if let Some(incident) = cluster.due.front().copied()
-            && self.happens(incident)
+        // What may not happen now does not keep what may from happening.
+        let due = cluster.due.clone();
+        let next = due.iter().position(|incident| self.happens(*incident));
+        if let Some(index) = next
             && let Some(cluster) = &mut self.cluster
+            && let Some(incident) = cluster.due.remove(index)
         {
-            cluster.due.pop_front();
             *self.report.incidents.entry(incident.name()).or_default() += 1;
         }
     }
@@ -138,13 +139,20 @@ impl World {
             return false;
         };
         let serving = cluster.serving();
-        let calm = self.now >= cluster.danger_until.max(self.store.down_until + CALM_MS);
-        let safe = cluster.reckless || (calm && cluster.may_lose_one());
+        let safe = cluster.is_calm(self.now, &self.store);
         let harmless = match incident {
-            Incident::Suspend { ms, .. } | Incident::CutOff { ms, .. } => ms <= HARMLESS_MS,
+            Incident::Suspend { ms, .. } => ms <= HARMLESS_MS,
+            // Of a link that breaks without a word, nobody knows for long.
+            Incident::CutOff { ms, reset, .. } => ms <= HARMLESS_MS && !reset,
             Incident::Kill => false,
-            // What two can't tell each other the store would have to.
-            Incident::Outage(_) => serving.len() != 2 && cluster.links.blocked.is_empty(),
+            // Of two, one that drains leaves the other alone, without a copy.
+            Incident::Drain { .. } => serving.len() != 2,
+            // What two can't tell each other the store would have to, and so it is with the loss of
+            // one of them.
+            Incident::Outage(_) => {
+                let known = cluster.links.blocked.is_empty() && cluster.lost.is_empty();
+                known && serving.len() != 2
+            }
             _ => true,
         };
         if serving.is_empty() || !(harmless || safe) {
@@ -160,7 +168,12 @@ impl World {
             Incident::Drain { back } => return self.drain_node(victim, back),
             Incident::Join => return self.join(),
             Incident::Outage(ms) => self.store.down_until = self.now + ms,
-            Incident::Erase(account) => self.begin_erasure(account),
+            Incident::Erase { account, kill } => {
+                if kill && let Some(cluster) = &mut self.cluster {
+                    cluster.doomed.insert(account);
+                }
+                self.begin_erasure(account);
+            }
         }
         true
     }
@@ -171,6 +184,31 @@ impl World {
         self.end_process(id, true);
         if let Some(machine) = machine {
             self.start_soon(machine, RESTART_MS);
+        }
+    }
+
+    /// The home of an account that is being erased dies, as soon as it may.
+    pub(super) fn kill_home(&mut self, account: usize) {
+        if !self.playing || !self.is_erasing_account(account) {
+            return;
+        }
+        let user = self.user(account).clone();
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        let its = |process: &&Process| process.is_home_of(&user);
+        let home = cluster.processes.values().find(its);
+        let home = home.filter(|it| it.serves() && !it.suspended);
+        let victim = home.map(|process| process.node.id());
+        match victim.filter(|_| cluster.is_calm(self.now, &self.store)) {
+            Some(victim) => {
+                cluster.doomed.remove(&account);
+                self.tell(|| format!("kill of node {victim}, which erases user{account}"));
+                let name = "kills in deletions";
+                *self.report.incidents.entry(name).or_default() += 1;
+                self.kill_node(victim);
+            }
+            None => self.soon(50, Happening::Cluster(Step::KillHome(account))),
         }
     }
 
@@ -206,7 +244,8 @@ impl World {
         let Some(machine) = self.process(id).map(|process| process.machine) else {
             return;
         };
-        for other in (0..MACHINES).filter(|other| *other != machine) {
+        let machines = self.cluster.as_ref().map_or(0, |it| it.machines.len());
+        for other in (0..machines).filter(|other| *other != machine) {
             if way & 1 != 0 {
                 self.block(machine, other, until);
             }
@@ -230,7 +269,7 @@ impl World {
         }
     }
 
-    fn drain_node(&mut self, id: u64, back: Option<u64>) -> bool {
+    pub(super) fn drain_node(&mut self, id: u64, back: Option<u64>) -> bool {
         let Some(cluster) = &self.cluster else {
             return false;
         };
@@ -302,7 +341,7 @@ impl World {
             return false;
         };
         let taken = |n: &usize| cluster.processes.values().any(|it| it.machine == *n);
-        let free = (0..MACHINES).find(|n| !taken(n) && !cluster.machines[*n].starts);
+        let free = (0..cluster.machines.len()).find(|n| !taken(n) && !cluster.machines[*n].starts);
         if let Some(machine) = free {
             self.start_soon(machine, 10);
         }
@@ -338,13 +377,13 @@ impl Cluster {
         all.map(|process| process.node.id()).collect()
     }
 
-    fn censuses(&self) -> impl Iterator<Item = Census> {
+    pub(super) fn censuses(&self) -> impl Iterator<Item = Census> {
         let replicas = self.processes.values().filter_map(|it| it.node.replica());
         replicas.map(cirrus_replica::Replica::census)
     }
 
     /// After the loss of a node: everything has a home and a copy again.
-    fn look_whether_whole(&mut self) {
+    pub(super) fn look_whether_whole(&mut self) {
         let settled = |c: Census| c.awaited + c.leaving + c.single_copy == 0;
         let all = self.processes.values().all(Process::serves);
         let names = |process: &Process| self.lost.iter().any(|id| process.names(*id));
@@ -352,6 +391,24 @@ impl Cluster {
         if known && all && self.censuses().all(settled) {
             self.lost.clear();
         }
+    }
+
+    /// Nodes may be lost at that time.
+    fn is_calm(&self, now: u64, store: &Store) -> bool {
+        let calm = now >= self.danger_until.max(store.down_until + CALM_MS);
+        self.reckless || (calm && self.may_lose_one())
+    }
+
+    /// A node has a link with every other, and none of them has broken without a word.
+    pub fn is_linked(&self, id: u64) -> bool {
+        let Some(process) = self.processes.get(&id) else {
+            return false;
+        };
+        let others = self.processes.keys().filter(|other| **other != id);
+        others.into_iter().all(|other| {
+            let link = process.links.get(other);
+            link.is_some() && link.copied() == self.links.between(id, *other)
+        })
     }
 
     /// The loss of one more node loses nothing: no other is in danger, and every home has a copy.
@@ -362,8 +419,7 @@ impl Cluster {
             .processes
             .values()
             .all(|it| !it.suspended && it.stall.is_none());
-        let others = self.processes.len() - 1;
-        let linked = self.processes.values().all(|it| it.links.len() == others);
+        let linked = self.processes.keys().all(|id| self.is_linked(*id));
         copied && idle && run && linked && self.lost.is_empty() && self.serving().len() >= 2
     }
 }

@@ -41,6 +41,13 @@ pub struct Links {
     dialling: BTreeSet<(u64, u64)>,
 }
 
+impl Links {
+    /// The number of the link that two nodes have, whatever they know of it.
+    pub fn between(&self, a: u64, b: u64) -> Option<u64> {
+        self.all.get(&pair(a, b)).map(|(number, _)| *number)
+    }
+}
+
 fn pair(a: u64, b: u64) -> (u64, u64) {
     (a.min(b), a.max(b))
 }
@@ -89,8 +96,7 @@ impl World {
         let Some(cluster) = &mut self.cluster else {
             return;
         };
-        let current = cluster.links.all.get(&pair(from, to));
-        if current.is_none_or(|(number, _)| *number != link) {
+        if cluster.links.between(from, to) != Some(link) {
             return;
         }
         let behind = cluster.links.held.contains_key(&(from, to));

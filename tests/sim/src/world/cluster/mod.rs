@@ -1,6 +1,7 @@
 //! A whole cluster: nodes as a server runs them, each with clocks of its own, over links that
 //! break, on one store.
 
+pub mod grow;
 mod incidents;
 mod links;
 mod process;
@@ -48,6 +49,8 @@ pub enum Step {
     Part(u64),
     /// A drain is taken back.
     Undrain(u64),
+    /// The node dies that erases an account.
+    KillHome(usize),
 }
 
 /// Who asked the store.
@@ -80,22 +83,33 @@ pub struct Cluster {
     reckless: bool,
     /// Nodes that were lost and that others have not made up for yet.
     lost: BTreeSet<u64>,
+    /// Accounts whose homes are to die while they are erased.
+    doomed: BTreeSet<usize>,
     /// Hash of what was sent as a session's nth stanza.
     sent: BTreeMap<(u64, u64), u64>,
+    /// By account: the epoch in which its slot began, and when such a home was last seen.
+    lives: BTreeMap<usize, (u64, u64)>,
     /// The newest view that a node serves in.
     pub epoch: u64,
 }
 
 impl Cluster {
     /// Nothing runs yet.
-    pub fn new(incidents: BTreeMap<usize, Vec<Incident>>, zones: usize, reckless: bool) -> Self {
+    pub fn new(nodes: Nodes) -> Self {
+        let Nodes {
+            machines,
+            zones,
+            reckless,
+            incidents,
+            ..
+        } = nodes;
         let machine = |n| Machine {
             zone: n % zones.max(1),
             starts: false,
         };
         Self {
             processes: BTreeMap::new(),
-            machines: (0..incidents::MACHINES).map(machine).collect(),
+            machines: (0..machines).map(machine).collect(),
             links: Links::default(),
             coming: incidents,
             due: VecDeque::new(),
@@ -103,7 +117,9 @@ impl Cluster {
             danger_until: 0,
             reckless,
             lost: BTreeSet::new(),
+            doomed: BTreeSet::new(),
             sent: BTreeMap::new(),
+            lives: BTreeMap::new(),
             epoch: 0,
         }
     }
@@ -163,6 +179,7 @@ impl World {
             Step::Look(id) => self.look_at_drain(id),
             Step::Part(id) => self.part(id),
             Step::Undrain(id) => self.undrain(id),
+            Step::KillHome(account) => self.kill_home(account),
         }
     }
 
@@ -251,7 +268,34 @@ impl World {
                 self.node_effect(id, effect);
             }
         }
+        self.look_at_lives(id);
         self.set_wake(id);
+    }
+
+    /// Homes that began anew, as they and their copies were lost together.
+    fn look_at_lives(&mut self, id: u64) {
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.reckless) else {
+            return;
+        };
+        let Some(node) = cluster.processes.get(&id).map(|process| &process.node) else {
+            return;
+        };
+        for (account, user) in self.plan.users.iter().enumerate() {
+            let slot = node.place(user).map(|place| place.slot);
+            let replica = node.replica();
+            let began = slot.zip(replica).and_then(|(slot, it)| it.began(slot));
+            let Some(began) = began else { continue };
+            let life = cluster.lives.entry(account).or_insert((began, self.now));
+            if life.0 == began {
+                life.1 = self.now;
+            } else if life.0 < began {
+                self.history.began_anew(account, life.1, self.now);
+                *life = (began, self.now);
+                if let Some(tell) = self.tell {
+                    tell(format!("{:>7} {user} begins anew", self.now - super::START));
+                }
+            }
+        }
     }
 
     fn set_wake(&mut self, id: u64) {
@@ -305,6 +349,10 @@ impl World {
                 self.wrong(Violation::Copy(text));
             }
         }
+        if matches!(out, PipeOut::Close { .. }) {
+            // What was acknowledged lately met a session that had ended.
+            self.doubt_acks(pipe);
+        }
         self.emit(pipe, out);
     }
 
@@ -319,7 +367,11 @@ impl World {
             cluster.epoch = epoch;
             let removed = cluster.removed(id);
             cluster.lost.extend(removed);
+            self.doubt_parting();
         }
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
         let stopped = matches!(standing, Standing::Stopped(_));
         let Some(process) = cluster.processes.get_mut(&id) else {
             return;
@@ -373,11 +425,9 @@ impl World {
         };
         if lost {
             cluster.lost.insert(id);
-            if cluster.reckless {
-                self.history.kills.push(self.now);
-            }
         }
         self.died_at = self.now;
+        self.doubt_parting();
         let strays = lost && !self.is_erasing();
         self.orphan_answers(id, strays);
         self.lose_links(id, process.machine);
@@ -394,6 +444,15 @@ impl World {
         }
     }
 
+    /// Every slot has its home, and every node reaches every other.
+    pub(super) fn is_settled(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|cluster| {
+            let moves = cluster.censuses().any(|it| it.awaited + it.leaving > 0);
+            let linked = cluster.processes.keys().all(|id| cluster.is_linked(*id));
+            cluster.lost.is_empty() && cluster.links.blocked.is_empty() && linked && !moves
+        })
+    }
+
     /// Whether what a client acknowledges to a node reaches its home soon, unless the node dies.
     pub(super) fn passes_on(&self, id: u64) -> bool {
         let Some(cluster) = &self.cluster else {
@@ -404,7 +463,8 @@ impl World {
             let runs = !process.suspended && process.stall.is_none();
             let now = process.now(self.now);
             let serves = process.node.may_serve(now.steady);
-            runs && serves && !cluster.links.blocked.keys().any(cut)
+            let blocked = cluster.links.blocked.keys().any(cut);
+            runs && serves && !blocked && cluster.is_linked(id)
         })
     }
 
@@ -443,19 +503,18 @@ impl World {
         if let Some(id) = self.accepting() {
             let user = self.user(account).clone();
             self.feed(id, Input::Erase(token, user));
+            let cluster = self.cluster.as_ref();
+            if cluster.is_some_and(|cluster| cluster.doomed.contains(&account)) {
+                self.soon(300, Happening::Cluster(Step::KillHome(account)));
+            }
         }
     }
 
     /// The first nodes start.
     pub(super) fn begin_cluster(&mut self, nodes: Nodes) {
-        let Nodes {
-            count,
-            zones,
-            reckless,
-            incidents,
-        } = nodes;
-        self.report.reckless = reckless;
-        self.cluster = Some(Cluster::new(incidents, zones, reckless));
+        let count = nodes.count;
+        self.report.reckless = nodes.reckless;
+        self.cluster = Some(Cluster::new(nodes));
         for machine in 0..count {
             self.start_soon(machine, 500);
         }

@@ -129,6 +129,14 @@ impl Process {
         view.is_some_and(|view| view.members.iter().any(|member| member.node_id() == id))
     }
 
+    /// Whether the home of an account is here.
+    pub fn is_home_of(&self, user: &BareJid) -> bool {
+        let slot = self.node.place(user).map(|place| place.slot);
+        let replica = self.node.replica();
+        slot.zip(replica)
+            .is_some_and(|(slot, replica)| replica.machine(slot).is_some())
+    }
+
     pub fn serves(&self) -> bool {
         matches!(self.standing, Standing::Serving { .. } | Standing::Degraded)
     }
