@@ -115,6 +115,8 @@ pub(crate) struct Search {
     sealed: u64,
     /// The segment that was asked for.
     fetching: Option<Part>,
+    /// Digests that turned out to have nothing with the peer, by their last positions.
+    without: Vec<u64>,
     /// The page begins at a time.
     timed: bool,
     requests: u32,
@@ -149,6 +151,7 @@ impl Search {
             at: 0,
             sealed: 0,
             fetching: None,
+            without: Vec::new(),
             stage: Stage::Begin,
             timed,
             requests: 0,
@@ -267,7 +270,7 @@ impl Search {
                 self.finish(false);
                 self.step(index)
             }
-            Some(row) => self.fetch(&row),
+            Some(row) => self.fetch_for(index, &row),
             None => self.step(index),
         }
     }
@@ -385,7 +388,7 @@ impl Search {
                 self.stage = Stage::Scan(None);
             }
             Some(_) if self.requests + self.objects >= REQUESTS && !self.hits.is_empty() => {
-                self.finish(false)
+                self.finish(false);
             }
             next => {
                 self.at = end;

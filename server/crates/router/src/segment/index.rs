@@ -5,13 +5,18 @@
 //! `k` = first 8 bytes of the object's SHA-256; `p` = hashes of up to [`LISTED`] peers, ascending,
 //! 4 bytes each, or `m` = a Bloom filter of more.
 //!
+//! The row of a [digest](super::digest) has the same attributes under a key of its own, `r` and its
+//! last position.
+//!
 //! Rows may overlap: a segment that takes in another one is there before the other's row goes, and
 //! of two nodes that believe they own a log each may have sealed it. All of them are true, so of a
 //! position any row will do.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use cirrus_schema::BucketId;
-use cirrus_schema::keys::archive;
+use cirrus_schema::keys::{KeyBytes, archive};
 use cirrus_store::{Attrs, BlobKey, Item};
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +106,8 @@ pub(crate) struct Row {
     pub version: u64,
     /// The first position that no row before this one has.
     pub from: u64,
+    /// It is a digest's.
+    is_digest: bool,
 }
 
 impl Row {
@@ -120,6 +127,30 @@ impl Row {
             peers: Peers::of(&built.peers),
             version: 1,
             from: first,
+            is_digest: false,
+        }
+    }
+
+    /// The row of a digest of these positions, which begin at that time.
+    pub fn digest(positions: RangeInclusive<u64>, first_t: u64, built: &Built) -> Self {
+        let row = Self::new(*positions.start(), first_t, 1, built);
+        Self {
+            last: *positions.end(),
+            is_digest: true,
+            ..row
+        }
+    }
+
+    /// Whether it is a digest's.
+    pub fn is_digest(&self) -> bool {
+        self.is_digest
+    }
+
+    /// Where it is in the table.
+    pub fn key(&self, owner: &[u8]) -> KeyBytes {
+        match self.is_digest {
+            true => archive::digest(owner, self.last),
+            false => archive::segment(owner, self.last),
         }
     }
 
@@ -127,8 +158,9 @@ impl Row {
     pub fn object(&self, owner: &[u8]) -> BlobKey {
         let (first, last) = (self.first, self.last);
         let name = format!(
-            "{}{first:016x}-{last:016x}-{}",
+            "{}{}{first:016x}-{last:016x}-{}",
             folder(owner),
+            if self.is_digest { "d-" } else { "" },
             hex(&self.name)
         );
         BlobKey::new(BucketId::Data, name)
@@ -160,7 +192,7 @@ impl Row {
             }
             Peers::Filter(filter) => drop(attrs.set("m", filter.clone())),
         }
-        Item::new(archive::segment(owner, self.last), attrs).versioned(self.version)
+        Item::new(self.key(owner), attrs).versioned(self.version)
     }
 
     fn read(item: &Item) -> Result<Self, LogError> {
@@ -168,7 +200,8 @@ impl Row {
             key: item.key.clone(),
             reason: reason.into(),
         };
-        let last = archive::segment_last(&item.key.sk);
+        let digest = archive::digest_last(&item.key.sk);
+        let last = digest.or(archive::segment_last(&item.key.sk));
         let last = last.ok_or_else(|| corrupt("not a segment's row"))?;
         if item.attrs.get_n("v") != Some(FORMAT) {
             return Err(corrupt("unknown format"));
@@ -205,8 +238,10 @@ impl Row {
             peers: peers.ok_or_else(|| corrupt("the peers"))?,
             version: item.version,
             from: first,
+            is_digest: digest.is_some(),
         };
-        if first > last || last - first >= super::MAX_RECORDS as u64 {
+        let long = last.saturating_sub(first) >= super::MAX_RECORDS as u64;
+        if first > last || long && !row.is_digest {
             return Err(corrupt("its positions"));
         }
         Ok(row)
@@ -217,6 +252,7 @@ impl Row {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Index {
     rows: Vec<Row>,
+    digests: Vec<Row>,
     /// Rows that others cover wholly: what a node left behind that did not get to remove them.
     pub covered: Vec<Row>,
 }
@@ -228,36 +264,59 @@ impl Index {
     /// [`LogError::Corrupt`] names the row that can't be understood.
     pub fn take(&mut self, items: &[Item]) -> Result<(), LogError> {
         for item in items {
-            self.rows.push(Row::read(item)?);
+            self.push(Row::read(item)?);
         }
         Ok(())
     }
 
-    /// All pages were taken.
-    pub fn finish(&mut self) {
-        let mut rows = std::mem::take(&mut self.rows);
-        rows.sort_by(|a, b| a.first.cmp(&b.first).then(b.last.cmp(&a.last)));
-        let mut next = 0;
-        for mut row in rows {
-            if row.last < next {
-                self.covered.push(row);
-                continue;
-            }
-            row.from = row.first.max(next);
-            next = row.last.saturating_add(1);
-            self.rows.push(row);
+    fn push(&mut self, row: Row) {
+        match row.is_digest {
+            true => self.digests.push(row),
+            false => self.rows.push(row),
         }
     }
 
-    /// A segment was sealed: rows that it covers go, and are given back.
+    /// All pages were taken.
+    pub fn finish(&mut self) {
+        for rows in [&mut self.rows, &mut self.digests] {
+            let mut all = std::mem::take(rows);
+            all.sort_by(|a, b| a.first.cmp(&b.first).then(b.last.cmp(&a.last)));
+            let mut next = 0;
+            for mut row in all {
+                if row.last < next {
+                    self.covered.push(row);
+                    continue;
+                }
+                row.from = row.first.max(next);
+                next = row.last.saturating_add(1);
+                rows.push(row);
+            }
+        }
+    }
+
+    /// A segment was sealed, or a digest made: rows that it covers go, and are given back.
     pub fn add(&mut self, row: Row) {
-        self.rows.push(row);
+        self.push(row);
         self.finish();
     }
 
     /// The segments, ascending.
     pub fn rows(&self) -> &[Row] {
         &self.rows
+    }
+
+    /// The digests, ascending.
+    pub fn digests(&self) -> &[Row] {
+        &self.digests
+    }
+
+    /// The digest that may have all messages of a segment with that peer.
+    pub fn digest_of(&self, row: &Row, hash: u32) -> Option<&Row> {
+        let at = self
+            .digests
+            .partition_point(|digest| digest.last < row.last);
+        let digest = self.digests.get(at)?;
+        (digest.first <= row.from && digest.may_have(Some(hash))).then_some(digest)
     }
 
     /// The last position that is in a segment; 0 without segments.

@@ -20,6 +20,7 @@
 //! place. An object may come damaged or made up from its bucket: reading it never panics and takes
 //! no more memory than the constants here allow.
 
+mod digest;
 mod index;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ use siphasher::sip::SipHasher13;
 
 use crate::log::{Content, Cursor, Direction, Message, Record, encode_record, put_varint};
 
+pub(crate) use digest::Digest;
+pub use digest::{Peers as DigestPeers, read as read_digest};
 pub use index::object_of;
 pub(crate) use index::{Index, Row, folder};
 
@@ -87,6 +90,12 @@ fn hash_of(message: &Message) -> u32 {
         Direction::Own => OWN,
         _ => peer_hash(&message.peer),
     }
+}
+
+/// What an archived message is found by, in digests too; `None` for what is not archived.
+pub fn found_by(record: &Record) -> Option<u32> {
+    let message = record.as_message().filter(|it| it.flags.archive);
+    message.map(hash_of)
 }
 
 /// Takes out of a record what nobody will ask for: a message that is not archived, and references,

@@ -167,7 +167,64 @@ pub(super) fn any_object(object: &[u8]) {
     }
 }
 
+/// The golden: what is stored must be read for ever.
+#[test]
+fn format_1_of_a_digest_is_read() {
+    let golden: &[u8] = include_bytes!("golden/digest-v1.bin");
+    let all = read_digest(&Bytes::from_static(golden), None).unwrap();
+    assert_eq!(all, digest_peers());
+    for (hash, records) in digest_peers() {
+        let one = read_digest(&Bytes::from_static(golden), Some(hash)).unwrap();
+        assert_eq!(one.into_iter().collect::<Vec<_>>(), [(hash, records)]);
+    }
+    assert!(
+        read_digest(&Bytes::from_static(golden), Some(9))
+            .unwrap()
+            .is_empty()
+    );
+}
+
+/// 39 peers with 3 KB of messages each: two blocks.
+fn digest_peers() -> BTreeMap<u32, Vec<(u64, Record)>> {
+    let of = |peer: u64| {
+        let text = "x".repeat(900);
+        let records = (0..3).map(|n| (n * 100 + peer, record(n * 100 + peer, peer, true, &text)));
+        let jid = BareJid::parse(&format!("peer{peer}@example.net")).unwrap();
+        (peer_hash(&jid), records.collect())
+    };
+    (1..40).map(of).collect()
+}
+
+#[test]
+fn a_digest_is_written_as_its_golden() {
+    let built = digest::build(&digest_peers()).unwrap();
+    let read = read_digest(&built, None).unwrap();
+    assert_eq!(read, digest_peers());
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write("src/segment/golden/digest-v1.bin", &built).unwrap();
+    }
+}
+
 proptest! {
+    /// Any digest is read or refused; damage is noticed, or takes nothing but whole peers away.
+    #[test]
+    fn any_digest_is_read_or_refused(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+        at in any::<prop::sample::Index>(),
+        flip in 1..=255u8,
+    ) {
+        let made_up: Vec<u8> = b"CAD1".iter().chain(&bytes).copied().collect();
+        drop(read_digest(&made_up.into(), None));
+        let mut damaged = digest::build(&digest_peers()).unwrap().to_vec();
+        let at = at.index(damaged.len());
+        damaged[at] ^= flip;
+        let whole = digest_peers();
+        for with in [None, whole.keys().next().copied()] {
+            let Ok(read) = read_digest(&damaged.clone().into(), with) else { continue };
+            prop_assert!(read.iter().all(|(hash, records)| whole.get(hash) == Some(records)));
+        }
+    }
+
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         any_object(&bytes);

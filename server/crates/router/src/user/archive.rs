@@ -391,7 +391,7 @@ impl User {
             (Ok(BlobOutcome::Body(Some(object))), Some(search)) => {
                 let read = search.on_segment(object).is_ok();
                 cx.work.tally.unreadable += u64::from(!read);
-                read
+                read || search.do_without()
             }
             // The index may be out of date; once.
             (Ok(BlobOutcome::Body(None)), _) if !job.missed => {
@@ -399,9 +399,9 @@ impl User {
                 self.seals.doubt_index();
                 true
             }
-            (Ok(_), _) => {
+            (Ok(_), search) => {
                 cx.work.tally.unreadable += 1;
-                false
+                search.as_mut().is_some_and(Search::do_without)
             }
             (Err(_), _) => false,
         };

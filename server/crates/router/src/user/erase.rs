@@ -6,6 +6,7 @@
 //! [`Event::Erase`](crate::Event::Erase) starts again. The roster goes last, because it says who
 //! must be told.
 
+use bytes::Bytes;
 use cirrus_jid::BareJid;
 use cirrus_schema::keys::{archive, cluster, rosters};
 use cirrus_schema::{BucketId, TableId};
@@ -217,7 +218,11 @@ impl User {
             (Step::WriteFloor, Ok(_)) => {
                 return self.list_segments(cx);
             }
-            (Step::Clear { tables, .. }, Ok(Outcome::Page { items, .. })) if items.is_empty() => {
+            (Step::Clear { tables, .. }, Ok(Outcome::Page { items, next })) if items.is_empty() => {
+                // A page may be empty because all its rows have expired.
+                if next.is_some() {
+                    return self.clear(cx, next);
+                }
                 tables.pop();
                 true
             }
@@ -236,7 +241,7 @@ impl User {
             _ => false,
         };
         if next {
-            self.clear(cx);
+            self.clear(cx, None);
         }
     }
 
@@ -295,7 +300,7 @@ impl User {
         } else if left == 0 {
             let tables = vec![TableId::Rosters, TableId::Archive];
             self.step_erasure(Step::Clear { tables, rows: 0 });
-            self.clear(cx);
+            self.clear(cx, None);
         }
     }
 
@@ -322,7 +327,7 @@ impl User {
     }
 
     /// Asks for the next rows to delete; without a table left, the account is erased.
-    fn clear(&mut self, cx: &mut Cx<'_>) {
+    fn clear(&mut self, cx: &mut Cx<'_>, after: Option<Bytes>) {
         let State::Erasing(Erasure {
             step: Step::Clear { tables, .. },
             ..
@@ -346,7 +351,7 @@ impl User {
             range,
             direction,
             limit,
-            after: None,
+            after,
         };
         self.begin(cx, Purpose::Erase, op);
     }

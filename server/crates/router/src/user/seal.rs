@@ -11,9 +11,14 @@
 //! never removed here: they expire ([`Cover`](crate::log::Cover)), so until the row is there, and
 //! long after, they are there too.
 //!
+//! When nothing is left to seal, and sixteen segments and one are in no digest, the next
+//! [digest](crate::segment::Digest) is made in the same steps: read, put, insert, remove what is
+//! covered. Whoever waits for the sealing is answered before.
+//!
 //! The index is read when it is first needed and then kept up to date, for queries too.
 //!
-//! Limits: one segment is in memory at a time, [`Limits::seal_bytes`] and one item unpacked.
+//! Limits: one segment is in memory at a time, [`Limits::seal_bytes`] and one item unpacked, or one
+//! and a digest.
 
 use bytes::Bytes;
 use cirrus_schema::TableId;
@@ -27,7 +32,7 @@ use crate::event::{Effect, Token};
 use crate::home::{Cx, Limits, Purpose};
 use crate::log::{MAX_RECORDS, Record, decode};
 use crate::planted;
-use crate::segment::{self, Index, Row, Segment};
+use crate::segment::{self, Digest, Index, Row, Segment};
 
 /// Pause after a failure; it doubles.
 const FIRST_PAUSE_MS: u64 = 1_000;
@@ -48,6 +53,8 @@ pub(super) struct Seals {
     waiting: Vec<(Token, u64)>,
     retry_at: Option<u64>,
     pause: u64,
+    /// A segment can't be read: no digest is made until the account is loaded again.
+    no_digest: bool,
 }
 
 /// What is known of the index.
@@ -79,6 +86,8 @@ enum Stage {
     },
     Put(Box<Row>),
     Insert(Box<Row>),
+    /// Segments are read for a digest.
+    Gather(Box<Digest>),
 }
 
 impl Seals {
@@ -175,13 +184,11 @@ impl User {
 
     fn read_index(&mut self, cx: &mut Cx<'_>, after: Option<Bytes>) {
         let number = self.seals.readings;
+        let (first, last) = archive::index_range();
         let op = Op::Query {
             table: TableId::Archive,
             pk: archive::partition(&self.jid.owner()).into(),
-            range: SkRange::Between(
-                archive::segment_sk(0).into(),
-                archive::segment_sk(u64::MAX).into(),
-            ),
+            range: SkRange::Between(first.into(), last.into()),
             direction: Direction::Forward,
             limit: None,
             after,
@@ -277,6 +284,44 @@ impl User {
             let result = Ok(());
             cx.out.push(Effect::Erased { token, result });
         }
+        let digest = self.seals.index().filter(|_| !self.seals.no_digest);
+        if let Some(digest) = digest.and_then(Digest::due) {
+            self.gather(cx, digest);
+        }
+    }
+
+    /// Reads what a digest is to be made of, and then makes it.
+    fn gather(&mut self, cx: &mut Cx<'_>, digest: Digest) {
+        let owner = self.jid.owner();
+        if let Some(row) = digest.next() {
+            let (at, range) = (row.object(&owner), None);
+            let op = BlobOp::Get { at, range };
+            return self.ask_blob(cx, Stage::Gather(Box::new(digest)), op);
+        }
+        let made = self.seals.index().and_then(|index| digest.finish(index));
+        match made {
+            Some((row, body)) => {
+                let at = row.object(&owner);
+                let op = BlobOp::PutIfAbsent { at, body };
+                self.ask_blob(cx, Stage::Put(Box::new(row)), op);
+            }
+            None => self.seals.no_digest = true,
+        }
+    }
+
+    /// A segment was read for a digest.
+    fn gathered(&mut self, cx: &mut Cx<'_>, mut digest: Digest, body: Option<Bytes>) {
+        let index = self.seals.index();
+        let taken = body
+            .zip(index)
+            .map(|(body, index)| digest.take(body, index));
+        match taken {
+            Some(Ok(())) => self.gather(cx, digest),
+            _ => {
+                cx.work.tally.unreadable += 1;
+                self.seals.no_digest = true;
+            }
+        }
     }
 
     fn read_log(
@@ -361,7 +406,7 @@ impl User {
                 Ok(Outcome::Page { items, next }),
             ) => self.take_log(cx, (first, records, bytes), &items, next),
             (Some(Stage::Insert(row)), Ok(_)) => {
-                cx.work.tally.sealed += 1;
+                cx.work.tally.sealed += u64::from(!row.is_digest());
                 if let Known::All(index) = &mut self.seals.index {
                     index.add(*row);
                 }
@@ -475,7 +520,7 @@ impl User {
         match (self.seals.under_way.take(), result) {
             (Some(Stage::Remove(row)), Ok(_)) => {
                 let op = Op::Delete {
-                    key: archive::segment(&owner, row.last).into(),
+                    key: row.key(&owner).into(),
                     condition: Condition::Version(row.version),
                 };
                 self.seals.under_way = Some(Stage::RemoveRow);
@@ -501,6 +546,9 @@ impl User {
                         self.read_log(cx, None, Vec::new(), 0);
                     }
                 }
+            }
+            (Some(Stage::Gather(digest)), Ok(BlobOutcome::Body(body))) => {
+                self.gathered(cx, *digest, body);
             }
             (Some(Stage::Put(row)), result) if result.is_ok() || planted::row_before_object() => {
                 let op = Op::Put {

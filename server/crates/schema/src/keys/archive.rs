@@ -7,6 +7,8 @@ use crate::TableId;
 pub const DUE_SHARDS: u8 = 16;
 
 const HOT: u8 = b'h';
+/// Next to segments, so that one query has both.
+const DIGEST: u8 = b'r';
 const SEGMENT: u8 = b's';
 const DUE: u8 = b'd';
 
@@ -74,6 +76,38 @@ pub fn segment_last(sk: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(digits.try_into().ok()?))
 }
 
+/// Sort key of the row of a digest whose last position is `last`: `r` and 8 bytes, big-endian.
+#[must_use]
+pub fn digest_sk(last: u64) -> Vec<u8> {
+    let mut sk = Vec::with_capacity(9);
+    sk.push(DIGEST);
+    sk.extend_from_slice(&last.to_be_bytes());
+    sk
+}
+
+/// The row of a digest.
+#[must_use]
+pub fn digest(owner: &[u8], last: u64) -> KeyBytes {
+    KeyBytes {
+        table: TableId::Archive,
+        pk: partition(owner),
+        sk: digest_sk(last),
+    }
+}
+
+/// The last position of a digest's row; `None` for another kind of row.
+#[must_use]
+pub fn digest_last(sk: &[u8]) -> Option<u64> {
+    let digits = sk.strip_prefix(&[DIGEST])?;
+    Some(u64::from_be_bytes(digits.try_into().ok()?))
+}
+
+/// First and last possible sort key of the rows of digests and segments, both inclusive.
+#[must_use]
+pub fn index_range() -> (Vec<u8>, Vec<u8>) {
+    (digest_sk(0), segment_sk(u64::MAX))
+}
+
 /// One of the partitions of a day's due rows. `day` counts from the first of January 1970.
 #[must_use]
 pub fn due_partition(day: u32, shard: u8) -> Vec<u8> {
@@ -111,6 +145,9 @@ mod tests {
         for last in [0, 256, u64::MAX] {
             assert_eq!(segment_last(&segment_sk(last)), Some(last));
             assert_eq!(segment_last(&hot_sk(last)), None);
+            assert_eq!(digest_last(&digest_sk(last)), Some(last));
+            assert_eq!(digest_last(&segment_sk(last)), None);
+            assert!(digest_sk(last) < segment_sk(0));
         }
     }
 

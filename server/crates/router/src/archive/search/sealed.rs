@@ -1,18 +1,22 @@
 //! The part of a search that is about segments.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use cirrus_store::BlobOp;
 use serde::{Deserialize, Serialize};
 
 use super::{Hit, Kept, REQUESTS, Search, Stage, Step};
 use crate::log::LogError;
-use crate::segment::{Index, Row, Segment, SegmentError};
+use crate::segment::{Index, Row, Segment, SegmentError, read_digest};
 
 /// What of a segment counts: positions from the first up to the last.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Part {
     first: u64,
     last: u64,
+    /// A digest was asked for.
+    is_digest: bool,
 }
 
 impl Search {
@@ -54,11 +58,72 @@ impl Search {
         self.fetching = Some(Part {
             first: row.from,
             last: row.last,
+            is_digest: false,
         });
         Step::Fetch(BlobOp::Get {
             at: row.object(&self.owner),
             range: None,
         })
+    }
+
+    /// Reads on in a segment, or in a digest that has all its messages with the peer, and more.
+    pub(super) fn fetch_for(&mut self, index: &Index, row: &Row) -> Step {
+        let digest = self
+            .filter
+            .hash()
+            .and_then(|hash| index.digest_of(row, hash));
+        let digest = digest.filter(|digest| !self.without.contains(&digest.last));
+        let Some(digest) = digest else {
+            return self.fetch(row);
+        };
+        let step = self.fetch(digest);
+        if let Some(part) = &mut self.fetching {
+            (part.first, part.is_digest) = (digest.first, true);
+        }
+        step
+    }
+
+    /// What was asked for can't be had. `true`: it was a digest, and segments have it too.
+    pub fn do_without(&mut self) -> bool {
+        match self.fetching.take() {
+            Some(part) if part.is_digest => {
+                self.without.push(part.last);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes the messages of a digest. It may have none with that peer, whatever its row says:
+    /// then segments have them.
+    fn scan_digest(&mut self, part: Part, object: &Bytes) -> Result<(), SegmentError> {
+        self.objects += 1;
+        let peers = read_digest(object, self.filter.hash())?;
+        let records: Vec<_> = peers.into_values().flatten().collect();
+        if records.is_empty() {
+            self.without.push(part.last);
+            return Ok(());
+        }
+        let positions = self.positions_of(part);
+        if self.look_through(&positions, records) {
+            return Ok(());
+        }
+        self.at = match self.page.backward {
+            true => part.first,
+            false => part.last.saturating_add(1),
+        };
+        if self.requests + self.objects >= REQUESTS && !self.hits.is_empty() {
+            self.finish(false);
+        }
+        Ok(())
+    }
+
+    /// The positions of a part that the page is about.
+    fn positions_of(&self, part: Part) -> Range<u64> {
+        match self.page.backward {
+            true => self.low.max(part.first)..self.at.min(part.last.saturating_add(1)),
+            false => self.at.max(part.first)..self.high.min(part.last.saturating_add(1)),
+        }
     }
 
     /// Whether every message of a segment matches.
@@ -74,10 +139,16 @@ impl Search {
     /// # Errors
     /// [`LogError::Broken`] when it can't be understood.
     pub fn on_segment(&mut self, object: Bytes) -> Result<(), LogError> {
-        let Some(part) = self.fetching.take() else {
+        let Some(part) = self.fetching else {
             return Ok(());
         };
         let damaged = |error: SegmentError| LogError::Broken(error.to_string());
+        if part.is_digest {
+            self.scan_digest(part, &object).map_err(damaged)?;
+            self.fetching = None;
+            return Ok(());
+        }
+        self.fetching = None;
         let segment = Segment::open(object).map_err(damaged)?;
         match &self.stage {
             Stage::Scan(_) => self.scan_segment(part, &segment).map_err(damaged),
@@ -102,10 +173,7 @@ impl Search {
         segment: &Segment,
     ) -> Result<(), SegmentError> {
         self.objects += 1;
-        let positions = match self.page.backward {
-            true => self.low.max(part.first)..self.at.min(part.last.saturating_add(1)),
-            false => self.at.max(part.first)..self.high.min(part.last.saturating_add(1)),
-        };
+        let positions = self.positions_of(part);
         let mut frames = segment.frames(&positions, self.filter.hash());
         if self.page.backward {
             frames.reverse();

@@ -435,7 +435,7 @@ fn a_page_of_a_sealed_archive_is_two_requests() {
     }
 }
 
-/// Ten messages of 20,000: one segment for each, and the end of the log.
+/// Ten messages of 20,000 that are in no digest: one segment for each, and the end of the log.
 #[test]
 fn who_is_rarely_spoken_with_is_found_by_the_index() {
     let mut archive = long(20_000, 2_000);

@@ -312,3 +312,141 @@ fn what_belongs_to_no_archive_is_not_sealed() {
             .all(|(_, record)| record.as_message().is_none())
     );
 }
+
+const NURSE: &str = "nurse@example.com";
+
+impl Sealed {
+    /// Juliet says that many things, every 34th of them to her nurse, who has no account.
+    fn say_some_to_nurse(&mut self, from: u64, upto: u64) {
+        for n in from..=upto {
+            let to = if n % 34 == 0 { NURSE } else { ROMEO };
+            self.world.say(1, &message(to, &n.to_string()));
+            self.world.read_all(1);
+            self.world.read_all(2);
+        }
+    }
+
+    /// What she said to her nurse, page by page, oldest or newest first; the most requests that
+    /// a page took, and the pages.
+    fn with_nurse(&mut self, backward: bool) -> (Vec<u64>, u64, usize) {
+        let with = format!("<field var='with'><value>{NURSE}</value></field>");
+        let (mut bodies, mut most) = (Vec::new(), 0);
+        let mut pages = 0;
+        let mut set = if backward { "<before/>" } else { "" }.to_owned();
+        loop {
+            let before = self.world.asked;
+            let (page, end) = self.world.archive(1, &with, &format!("<max>5</max>{set}"));
+            most = most.max(self.world.asked - before);
+            let mut found: Vec<u64> = page.iter().map(|(body, _)| body.parse().unwrap()).collect();
+            if backward {
+                found.reverse();
+            }
+            bodies.extend(found);
+            pages += 1;
+            if end.contains("complete='true'") {
+                return (bodies, most, pages);
+            }
+            set = match backward {
+                true => format!("<before>{}</before>", page.first().unwrap().1),
+                false => format!("<after>{}</after>", page.last().unwrap().1),
+            };
+        }
+    }
+
+    fn digests(&self) -> usize {
+        self.rows(archive::digest_sk(0), archive::digest_sk(u64::MAX))
+    }
+
+    /// All of it is found, by full pages where digests have most of it.
+    fn check_nurse(&mut self, upto: u64, full: bool) {
+        let mut expected: Vec<_> = (1..=upto).filter(|n| n % 34 == 0).collect();
+        for backward in [false, true] {
+            let (found, most, pages) = self.with_nurse(backward);
+            assert_eq!(found, expected);
+            // A home that has just begun reads the index too.
+            assert!(most <= 4 + u64::from(!full), "{most} requests for a page");
+            assert!(!full || pages <= expected.len() / 5 + 1, "{pages} pages");
+            expected.reverse();
+        }
+    }
+}
+
+/// Every message with the nurse is in another segment, and few requests find them all.
+#[test]
+fn who_is_seldom_met_is_found_in_few_requests() {
+    let mut it = Sealed::new(4);
+    it.say_some_to_nurse(1, 64);
+    assert_eq!(it.digests(), 0, "the newest segment may be replaced");
+    it.say_some_to_nurse(65, 72);
+    assert_eq!((it.digests(), it.segments().len()), (1, 18 + 1));
+    it.check_nurse(72, true);
+    it.say_some_to_nurse(73, 350);
+    assert_eq!((it.digests(), it.index()), (1, 87), "it has grown");
+    assert_eq!(it.segments().len(), 88);
+    it.check_nurse(350, true);
+    assert_eq!(it.all(), (1..=350).collect::<Vec<_>>());
+    // Its process dies, and its items expire.
+    it.due().unwrap();
+    it.pass(100 * DAY_MS);
+    it.world = it.world.killed();
+    it.online();
+    it.check_nurse(350, true);
+    assert_eq!(it.world.home.census().tally.unreadable, 0);
+    let user = BareJid::parse(JULIET).unwrap();
+    it.world.event(Event::Erase { user, token: 2 });
+    assert_eq!(it.world.done.pop(), Some(Ok(())));
+    assert_eq!((it.index(), it.digests(), it.segments().len()), (0, 0, 0));
+}
+
+/// The store fails at every step of making a digest and of letting it grow; and so dies the home.
+#[test]
+fn every_step_of_a_digest_can_fail() {
+    for (step, dies) in (1..60).flat_map(|step| [(step, false), (step, true)]) {
+        let mut it = Sealed::new(4);
+        it.say_some_to_nurse(1, 71);
+        it.say_some_to_nurse(72, 131);
+        it.world.fails = Some(it.world.asked + step);
+        it.say_some_to_nurse(132, 135);
+        it.world.fails = None;
+        if dies {
+            it.world = it.world.killed();
+            it.online();
+        }
+        it.pass(1_000);
+        it.check_nurse(131, false);
+        drop(it.due());
+        it.say_some_to_nurse(136, 160);
+        drop(it.due());
+        assert_eq!(it.digests(), 1, "step {step}");
+        let objects = it.segments().len() - it.index();
+        assert_eq!(
+            objects, 1,
+            "step {step}: of what it replaced nothing is left"
+        );
+    }
+}
+
+/// A digest is a copy: without it, or with a damaged one, everything is found in segments.
+#[test]
+fn a_digest_that_is_missing_or_damaged_is_not_needed() {
+    let mut it = Sealed::new(4);
+    it.say_some_to_nurse(1, 80);
+    let folder = crate::segment::folder(&juliet());
+    let name = it
+        .segments()
+        .into_iter()
+        .find(|name| name.starts_with(&format!("{folder}d-")));
+    let at = cirrus_store::BlobKey::new(BucketId::Data, name.unwrap());
+    let put = BlobOp::Put {
+        at: at.clone(),
+        body: bytes::Bytes::from_static(b"CAD1 and nothing that follows"),
+        content_type: None,
+    };
+    let expected: Vec<_> = (1..=80).filter(|n| n % 34 == 0).collect();
+    for op in [put, BlobOp::Delete { at }] {
+        it.world.blobs.apply_now(op).unwrap();
+        let before = it.world.home.census().tally.unreadable;
+        assert_eq!(it.with_nurse(false).0, expected);
+        assert!(it.world.home.census().tally.unreadable > before);
+    }
+}
