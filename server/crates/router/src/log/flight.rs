@@ -18,7 +18,8 @@ pub(super) struct Waiting {
     pub due: u64,
     /// When its ticket fails.
     pub deadline: u64,
-    /// Its ticket has failed as unknown: it is only there because its put may yet land.
+    /// Its ticket has failed as unknown, or waits for another put: it is only there because its
+    /// put may yet land.
     pub failed: bool,
 }
 
@@ -117,6 +118,8 @@ pub(super) struct Flight {
     pub entries: Vec<Waiting>,
     /// A try of it may have landed, or may land yet.
     pub uncertain: bool,
+    /// Until when it is tried: no longer than one deadline, whatever its records are allowed.
+    pub until: u64,
 }
 
 impl Flight {
@@ -130,11 +133,7 @@ impl Flight {
         now: u64,
         limits: &Limits,
     ) -> Self {
-        let mut entries = queue.pack();
-        for entry in &mut entries {
-            // No put is tried longer than one deadline, whatever its records were allowed.
-            entry.deadline = entry.deadline.min(now.saturating_add(limits.deadline_ms));
-        }
+        let entries = queue.pack();
         let records: Vec<&Record> = entries.iter().map(|entry| &entry.record).collect();
         let item = record::encode(owner, seq, &records, not_before);
         Self {
@@ -142,13 +141,35 @@ impl Flight {
             item,
             entries,
             uncertain: false,
+            until: now.saturating_add(limits.deadline_ms),
         }
     }
 
-    /// When its first ticket that still waits fails.
+    /// When the first record that still waits for it waits no longer.
     pub(super) fn deadline(&self) -> Option<u64> {
         let waiting = self.entries.iter().filter(|entry| !entry.failed);
-        waiting.map(|entry| entry.deadline).min()
+        waiting.map(|entry| entry.deadline.min(self.until)).min()
+    }
+
+    /// Gives up the records that have waited long enough. Those of them that may wait on: they
+    /// are to go into the next put as well, which is at this position too unless this one lands.
+    pub(super) fn expire(&mut self, now: u64, mut fail: impl FnMut(Ticket)) -> Vec<Waiting> {
+        let mut again = Vec::new();
+        let until = self.until;
+        let entries = self.entries.iter_mut().filter(|entry| !entry.failed);
+        for entry in entries.filter(|entry| entry.deadline.min(until) <= now) {
+            entry.failed = true;
+            if entry.deadline <= now {
+                fail(entry.ticket);
+            } else {
+                again.push(Waiting {
+                    record: entry.record.clone(),
+                    failed: false,
+                    ..*entry
+                });
+            }
+        }
+        again
     }
 
     /// Nobody waits for it any more.

@@ -356,13 +356,15 @@ impl Log {
             }
             let repeated = self
                 .queue
-                .remove(|entry| entry.record.is_repetition_of(&record));
-            let record = Record { t, ..record };
-            out.push(LogEffect::LandedLate {
-                ticket,
-                position,
-                record,
-            });
+                .remove(|entry| entry.ticket == ticket || entry.record.is_repetition_of(&record));
+            if repeated.iter().all(|entry| entry.ticket != ticket) {
+                let record = Record { t, ..record };
+                out.push(LogEffect::LandedLate {
+                    ticket,
+                    position,
+                    record,
+                });
+            }
             durable(repeated, position, t, out);
         }
         self.forget_ghosts();
@@ -421,14 +423,13 @@ impl Log {
             && flight.deadline().is_none_or(|deadline| deadline <= now)
         {
             if flight.uncertain || put_under_way {
-                let expired = |entry: &&mut Waiting| !entry.failed && entry.deadline <= now;
-                for entry in flight.entries.iter_mut().filter(expired) {
-                    entry.failed = true;
+                let again = flight.expire(now, |ticket| {
                     out.push(LogEffect::Failed {
-                        ticket: entry.ticket,
+                        ticket,
                         unknown: true,
                     });
-                }
+                });
+                self.queue.push_front(again);
                 if flight.is_given_up() && !put_under_way {
                     self.give_up(now);
                 }
@@ -439,9 +440,16 @@ impl Log {
         for entry in self.queue.remove(|entry| entry.deadline <= now) {
             out.push(LogEffect::Failed {
                 ticket: entry.ticket,
-                unknown: false,
+                unknown: self.is_doubtful(entry.ticket),
             });
         }
+    }
+
+    /// Whether an earlier put with that record may yet land.
+    fn is_doubtful(&self, ticket: Ticket) -> bool {
+        let puts = self.ghosts.iter().chain(&self.flight);
+        let mut entries = puts.flat_map(|put| &put.entries);
+        entries.any(|entry| entry.ticket == ticket)
     }
 
     /// Nobody waits for the put any more, but it may yet land.

@@ -503,6 +503,65 @@ fn some_tickets_of_a_put_fail_before_others() {
 }
 
 #[test]
+fn markers_outlive_a_put_that_is_refused() {
+    let mut bench = Bench::new();
+    bench.append(marker(NOW, 1, 1));
+    bench.append(message(NOW, 1, 2));
+    loop {
+        bench.wait();
+        let (token, ..) = bench.put();
+        bench.answer(token, Err(throttled()));
+        if bench.log.wake_at() == Some(NOW + 10_000) {
+            break;
+        }
+    }
+    bench.tick(NOW + 10_000 - bench.now);
+    assert_eq!(bench.reports(), ["2 failed"]);
+    // It goes on waiting for the owner's next write, or for its minute.
+    assert_eq!(bench.log.wake_at(), Some(NOW + 60_000));
+    assert!(!bench.log.is_idle());
+    bench.append(message(bench.now, 1, 3));
+    bench.wait();
+    let (token, item, _) = bench.put();
+    assert_eq!(decode(&item).unwrap().1.len(), 2);
+    bench.answer(token, Ok(Outcome::Put));
+    assert_eq!(bench.reports(), ["1 at 1", "3 at 2"]);
+}
+
+#[test]
+fn markers_outlive_a_put_of_which_nothing_is_known() {
+    let given_up = || {
+        let mut bench = Bench::new();
+        bench.append(marker(NOW, 1, 1));
+        bench.append(message(NOW, 1, 2));
+        let (token, ghost, _) = bench.put();
+        bench.tick(10_000);
+        bench.answer(token, Err(timeout()));
+        assert_eq!(bench.reports(), ["2 unknown"]);
+        bench.append(message(bench.now, 1, 3));
+        bench.wait();
+        (bench, ghost)
+    };
+    // It has not landed.
+    let (mut bench, ghost) = given_up();
+    let (token, own, _) = bench.put();
+    assert_eq!(own.key, ghost.key);
+    bench.answer(token, Ok(Outcome::Put));
+    assert_eq!(bench.reports(), ["1 at 1", "3 at 2"]);
+    // It has.
+    let (mut bench, ghost) = given_up();
+    let (token, own, _) = bench.put();
+    bench.answer(token, Err(conflict(&own)));
+    let (token, _) = bench.op();
+    bench.answer(token, page(vec![ghost]));
+    assert_eq!(bench.reports(), ["1 at 1", "2 late at 2"]);
+    let (token, own, _) = bench.put();
+    assert_eq!(decode(&own).unwrap().1.len(), 1, "not once more");
+    bench.answer(token, Ok(Outcome::Put));
+    assert_eq!(bench.reports(), ["3 at 3"]);
+}
+
+#[test]
 fn what_no_repetition_cures_breaks_the_log() {
     let mut bench = Bench::new();
     bench.append(message(NOW, 1, 1));
