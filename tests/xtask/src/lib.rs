@@ -39,7 +39,7 @@ pub const VERBS: &[(&str, &str)] = &[
     ),
     (
         "nightly",
-        "simulate 10,000 clusters; build the image with Packer, boot it in all forms; needs root",
+        "build the image with Packer, boot it in all forms; simulate 10,000 clusters; needs root",
     ),
     (
         "terraform",
