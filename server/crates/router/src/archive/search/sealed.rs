@@ -108,6 +108,12 @@ impl Search {
         if self.look_through(&positions, records) {
             return Ok(());
         }
+        self.leave(part);
+        Ok(())
+    }
+
+    /// All of a part was looked through.
+    fn leave(&mut self, part: Part) {
         self.at = match self.page.backward {
             true => part.first,
             false => part.last.saturating_add(1),
@@ -115,7 +121,6 @@ impl Search {
         if self.requests + self.objects >= REQUESTS && !self.hits.is_empty() {
             self.finish(false);
         }
-        Ok(())
     }
 
     /// The positions of a part that the page is about.
@@ -183,13 +188,7 @@ impl Search {
                 return Ok(());
             }
         }
-        self.at = match self.page.backward {
-            true => part.first,
-            false => part.last.saturating_add(1),
-        };
-        if self.requests + self.objects >= REQUESTS && !self.hits.is_empty() {
-            self.finish(false);
-        }
+        self.leave(part);
         Ok(())
     }
 
