@@ -237,6 +237,7 @@ impl<M: Machine> Replica<M> {
                 let follows = Self::follow(copy, at, entry);
                 if follows != Follows::Behind && copy.leader.replace(node) != Some(node) {
                     copy.others.clear();
+                    copy.alone = false;
                 }
                 follows
             }

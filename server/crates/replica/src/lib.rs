@@ -265,7 +265,7 @@ impl<M: Machine> Replica<M> {
         }
         for slot in self.slots.copies() {
             if let Held::Copy(copy) = self.slots.get(slot).held()
-                && copy.is_alone()
+                && copy.alone
             {
                 census.single_copy += copy.core.machine.entities();
             }
@@ -289,6 +289,30 @@ impl<M: Machine> Replica<M> {
     /// The epoch in which a slot began whose home is here: nobody knows what was before.
     pub fn began(&self, slot: Slot) -> Option<u64> {
         self.slots.home(slot).map(|home| home.core.began())
+    }
+
+    /// What is here of a slot, in words for people.
+    pub fn told(&self, slot: Slot) -> String {
+        let want = self.slots.get(slot).want();
+        match self.slots.get(slot).held() {
+            Held::Nothing => format!("nothing, wants {want:?}"),
+            Held::Home(home) => {
+                let copies = home.copies.iter();
+                let copies: Vec<_> = copies
+                    .map(|it| (it.node, it.ready, it.sure, it.is_under_way()))
+                    .collect();
+                format!(
+                    "home of term {}, copies {copies:?}, retired {:?}, copied {}",
+                    home.core.term,
+                    home.retired,
+                    home.is_copied()
+                )
+            }
+            Held::Copy(copy) => format!(
+                "copy of term {}, sure {}, leader {:?}, others {:?}, wants {want:?}",
+                copy.core.term, copy.sure, copy.leader, copy.others
+            ),
+        }
     }
 
     /// The machine of a slot whose home is here.

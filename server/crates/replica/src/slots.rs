@@ -24,17 +24,11 @@ pub(crate) struct Copy<M: Machine> {
     pub sure: bool,
     /// It has been looked at since it came.
     pub idle: bool,
-    /// Other copies that count, as far as this node knew when it was home: whoever is home next has
-    /// to know of them.
+    /// Other copies that may count, as far as this node knew when it was home: whoever is home next
+    /// has to know of them.
     pub others: Vec<u64>,
-}
-
-impl<M: Machine> Copy<M> {
-    /// It was handed over and nobody else has it as far as this node knows: the next home has not
-    /// said a word of it yet.
-    pub fn is_alone(&self) -> bool {
-        self.sure && self.leader.is_none() && self.others.is_empty()
-    }
+    /// It was handed over when nobody else had it, and the next home has not said a word of it yet.
+    pub alone: bool,
 }
 
 /// What a node that should be home of a slot waits for.

@@ -300,15 +300,17 @@ impl<M: Machine> Replica<M> {
         if stale || self.home_of(slot) != Some(node) {
             return; // One of the two does not know the view yet; it asks again.
         }
-        let (core, copies) = match self.slots.hold(slot, Held::Nothing) {
-            Held::Copy(copy) if copy.sure => (copy.core, copy.others),
+        let (core, copies, alone) = match self.slots.hold(slot, Held::Nothing) {
+            Held::Copy(copy) if copy.sure => (copy.core, copy.others, copy.alone),
             Held::Nothing | Held::Copy(_) => {
                 return self.send(node, &Frame::Nothing { epoch, slot });
             }
             Held::Home(home) => {
+                let alone = !home.is_copied();
                 let copies = home.copies.iter().map(|copy| copy.node);
                 let copies = copies.chain(home.retired.iter().copied());
-                (home.core, copies.filter(|copy| *copy != node).collect())
+                let copies = copies.filter(|copy| *copy != node).collect();
+                (home.core, copies, alone)
             }
         };
         let image = core.image();
@@ -319,6 +321,7 @@ impl<M: Machine> Replica<M> {
             sure: true,
             idle: false,
             others: copies.clone(),
+            alone,
         };
         self.slots.hold(slot, Held::Copy(Box::new(copy)));
         let state = Frame::State {
@@ -397,6 +400,7 @@ impl<M: Machine> Replica<M> {
                 sure: false,
                 idle: false,
                 others: Vec::new(),
+                alone: false,
             };
             self.slots.hold(slot, Held::Copy(Box::new(copy)));
             self.confirm.insert((node, slot));

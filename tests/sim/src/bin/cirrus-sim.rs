@@ -1,13 +1,26 @@
 //! Runs seeds of the simulation: `cirrus-sim [FIRST [COUNT]]`, or tells what happens in one:
 //! `cirrus-sim trace SEED`; the same of clusters after the word `cluster`. Prints every seed that
-//! fails, and what the runs did in all; exits with 1 when one failed. `cirrus-sim grow [NODES]`
-//! grows a cluster from one node to so many and back, and prints what moved and what a node has.
+//! fails, how far it is (on standard error), and what the runs did in all; exits with 1 when one
+//! failed. `cirrus-sim grow [NODES]` grows a cluster from one node to so many and back, and prints
+//! what moved and what a node has.
 
-#![allow(clippy::print_stdout, reason = "it is a command-line program")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it is a command-line program"
+)]
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cirrus_sim::{Report, Totals, spread};
+
+/// A run allocates and frees all the time.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// It is said how far a run is whenever so many more seeds are done.
+const TOLD_EVERY: usize = 100;
 
 fn main() -> ExitCode {
     let mut words: Vec<_> = std::env::args().skip(1).collect();
@@ -35,11 +48,20 @@ fn main() -> ExitCode {
     let mut numbers = words.into_iter().map(|text| text.parse::<u64>());
     let first = numbers.next().and_then(Result::ok).unwrap_or(1);
     let count = numbers.next().and_then(Result::ok).unwrap_or(1);
-    let seeds = (first..first.saturating_add(count)).collect();
-    let reports = match cluster {
-        true => spread(seeds, |seed| told(cirrus_sim::run_cluster(*seed))),
-        false => spread(seeds, |seed| told(cirrus_sim::run(*seed))),
+    let seeds: Vec<u64> = (first..first.saturating_add(count)).collect();
+    let run = match cluster {
+        true => cirrus_sim::run_cluster,
+        false => cirrus_sim::run,
     };
+    let (all, done) = (seeds.len(), AtomicUsize::new(0));
+    let reports = spread(seeds, |seed| {
+        let report = told(run(*seed));
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if done.is_multiple_of(TOLD_EVERY) {
+            eprintln!("{done} of {all}");
+        }
+        report
+    });
     let mut totals = Totals::default();
     for report in &reports {
         totals.add(report);

@@ -128,7 +128,8 @@ struct World {
     now: u64,
     /// Numbers happenings, so that those of one time keep their order.
     sequence: u64,
-    queue: BTreeMap<(u64, u64), Happening>,
+    /// Boxed, as what is not due yet is moved about a lot.
+    queue: BTreeMap<(u64, u64), Box<Happening>>,
     home: Option<Home>,
     /// Many nodes in the home's place.
     cluster: Option<cluster::Cluster>,
@@ -277,7 +278,8 @@ impl World {
 
     fn at(&mut self, time: u64, happening: Happening) {
         self.sequence += 1;
-        self.queue.insert((time, self.sequence), happening);
+        let key = (time, self.sequence);
+        self.queue.insert(key, Box::new(happening));
     }
 
     fn soon(&mut self, within: u64, happening: Happening) {
@@ -344,7 +346,7 @@ impl World {
         };
         self.now = self.now.max(time);
         self.store.set_clock(self.now);
-        match happening {
+        match *happening {
             Happening::Act(client) => self.act(client),
             Happening::Up(pipe, up) => self.arrive(pipe, up),
             Happening::Down(pipe, out) => self.receive(pipe, out),

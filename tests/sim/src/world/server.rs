@@ -123,7 +123,7 @@ impl World {
                 op,
                 fate: Answer::Do,
                 ..
-            }) = self.queue.remove(&key)
+            }) = self.queue.remove(&key).map(|it| *it)
             {
                 self.orphan(op, strays);
             }

@@ -14,15 +14,23 @@ const ROUND_MS: u64 = 5_000;
 /// Rounds in which everything must have come to rest: broken sessions have ended, deletions too,
 /// and what another home did not take was sent again.
 const ROUNDS: usize = 30;
+/// Rounds of rest in a row after which there is no need for more: what was not taken is sent again
+/// within one.
+const RESTS: usize = 3;
 
 impl World {
     pub(super) fn settle(&mut self) {
         self.store.faulty = false;
         self.tell(|| "no more faults".into());
         self.mend_cluster();
+        let mut rests = 0;
         for _ in 0..ROUNDS {
             self.come_back();
             self.run_until(self.now + ROUND_MS);
+            rests = if self.is_at_rest() { rests + 1 } else { 0 };
+            if rests >= RESTS {
+                break;
+            }
         }
         self.check_state();
         self.all_leave();
@@ -40,11 +48,30 @@ impl World {
         }
     }
 
+    /// Nothing is under way any more, and nobody waits for anything.
+    fn is_at_rest(&self) -> bool {
+        let quiet = match &self.home {
+            Some(home) => home.is_quiet() && home.census().detached == 0,
+            None => self.is_cluster_at_rest(),
+        };
+        let here = |index: usize| {
+            let client = &self.clients[index];
+            let on = client.phase == Phase::On && client.roster.live && client.presence.is_some();
+            on || self.has_rival_before(index)
+        };
+        quiet && self.has_erased() && (0..self.clients.len()).all(here)
+    }
+
+    /// An earlier client wants the same resource.
+    fn has_rival_before(&self, index: usize) -> bool {
+        let jid = self.clients[index].jid();
+        self.clients[..index].iter().any(|rival| rival.jid() == jid)
+    }
+
     /// Everybody connects; of clients that want one resource, the first.
     fn come_back(&mut self) {
         for index in 0..self.clients.len() {
-            let jid = self.clients[index].jid();
-            if self.clients[..index].iter().any(|rival| rival.jid() == jid) {
+            if self.has_rival_before(index) {
                 continue;
             }
             match self.clients[index].phase {

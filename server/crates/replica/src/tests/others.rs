@@ -126,6 +126,31 @@ fn a_former_home_that_becomes_home_again_gives_up_the_copy_of_its_own_time() {
 }
 
 #[test]
+fn a_slot_that_is_handed_over_before_its_copy_has_it_counts_as_single() {
+    let slot = slot_with([(&[1, 2], 1), (&[1, 2, 3], 3), (&[1, 2], 1)], 2);
+    let mut few = Few::new(&[1, 2, 3]);
+    few.adopt(1, &[1, 2]);
+    few.all.get_mut(&1).unwrap().open(u64::from(slot), slot);
+    few.say(1, u64::from(slot), 1);
+    let single = |few: &Few| {
+        let censuses = few.all.values().map(Replica::census);
+        censuses.map(|census| census.single_copy).sum::<usize>()
+    };
+    // No copy is made before the slot goes to node 3, and its state does not arrive there.
+    let under_way = |frame: &Frame| matches!(frame, Frame::State { .. });
+    few.run(|_, _, frame| under_way(frame));
+    let before = single(&few);
+    assert!(before > 0);
+    few.adopt(2, &[1, 2, 3]);
+    few.run(|_, to, frame| under_way(frame) || to == 2);
+    assert!(few.all[&1].machine(slot).is_none(), "it is handed over");
+    assert_eq!(single(&few), before);
+    few.run(|_, _, _| false);
+    assert!(few.all[&3].machine(slot).is_some());
+    assert_eq!(single(&few), 0);
+}
+
+#[test]
 fn ports_hear_when_home_and_copy_are_lost_together() {
     let slot = slot_with([(&[1, 2, 3], 1), (&[2, 3], 2), (&[3], 3)], 2);
     let other = slot_with([(&[1, 2, 3], 1), (&[2, 3], 3), (&[3], 3)], 3);

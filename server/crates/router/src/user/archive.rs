@@ -257,7 +257,7 @@ impl User {
                     }
                     search.pop();
                     let keep = Keep {
-                        answer: true,
+                        own: true,
                         ..Keep::default()
                     };
                     self.give(cx, index, result, keep);

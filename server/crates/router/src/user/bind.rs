@@ -106,8 +106,7 @@ impl User {
             cx.pipe(pipe, PipeOut::ResumeFailed { h: None, condition });
             return;
         };
-        let acked = self.sessions[index].ack(h);
-        if acked.is_err() {
+        let Ok(shared) = self.sessions[index].ack(h) else {
             // The client claims stanzas that were never sent: nothing it says can be relied on.
             cx.pipe(
                 pipe,
@@ -116,7 +115,7 @@ impl User {
                 },
             );
             return;
-        }
+        };
         let session = &mut self.sessions[index];
         if let Some(old) = session.pipe.take() {
             cx.work.pipes.remove(&old);
@@ -139,7 +138,7 @@ impl User {
         self.sessions[index].repeat(pipe, cx.out);
         // A stream begins active, also one that goes on with a session (XEP-0198 section 5).
         self.set_active(cx, index, true);
-        self.acknowledged(cx, index);
+        self.acknowledged(cx, index, &shared);
     }
 
     pub(super) fn enable_sm(
@@ -162,8 +161,8 @@ impl User {
     }
 
     pub(super) fn client_ack(&mut self, cx: &mut Cx<'_>, index: usize, h: u32) {
-        if self.sessions[index].ack(h).is_ok() {
-            self.acknowledged(cx, index);
+        if let Ok(shared) = self.sessions[index].ack(h) {
+            self.acknowledged(cx, index, &shared);
         } else {
             // XEP-0198 section 4: a count above what was sent ends the stream.
             self.end_session(cx, index, Some(StreamError::UndefinedCondition));
@@ -213,8 +212,8 @@ impl User {
     /// A stanza that a session's client never acknowledged goes where RFC 6121 section 8.5
     /// sends it now: another resource, the spool, or back.
     fn rescue(&mut self, cx: &mut Cx<'_>, unacked: Unacked) {
-        if unacked.keep.carbon == Some(Carbon::Sent) || unacked.keep.answer {
-            return; // The user's own words, and what the archive has: nobody needs to be told.
+        if unacked.keep.carbon == Some(Carbon::Sent) || unacked.keep.own {
+            return; // The user's own words, and what others have: nobody needs to be told.
         }
         let stanza = *unacked.stanza;
         match (stanza.kind, stanza.ty) {

@@ -309,7 +309,8 @@ impl User {
     }
 
     /// Sends to these sessions, and a copy to the others that want one. Each of them answers for
-    /// all: the message needs another way only when the last has ended without having it.
+    /// all: the message needs another way only when the last has ended and none has acknowledged
+    /// it.
     fn give_each(&mut self, cx: &mut Cx<'_>, ids: &[SessionId], stanza: &Stanza, mut keep: Keep) {
         let copied = self.copied(stanza, ids);
         let mut group = ids.to_vec();

@@ -228,8 +228,8 @@ impl User {
             PipeEvent::Ack { h } => self.client_ack(cx, index, h),
             PipeEvent::Written { n } => {
                 if self.sessions[index].sm.is_none() {
-                    self.sessions[index].written(n);
-                    self.acknowledged(cx, index);
+                    let shared = self.sessions[index].written(n);
+                    self.acknowledged(cx, index, &shared);
                 }
             }
             PipeEvent::EnableSm { resume, max } => self.enable_sm(cx, index, resume, max),

@@ -410,6 +410,8 @@ impl User {
                 if let Known::All(index) = &mut self.seals.index {
                     index.add(*row);
                 }
+                // It goes on: a store that now and then fails must not fall behind the log.
+                self.seals.pause = 0;
                 self.seals.under_way = Some(Stage::Index);
             }
             _ => self.fail_seal(cx),

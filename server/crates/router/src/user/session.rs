@@ -28,6 +28,14 @@ impl Unacked {
         let wrapping = self.keep.carbon.map_or(0, |_| carbons::WRAPPING);
         self.stanza.size() + wrapping
     }
+
+    /// Whether it is what another session got at the same time.
+    fn is_same(&self, other: &Self) -> bool {
+        let place = |it: &Self| it.keep.archived.map(|archived| archived.position);
+        self.keep.group.is_some()
+            && place(self) == place(other)
+            && (place(self).is_some() || self.stanza.to_bytes() == other.stanza.to_bytes())
+    }
 }
 
 /// Where an unacknowledged stanza stands in the archive.
@@ -51,9 +59,10 @@ pub(super) struct Keep {
     pub group: Option<Arc<[SessionId]>>,
     /// The client gets it as a copy.
     pub carbon: Option<Carbon>,
-    /// Part of an answer that only this session asked for: it waits for the client like what must
-    /// not get lost, but nobody else needs it.
-    pub answer: bool,
+    /// It waits for the client like what must not get lost, but nobody else needs it: part of an
+    /// answer that only this session asked for, or a message that another of the user's clients
+    /// has acknowledged.
+    pub own: bool,
 }
 
 /// Stream management as it was enabled (XEP-0198 section 3).
@@ -247,7 +256,7 @@ impl Session {
         self.n += 1;
         let n = self.n;
         let carbon = keep.carbon;
-        if self.sm.is_some() || keep.rescue || keep.answer {
+        if self.sm.is_some() || keep.rescue || keep.own {
             if let Some(archived) = keep.archived.filter(|archived| archived.due)
                 && !crate::planted::cursor_before_ack()
             {
@@ -278,12 +287,12 @@ impl Session {
         }
     }
 
-    /// Forgets everything up to the client's counter `h`.
-    pub fn ack(&mut self, h: u32) -> Result<(), Overacked> {
+    /// Forgets everything up to the client's counter `h`; what of it other sessions got too.
+    pub fn ack(&mut self, h: u32) -> Result<Vec<Unacked>, Overacked> {
         let Some(base) = self.sm.as_ref().map(|sm| sm.base_n) else {
             return Err(Overacked);
         };
-        self.written(base);
+        let mut shared = self.written(base);
         let acked = self.acked();
         let counted = acked - base;
         #[expect(
@@ -295,20 +304,33 @@ impl Session {
         if last > self.n {
             return Err(Overacked);
         }
-        self.written(last);
-        Ok(())
+        shared.extend(self.written(last));
+        Ok(shared)
     }
 
-    /// Forgets everything up to `n`.
-    pub fn written(&mut self, n: u64) {
+    /// Forgets everything up to `n`; what of it other sessions got too.
+    #[must_use]
+    pub fn written(&mut self, n: u64) -> Vec<Unacked> {
+        let mut shared = Vec::new();
         while self.unacked.front().is_some_and(|first| first.n <= n) {
             if let Some(gone) = self.unacked.pop_front() {
                 self.unacked_bytes = self.unacked_bytes.saturating_sub(gone.size());
+                shared.extend(Some(gone).filter(|gone| gone.keep.group.is_some()));
             }
         }
         while self.dues.front().is_some_and(|(number, _)| *number <= n) {
             self.dues.pop_front();
             self.ended = true;
+        }
+        shared
+    }
+
+    /// Another session that got it too has acknowledged a message: this one need not pass it on.
+    pub fn need_not_pass_on(&mut self, message: &Unacked) {
+        let last = self.unacked.iter_mut().rev();
+        if let Some(unacked) = last.into_iter().find(|it| it.is_same(message)) {
+            (unacked.keep.own, unacked.keep.rescue) = (true, false);
+            unacked.keep.group = None;
         }
     }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::busy;
 use super::pass::Pass;
-use super::session::{Archived, Session};
+use super::session::{Archived, Session, Unacked};
 use super::{Storage, User, Waiting, storage};
 use crate::event::Origin;
 use crate::home::Cx;
@@ -310,8 +310,16 @@ impl User {
         }
     }
 
-    /// A session's client has acknowledged more: room for a pass, and the cursor may move.
-    pub(super) fn acknowledged(&mut self, cx: &mut Cx<'_>, index: usize) {
+    /// A session's client has acknowledged more: room for a pass, and the cursor may move. What
+    /// others got too has reached the user, so none of them passes it on when it ends.
+    pub(super) fn acknowledged(&mut self, cx: &mut Cx<'_>, index: usize, shared: &[Unacked]) {
+        for message in shared {
+            for id in message.keep.group.as_deref().unwrap_or_default() {
+                if let Some(other) = self.session_of(*id) {
+                    self.sessions[other].need_not_pass_on(message);
+                }
+            }
+        }
         let ended = self.sessions[index].take_ended();
         let id = self.sessions[index].id;
         if self.spool.pass.as_ref().is_some_and(|pass| pass.is_for(id)) {

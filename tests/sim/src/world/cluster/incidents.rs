@@ -119,6 +119,7 @@ impl World {
             return;
         }
         cluster.tried_at = self.now;
+        cluster.look_whether_whole();
         // What may not happen now does not keep what may from happening.
         let due = cluster.due.clone();
         let next = due.iter().position(|incident| self.happens(*incident));
@@ -128,13 +129,23 @@ impl World {
         {
             *self.report.incidents.entry(incident.name()).or_default() += 1;
         }
+        self.keep_company();
+    }
+
+    /// Most of what can happen needs two nodes: a lone one that waits for it gets company.
+    fn keep_company(&mut self) {
+        let Some(cluster) = &self.cluster else {
+            return;
+        };
+        let alone = cluster.processes.len() == 1 && cluster.serving().len() == 1;
+        let comes = cluster.machines.iter().any(|machine| machine.starts);
+        if alone && !comes && !cluster.due.is_empty() {
+            self.join();
+        }
     }
 
     /// Lets something happen, if it may now.
     fn happens(&mut self, incident: Incident) -> bool {
-        if let Some(cluster) = &mut self.cluster {
-            cluster.look_whether_whole();
-        }
         let Some(cluster) = &self.cluster else {
             return false;
         };
@@ -383,7 +394,7 @@ impl Cluster {
     }
 
     /// After the loss of a node: everything has a home and a copy again.
-    pub(super) fn look_whether_whole(&mut self) {
+    fn look_whether_whole(&mut self) {
         let settled = |c: Census| c.awaited + c.leaving + c.single_copy == 0;
         let all = self.processes.values().all(Process::serves);
         let names = |process: &Process| self.lost.iter().any(|id| process.names(*id));
@@ -396,7 +407,7 @@ impl Cluster {
     /// Nodes may be lost at that time.
     fn is_calm(&self, now: u64, store: &Store) -> bool {
         let calm = now >= self.danger_until.max(store.down_until + CALM_MS);
-        self.reckless || (calm && self.may_lose_one())
+        self.reckless || (calm && self.may_lose_one(now))
     }
 
     /// A node has a link with every other, and none of them has broken without a word.
@@ -412,7 +423,7 @@ impl Cluster {
     }
 
     /// The loss of one more node loses nothing: no other is in danger, and every home has a copy.
-    fn may_lose_one(&self) -> bool {
+    fn may_lose_one(&self, now: u64) -> bool {
         let copied = self.censuses().all(|census| census.single_copy == 0);
         let idle = self.links.blocked.is_empty();
         let run = self
@@ -420,6 +431,16 @@ impl Cluster {
             .values()
             .all(|it| !it.suspended && it.stall.is_none());
         let linked = self.processes.keys().all(|id| self.is_linked(*id));
-        copied && idle && run && linked && self.lost.is_empty() && self.serving().len() >= 2
+        let heard = self.hear_each_other(now);
+        let whole = copied && idle && run && linked && heard;
+        whole && self.lost.is_empty() && self.serving().len() >= 2
+    }
+
+    /// A node that has just been linked again may still count the time in which it heard nobody.
+    fn hear_each_other(&self, now: u64) -> bool {
+        self.processes.keys().all(|id| {
+            let mut others = self.processes.keys().filter(|other| *other > id);
+            others.all(|other| self.links.is_heard(now, *id, *other))
+        })
     }
 }

@@ -16,6 +16,9 @@ const WAY_MS: u64 = 5;
 const RESET_MS: u64 = 50;
 /// Time until a side finds out by itself that the other is gone, milliseconds.
 const KEEPALIVE_MS: (u64, u64) = (8_000, 12_000);
+/// After which time the nodes of a new link have answered each other: beats are a quarter of the
+/// time of silence apart, milliseconds.
+const HEARD_MS: u64 = 1_000;
 /// Longest pause before a node is dialled again, milliseconds.
 const RETRY_MS: u64 = 1_000;
 
@@ -27,11 +30,18 @@ pub struct Frame {
     bytes: Vec<u8>,
 }
 
+/// A link that two nodes have, whatever they know of it.
+struct Link {
+    number: u64,
+    dialler: u64,
+    since: u64,
+}
+
 /// What is between the nodes.
 #[derive(Default)]
 pub struct Links {
-    /// By the lower and the higher node: the link's number, and who dialled.
-    all: BTreeMap<(u64, u64), (u64, u64)>,
+    /// By the lower and the higher node.
+    all: BTreeMap<(u64, u64), Link>,
     last: u64,
     /// When the last frame from one to the other arrives.
     arrives: BTreeMap<(u64, u64), u64>,
@@ -44,7 +54,13 @@ pub struct Links {
 impl Links {
     /// The number of the link that two nodes have, whatever they know of it.
     pub fn between(&self, a: u64, b: u64) -> Option<u64> {
-        self.all.get(&pair(a, b)).map(|(number, _)| *number)
+        self.all.get(&pair(a, b)).map(|link| link.number)
+    }
+
+    /// Whether they have had it for long enough to have heard each other.
+    pub fn is_heard(&self, now: u64, a: u64, b: u64) -> bool {
+        let link = self.all.get(&pair(a, b));
+        link.is_some_and(|link| now >= link.since + HEARD_MS)
     }
 }
 
@@ -168,7 +184,7 @@ impl World {
             .links
             .all
             .iter()
-            .filter(|(_, (_, dialler))| *dialler == id);
+            .filter(|(_, link)| link.dialler == id);
         let others = mine.map(|((a, b), _)| if *a == id { *b } else { *a });
         let unnamed: Vec<u64> = others.filter(|other| !keeps.contains_key(other)).collect();
         for other in unnamed {
@@ -186,7 +202,7 @@ impl World {
         let Some(cluster) = &mut self.cluster else {
             return;
         };
-        let Some((link, _)) = cluster.links.all.remove(&pair(a, b)) else {
+        let Some(Link { number: link, .. }) = cluster.links.all.remove(&pair(a, b)) else {
             return;
         };
         for (from, to) in [(a, b), (b, a)] {
@@ -253,8 +269,13 @@ impl World {
         }
         cluster.links.last += 1;
         let link = cluster.links.last;
-        cluster.links.all.insert(pair(from, to), (link, from));
         let up = self.now + way;
+        let opened = Link {
+            number: link,
+            dialler: from,
+            since: up,
+        };
+        cluster.links.all.insert(pair(from, to), opened);
         // Nothing arrives before the link is known.
         cluster.links.arrives.insert((to, from), up);
         cluster.links.arrives.insert((from, to), up);

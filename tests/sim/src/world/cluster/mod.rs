@@ -4,6 +4,7 @@
 pub mod grow;
 mod incidents;
 mod links;
+mod places;
 mod process;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -91,6 +92,8 @@ pub struct Cluster {
     lives: BTreeMap<usize, (u64, u64)>,
     /// The newest view that a node serves in.
     pub epoch: u64,
+    /// What a trace said last of a node's part in a slot.
+    told: BTreeMap<(u64, Slot), String>,
 }
 
 impl Cluster {
@@ -121,6 +124,7 @@ impl Cluster {
             sent: BTreeMap::new(),
             lives: BTreeMap::new(),
             epoch: 0,
+            told: BTreeMap::new(),
         }
     }
 
@@ -269,33 +273,8 @@ impl World {
             }
         }
         self.look_at_lives(id);
+        self.tell_places(id);
         self.set_wake(id);
-    }
-
-    /// Homes that began anew, as they and their copies were lost together.
-    fn look_at_lives(&mut self, id: u64) {
-        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.reckless) else {
-            return;
-        };
-        let Some(node) = cluster.processes.get(&id).map(|process| &process.node) else {
-            return;
-        };
-        for (account, user) in self.plan.users.iter().enumerate() {
-            let slot = node.place(user).map(|place| place.slot);
-            let replica = node.replica();
-            let began = slot.zip(replica).and_then(|(slot, it)| it.began(slot));
-            let Some(began) = began else { continue };
-            let life = cluster.lives.entry(account).or_insert((began, self.now));
-            if life.0 == began {
-                life.1 = self.now;
-            } else if life.0 < began {
-                self.history.began_anew(account, life.1, self.now);
-                *life = (began, self.now);
-                if let Some(tell) = self.tell {
-                    tell(format!("{:>7} {user} begins anew", self.now - super::START));
-                }
-            }
-        }
     }
 
     fn set_wake(&mut self, id: u64) {
@@ -477,8 +456,8 @@ impl World {
         let queued = self.queue.iter().filter(|(_, happening)| its(happening));
         let keys: Vec<_> = queued.map(|(key, _)| *key).collect();
         for key in keys {
-            let Some(Happening::Cluster(Step::Answer(_, _, op, answer))) = self.queue.remove(&key)
-            else {
+            let gone = self.queue.remove(&key).map(|it| *it);
+            let Some(Happening::Cluster(Step::Answer(_, _, op, answer))) = gone else {
                 continue;
             };
             if matches!(*answer, Answer::Do) {

@@ -132,3 +132,28 @@ fn who_has_a_copy_does_not_get_the_message_again_unless_nobody_has_it() {
         "{got:?}"
     );
 }
+
+#[test]
+fn what_one_client_has_acknowledged_waits_for_nobody_when_the_others_leave() {
+    let mut world = World::new(&[JULIET, ROMEO]);
+    world.online(1, ROMEO, "tomb");
+    for (pipe, resource) in [(2, "phone"), (3, "laptop")] {
+        world.bind(pipe, JULIET, resource);
+        resumable(&mut world, pipe);
+        world.say(pipe, "<presence/>");
+        world.drain(pipe);
+    }
+    let sent = world.sent(2);
+    world.say(1, &message(JULIET, "a"));
+    world.say(1, &message(JULIET, "b"));
+    assert_eq!(world.bodies(2), ["a", "b"]);
+    assert_eq!(world.bodies(3), ["a", "b"]);
+    // The phone has the first of them and goes; the laptop has none and never comes back.
+    let h = u32::try_from(sent + 1).unwrap();
+    world.pipe(2, PipeEvent::Ack { h });
+    world.pipe(2, PipeEvent::Closed { clean: true });
+    end(&mut world, 3);
+    world.bind(4, JULIET, "phone");
+    world.say(4, "<presence/>");
+    assert_eq!(world.bodies(4), ["b"]);
+}

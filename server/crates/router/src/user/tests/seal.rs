@@ -184,6 +184,27 @@ fn every_step_can_fail() {
     );
 }
 
+/// Each attempt gets one segment further, and a second later comes the next: a store that now and
+/// then fails does not let the rest wait ever longer.
+#[test]
+fn what_gets_on_is_not_slowed_down() {
+    let mut it = Sealed::new(4);
+    it.say(1, 3);
+    it.world.fails = Some(it.world.asked + 3);
+    it.say(4, 40);
+    assert_eq!(
+        it.index(),
+        0,
+        "the first attempt fails, and the next is not due"
+    );
+    for round in 1..=8 {
+        // The index, the log, the object, its row, and the log again.
+        it.world.fails = Some(it.world.asked + 5);
+        it.pass(1_000);
+        assert_eq!(it.index(), round);
+    }
+}
+
 #[test]
 fn a_segment_that_is_missing_or_damaged_is_an_error_to_who_asks() {
     let mut it = Sealed::new(16);
