@@ -9,7 +9,6 @@
 
 mod aws;
 mod bad_input;
-mod balanced;
 mod boot;
 mod budgets;
 mod certificates;

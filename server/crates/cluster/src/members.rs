@@ -195,6 +195,8 @@ pub struct Members {
     /// When it was last linked with a majority; and with that or the store.
     majority_at: u64,
     reached_at: u64,
+    /// Since when a member lives that it would give way to.
+    yields_since: Option<u64>,
     ticked: u64,
     leave_by: u64,
     /// A put that would make it a member was sent.
@@ -233,6 +235,7 @@ impl Members {
             wanted: None,
             majority_at: 0,
             reached_at: 0,
+            yields_since: None,
             ticked: 0,
             leave_by: 0,
             tried: false,
@@ -458,6 +461,7 @@ impl Members {
         (self.round_at, self.renew_at) = (now, now);
         (self.reached_at, self.majority_at) = (now, now);
         (self.woke, self.degraded, self.stale) = (true, false, true);
+        self.yields_since = None;
     }
 
     /// Where a member stands.
@@ -468,7 +472,13 @@ impl Members {
         self.majority_at = self.majority_at.max(at);
         self.reached_at = self.reached_at.max(at);
         let cut_off = |since: u64| now >= since.saturating_add(self.options.cut_off_ms);
-        if cut_off(self.reached_at) || (cut_off(self.majority_at) && self.gives_way(now)) {
+        let yields = self.yields(now);
+        self.yields_since = yields.then(|| self.yields_since.unwrap_or(now));
+        // One that has just been heard again has time to answer: it may have been suspended, and be
+        // no member any more.
+        let silence = self.options.silence_ms;
+        let gives_way = (self.yields_since).is_some_and(|since| now >= since + silence);
+        if cut_off(self.reached_at) || (gives_way && cut_off(self.majority_at)) {
             return self.stop(Stopped::CutOff, out);
         }
         if self.lapsed && !self.degraded && self.agreed_until() > now {
@@ -478,7 +488,7 @@ impl Members {
     }
 
     /// Whether a member with a lower id lives that this node is not linked with.
-    fn gives_way(&self, now: u64) -> bool {
+    fn yields(&self, now: u64) -> bool {
         let lower = |node: &u64| *node < self.me;
         self.others()
             .map(Member::node_id)
@@ -502,7 +512,11 @@ impl Members {
         let before = self.view.replace(view);
         self.wanted = None;
         match self.phase {
-            Phase::Leaving if !mine => return self.left(out),
+            Phase::Leaving if !mine => {
+                // They need not wait for the store, which may fail now, to know that it is gone.
+                self.push_to_others(out);
+                return self.left(out);
+            }
             Phase::Member if !mine => return self.stop(Stopped::Removed, out),
             Phase::Joining if mine => {
                 self.phase = Phase::Member;
@@ -512,6 +526,14 @@ impl Members {
         }
         self.adopt(now, before, out);
         self.prove(now, out);
+    }
+
+    fn push_to_others(&self, out: &mut Vec<Effect>) {
+        let views = self.view.iter().cycle();
+        out.extend(self.others().zip(views).map(|(member, view)| Effect::Push {
+            node: member.node_id(),
+            view: view.clone(),
+        }));
     }
 
     fn adopt(&mut self, now: u64, before: Option<View>, out: &mut Vec<Effect>) {

@@ -149,6 +149,10 @@ impl World {
         } else if state.counted && !clean {
             let until = self.resumable_until();
             self.history.detached(state.session, self.now, until);
+        } else if !clean && !self.passes_on(pipe.node) {
+            // Its home hears of it late: until then what is sent to it waits for it.
+            let until = self.now + PASS_MS;
+            self.history.detached(state.session, self.now, until);
         }
         Some(state.client)
     }

@@ -6,7 +6,6 @@
     reason = "a test fails by panicking"
 )]
 
-mod balanced;
 mod client;
 mod server;
 

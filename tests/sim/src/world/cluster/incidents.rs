@@ -162,7 +162,7 @@ impl World {
             // one of them.
             Incident::Outage(_) => {
                 let known = cluster.links.blocked.is_empty() && cluster.lost.is_empty();
-                known && serving.len() != 2
+                known && !cluster.has_view_of_two()
             }
             _ => true,
         };
@@ -386,6 +386,12 @@ impl Cluster {
         let serves = |it: &&Process| it.serves() && !it.suspended && it.stage == Stage::Serves;
         let all = self.processes.values().filter(serves);
         all.map(|process| process.node.id()).collect()
+    }
+
+    /// Some node is in a view of two, though one of them may be about to leave.
+    fn has_view_of_two(&self) -> bool {
+        let views = self.processes.values().filter_map(|it| it.node.view());
+        views.into_iter().any(|view| view.nodes.len() == 2)
     }
 
     pub(super) fn censuses(&self) -> impl Iterator<Item = Census> {

@@ -237,6 +237,16 @@ impl World {
         }
     }
 
+    /// The links of a process that has ended in order: what it has sent arrives.
+    pub(super) fn close_links(&mut self, id: u64) {
+        let all = self.cluster.iter().flat_map(|it| it.links.all.keys());
+        let its: Vec<_> = all.filter(|(a, b)| *a == id || *b == id).copied().collect();
+        for (a, b) in its {
+            let step = Step::Close(a, b);
+            self.at(self.now + WAY_MS + 1, Happening::Cluster(step));
+        }
+    }
+
     fn dial_soon(&mut self, from: u64, to: u64, within: u64) {
         let Some(cluster) = &mut self.cluster else {
             return;

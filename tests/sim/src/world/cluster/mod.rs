@@ -52,6 +52,8 @@ pub enum Step {
     Undrain(u64),
     /// The node dies that erases an account.
     KillHome(usize),
+    /// The links of a process that ended in order are closed.
+    Close(u64, u64),
 }
 
 /// Who asked the store.
@@ -184,6 +186,7 @@ impl World {
             Step::Part(id) => self.part(id),
             Step::Undrain(id) => self.undrain(id),
             Step::KillHome(account) => self.kill_home(account),
+            Step::Close(a, b) => self.break_link(a, b, false),
         }
     }
 
@@ -409,7 +412,10 @@ impl World {
         self.doubt_parting();
         let strays = lost && !self.is_erasing();
         self.orphan_answers(id, strays);
-        self.lose_links(id, process.machine);
+        match lost {
+            true => self.lose_links(id, process.machine),
+            false => self.close_links(id),
+        }
         let pipes = self.pipes.keys().filter(|pipe| pipe.node == id);
         for pipe in pipes.copied().collect::<Vec<_>>() {
             self.doubt_acks(pipe);

@@ -63,6 +63,21 @@ fn of_two_that_lose_all_none_serves_on() {
     assert_eq!(said, ["0 stops: CutOff", "1 stops: CutOff"]);
 }
 
+/// One that wakes from a pause may have been removed for it: to give way to it would lose both.
+#[test]
+fn who_is_heard_again_has_time_to_answer_before_another_gives_way() {
+    for early in (300..=900).step_by(50) {
+        let mut bench = Bench::cluster(2);
+        // Nobody can tell that the lease of the first has lapsed.
+        bench.blind.insert(1);
+        bench.still.insert(0);
+        bench.pass(CUT_OFF - early);
+        bench.still.clear();
+        bench.pass(CUT_OFF);
+        assert_eq!(bench.serving(), [0, 1], "{early} ms before the end");
+    }
+}
+
 /// Both renew their leases, so the store alone would keep both for ever.
 #[test]
 fn when_only_the_link_between_two_is_broken_the_higher_gives_way() {

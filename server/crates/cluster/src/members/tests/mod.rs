@@ -101,6 +101,8 @@ struct Bench {
     nodes: Vec<Members>,
     /// Nodes that don't reach the store.
     cut: BTreeSet<usize>,
+    /// Nodes that can't read leases.
+    blind: BTreeSet<usize>,
     /// Nodes that are suspended, or dead.
     still: BTreeSet<usize>,
     /// Ways, from and to, on which nothing gets through.
@@ -117,6 +119,7 @@ impl Bench {
             now: 1_000_000,
             nodes: Vec::new(),
             cut: BTreeSet::new(),
+            blind: BTreeSet::new(),
             still: BTreeSet::new(),
             deaf: BTreeSet::new(),
             said: Vec::new(),
@@ -194,8 +197,13 @@ impl Bench {
     }
 
     fn hears(&self, from: usize, to: usize) -> bool {
-        let over = |n: usize| self.nodes[n].phase == Phase::Stopped;
-        !(self.deaf.contains(&(from, to)) || self.still.contains(&to) || over(from) || over(to))
+        self.nodes[from].phase != Phase::Stopped && self.reaches(from, to)
+    }
+
+    /// Whether what a node has sent, perhaps as its last word, arrives.
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        let over = self.nodes[to].phase == Phase::Stopped;
+        !(self.deaf.contains(&(from, to)) || self.still.contains(&to) || over)
     }
 
     /// Between these nodes nothing gets through, both ways.
@@ -227,7 +235,9 @@ impl Bench {
             let (mut other, now) = (n, self.now);
             match effect {
                 Effect::Store { token, op } => {
-                    let result = match self.cut.contains(&n) {
+                    let leases = matches!(op, Op::BatchGet { .. });
+                    let fails = self.cut.contains(&n) || leases && self.blind.contains(&n);
+                    let result = match fails {
                         true => Err(timeout()),
                         false => self.rows.apply(op),
                     };
@@ -237,7 +247,7 @@ impl Bench {
                     let Some(to) = self.nodes.iter().position(|other| other.me == node) else {
                         continue;
                     };
-                    if self.hears(n, to) {
+                    if self.reaches(n, to) {
                         other = to;
                         self.nodes[to].view_pushed(now, view, &mut out);
                     }

@@ -197,6 +197,17 @@ fn who_leaves_is_out_of_the_view_and_the_last_leaves_an_empty_one() {
 }
 
 #[test]
+fn who_leaves_tells_the_others_which_need_no_store_to_go_on() {
+    let mut bench = Bench::cluster(2);
+    bench.cut.insert(1);
+    bench.on(0, |node, now, out| node.leave(now, WALL, out));
+    assert!(bench.said().contains(&"0 left".to_owned()));
+    bench.still.insert(0);
+    bench.pass(2 * CUT_OFF);
+    assert_eq!(bench.serving(), [1]);
+}
+
+#[test]
 fn leaving_ends_without_the_store_too() {
     let mut bench = Bench::cluster(1);
     bench.cut.insert(0);
