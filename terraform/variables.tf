@@ -146,7 +146,7 @@ variable "balancer" {
 variable "proxy_protocol" {
   type        = bool
   default     = false
-  description = "Pass client addresses by PROXY protocol version 2 instead of keeping them in the packets; only for an image whose server expects it."
+  description = "Pass client addresses by PROXY protocol version 2 instead of keeping them in the packets, so that clients in the same VPC reach nodes through the balancer too."
 }
 
 variable "replace_unhealthy" {

@@ -5,11 +5,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use cirrus_config::Network;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// One attempt.
 const ATTEMPT: Duration = Duration::from_secs(3);
+/// What a balancer sends before its own words: that it speaks for nobody else (PROXY protocol,
+/// version 2, command LOCAL).
+const FOR_MYSELF: &[u8; 16] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 /// Bytes read before the features must have come.
 const MAX_ANSWER: usize = 65_536;
 
@@ -42,12 +46,18 @@ pub enum NotReady {
 }
 
 /// Opens a stream to a domain at an address and waits for its features (RFC 6120 4.3.2).
+/// `balancers` are the networks whose connections have to begin with a PROXY header: this machine
+/// may be in one.
 ///
 /// # Errors
 /// What came instead.
-pub async fn stream_opens(address: SocketAddr, domain: &str) -> Result<(), NotReady> {
+pub async fn stream_opens(
+    address: SocketAddr,
+    domain: &str,
+    balancers: &[Network],
+) -> Result<(), NotReady> {
     let address = reachable(address);
-    let answer = tokio::time::timeout(ATTEMPT, open(address, domain)).await;
+    let answer = tokio::time::timeout(ATTEMPT, open(address, domain, balancers)).await;
     let answer = answer.map_err(|_| NotReady::Silent { address })?;
     let answer = answer.map_err(|source| NotReady::Socket { address, source })?;
     if has_features(&answer) {
@@ -69,8 +79,12 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-async fn open(address: SocketAddr, domain: &str) -> io::Result<Vec<u8>> {
+async fn open(address: SocketAddr, domain: &str, balancers: &[Network]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
+    let here = stream.local_addr()?.ip();
+    if balancers.iter().any(|network| network.contains(here)) {
+        stream.write_all(FOR_MYSELF).await?;
+    }
     let header = format!(
         "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
          xmlns:stream='http://etherx.jabber.org/streams' version='1.0' to='{domain}'>"
@@ -108,6 +122,15 @@ mod tests {
     use super::*;
 
     async fn probe(parts: &'static [&'static str]) -> Result<(), String> {
+        probe_from(&[], b"<?xml", parts).await
+    }
+
+    /// What comes of an attempt whose first bytes have to be these.
+    async fn probe_from(
+        balancers: &[&str],
+        first: &'static [u8],
+        parts: &'static [&'static str],
+    ) -> Result<(), String> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
@@ -116,12 +139,15 @@ mod tests {
             while !header.ends_with(b"to='localhost'>") {
                 header.push(socket.read_u8().await.unwrap());
             }
+            assert!(header.starts_with(first), "{header:?}");
             for part in parts {
                 socket.write_all(part.as_bytes()).await.unwrap();
                 socket.flush().await.unwrap();
             }
         });
-        let result = stream_opens(address, "localhost").await;
+        let balancers = balancers.iter().map(|text| Network::parse(text).unwrap());
+        let balancers: Vec<_> = balancers.collect();
+        let result = stream_opens(address, "localhost", &balancers).await;
         server.await.unwrap();
         result.map_err(|e| e.to_string().replace(&address.to_string(), "A"))
     }
@@ -141,6 +167,15 @@ mod tests {
             Err("A: no stream features but `HTTP/1.1 400 Bad Request`".into())
         );
         assert_eq!(probe(&[]).await, Err("A: no stream features but ``".into()));
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_counts_as_a_balancer_says_that_it_speaks_for_itself() {
+        let features = &["<stream:stream id='1'><stream:features/>"];
+        let opened = probe_from(&["127.0.0.0/8"], FOR_MYSELF, features).await;
+        assert_eq!(opened, Ok(()));
+        let opened = probe_from(&["10.0.0.0/8"], b"<?xml", features).await;
+        assert_eq!(opened, Ok(()));
     }
 
     #[test]

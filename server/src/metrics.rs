@@ -25,7 +25,7 @@ pub(crate) fn of_node(serving: bool, degraded: bool) -> Vec<Metric> {
 type OfConnections = fn(&Counts) -> u64;
 
 /// What came and went over connections.
-const CONNECTIONS: [(Kind, &str, &str, OfConnections); 13] = [
+const CONNECTIONS: [(Kind, &str, &str, OfConnections); 15] = [
     (
         Kind::Gauge,
         "cirrus_connections",
@@ -43,6 +43,18 @@ const CONNECTIONS: [(Kind, &str, &str, OfConnections); 13] = [
         "cirrus_connections_accepted",
         "Connections that were accepted",
         |c| c.accepted,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_connections_proxied",
+        "Connections whose client's address a balancer has told",
+        |c| c.proxied,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_proxy_headers_refused",
+        "Connections of balancers closed for want of a PROXY header",
+        |c| c.proxy_headers_refused,
     ),
     (
         Kind::Counter,

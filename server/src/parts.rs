@@ -9,6 +9,7 @@ use cirrus_acme::AcmeError;
 use cirrus_c2s::shell::{self, Shell, SocketOptions};
 use cirrus_c2s::stream::{Features, Settings, Timeouts};
 use cirrus_config::{Backend, Certificate, Config, Domain, TlsVersion};
+use cirrus_proxy::Balancers;
 use cirrus_router::registry::{About, Registry};
 use cirrus_router::{Entropy, HomeConfig};
 use cirrus_runtime::{Running, SystemEntropy, wall_ms};
@@ -166,6 +167,7 @@ pub(crate) async fn build(
         settings,
         limits: limits(config),
         socket: socket(config),
+        balancers: balancers(config),
         home: home.clone(),
         accounts,
         tls: Arc::clone(&tls),
@@ -403,6 +405,17 @@ fn limits(config: &Config) -> shell::Limits {
         handshake: Duration::from_secs(config.tls.handshake_seconds),
         linger: LINGER,
     }
+}
+
+/// Who says for whom its connections are.
+pub(crate) fn balancers(config: &Config) -> Balancers {
+    let networks = config.listen.proxy_networks.clone();
+    let options = cirrus_proxy::Options {
+        most: config.listen.proxy_header_bytes,
+        within: Duration::from_secs(config.listen.proxy_header_seconds),
+    };
+    let lists = move |peer| networks.iter().any(|network| network.contains(peer));
+    Balancers::new(lists, options)
 }
 
 pub(crate) fn socket(config: &Config) -> SocketOptions {

@@ -79,8 +79,11 @@ async fn live(config: &Config) -> Result<(), RunError> {
     tasks.spawn(base.control.serve(Arc::clone(&desk), base.bounds));
     if let Some((listener, address)) = base.health {
         tracing::info!(%address, "health and metrics");
-        let connections = config.limits.health_connections;
-        tasks.spawn(cirrus_web::serve(listener, Arc::clone(&desk), connections));
+        let options = cirrus_web::Options {
+            connections: config.limits.health_connections,
+            balancers: parts::balancers(config),
+        };
+        tasks.spawn(cirrus_web::serve(listener, Arc::clone(&desk), options));
     }
     let standing = parts.node.standing.clone();
     tasks.spawn(report(Arc::clone(&manager), Arc::clone(&desk), standing));

@@ -302,7 +302,8 @@ async fn look(site: &Site, pid: Option<u32>) -> Result<String, String> {
         return Ok("the server says that it serves".into());
     };
     let domain = site.config.domains.first().map_or("", |d| d.as_str());
-    let opened = stream_opens(*address, domain).await;
+    let balancers = &site.config.listen.proxy_networks;
+    let opened = stream_opens(*address, domain, balancers).await;
     opened.map_err(|e| Failure::of(Code::ServerSilent, &e).message)?;
     Ok(format!("an XMPP stream opens at {address}"))
 }

@@ -15,12 +15,17 @@ locals {
   partition = data.aws_partition.this.partition
   place     = "${data.aws_region.this.name}:${data.aws_caller_identity.this.account_id}"
 
+  # Where the balancer's own addresses are: one in each of its subnets.
+  balancers = distinct([for subnet in data.aws_subnet.this : subnet.cidr_block])
+
   # The prefix is the first domain unless another one is given, and the health port is for this
-  # machine alone unless a balancer asks for it.
+  # machine alone unless a balancer asks for it. A header says for whom a connection is only if it
+  # comes from the balancer.
   user_data = join("\n", concat(
     ["domain=${join(",", var.domains)}"],
     var.prefix == var.domains[0] ? [] : ["store.prefix=${var.prefix}"],
     var.balancer && !contains(keys(var.options), "listen.health") ? ["listen.health=:${local.health}"] : [],
+    var.balancer && var.proxy_protocol && !contains(keys(var.options), "listen.proxy_networks") ? ["listen.proxy_networks=${join(",", local.balancers)}"] : [],
     [for key in sort(keys(var.options)) : "${key}=${var.options[key]}"],
     [""],
   ))

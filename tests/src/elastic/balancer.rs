@@ -57,6 +57,19 @@ impl Balancer {
     /// # Errors
     /// When it does not start.
     pub fn start(nodes: &[Doors]) -> Result<Balancer> {
+        Self::start_with(nodes, "")
+    }
+
+    /// As [`Self::start`]; it tells nodes for whom each connection is (PROXY protocol, version 2),
+    /// and begins its health checks so too, as AWS's balancers do.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_telling(nodes: &[Doors]) -> Result<Balancer> {
+        Self::start_with(nodes, " send-proxy-v2 check-send-proxy")
+    }
+
+    fn start_with(nodes: &[Doors], options: &str) -> Result<Balancer> {
         let folder = TempDir::with_prefix("haproxy-")?;
         let address = free_address()?;
         let mut text = format!(
@@ -68,7 +81,7 @@ impl Balancer {
         );
         for (n, doors) in nodes.iter().enumerate() {
             let (c2s, health) = (doors.c2s, doors.health.port());
-            writeln!(text, "  server n{n} {c2s} port {health}")?;
+            writeln!(text, "  server n{n} {c2s} port {health}{options}")?;
         }
         let path = folder.path().join("haproxy.cfg");
         std::fs::write(&path, text)?;

@@ -43,8 +43,17 @@ impl Front {
         let addresses = std::env::var_os("CIRRUS_ELASTIC_DNS").is_some();
         match addresses {
             true => Front::Addresses(doors.iter().map(|it| it.c2s).collect()),
-            false => Front::Haproxy(Balancer::start(doors).unwrap()),
+            false => Front::Haproxy(Balancer::start_telling(doors).unwrap()),
         }
+    }
+
+    /// What nodes behind it are to be told. Theirs is one machine, so everybody is the balancer.
+    fn user_data(&self) -> String {
+        let networks = match self {
+            Front::Haproxy(_) => "\nlisten.proxy_networks=127.0.0.0/8",
+            Front::Addresses(_) => "",
+        };
+        format!("{USER_DATA}{networks}")
     }
 
     fn addresses(&self) -> Vec<String> {
@@ -155,7 +164,7 @@ fn nobody_notices_that_a_group_grows_and_shrinks() {
     assert_eq!((scaling.min, scaling.max), (1, most));
     let doors: Vec<Doors> = (0..=most).map(|_| Doors::free().unwrap()).collect();
     let front = Front::new(&doors);
-    let mut group = Group::start(&scaling, USER_DATA, doors).unwrap();
+    let mut group = Group::start(&scaling, &front.user_data(), doors).unwrap();
     until(&mut group, 1);
 
     let folder = TempDir::with_prefix("cirrus-elastic-").unwrap();

@@ -9,7 +9,7 @@ use cirrus_tests::process::Process;
 use cirrus_tests::server::{Options, Server};
 
 /// Where a server says that it can be asked.
-fn address(process: &Process) -> SocketAddr {
+pub(crate) fn address(process: &Process) -> SocketAddr {
     let found = |line: &str| {
         let start = line.find('{')?;
         let fields: serde_json::Value = serde_json::from_str(&line[start..]).ok()?;
@@ -20,7 +20,7 @@ fn address(process: &Process) -> SocketAddr {
 }
 
 /// Status line and body.
-fn get(address: SocketAddr, path: &str) -> (String, String) {
+pub(crate) fn get(address: SocketAddr, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n").unwrap();
     let mut answer = String::new();

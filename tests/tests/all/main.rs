@@ -9,6 +9,7 @@
 
 mod aws;
 mod bad_input;
+mod balanced;
 mod boot;
 mod budgets;
 mod certificates;

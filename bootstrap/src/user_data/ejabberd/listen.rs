@@ -9,6 +9,7 @@ use super::{Draft, list, map, number, text, truth};
 
 pub(super) fn translate(draft: &mut Draft, node: &Node, rules: &mut Rules<'_>) {
     let (mut plain, mut direct) = (Vec::new(), Vec::new());
+    let mut proxied = Vec::new();
     for (i, listener) in list(node).into_iter().enumerate() {
         let path = format!("listen[{i}]");
         let of = |name: &str| {
@@ -22,8 +23,12 @@ pub(super) fn translate(draft: &mut Draft, node: &Node, rules: &mut Rules<'_>) {
         }
         let tls = of("tls").and_then(truth) == Some(true);
         match (address(of("ip"), of("port")), tls) {
-            (Some(address), false) => plain.push(address),
-            (Some(address), true) => direct.push(address),
+            (Some(address), tls) => {
+                let list = if tls { &mut direct } else { &mut plain };
+                list.push(address);
+                let header = of("use_proxy_protocol").filter(|n| truth(n) == Some(true));
+                proxied.push(header.map(|n| (n.place, format!("{path}.use_proxy_protocol"))));
+            }
             (None, _) => {
                 let what = "not taken over: no port of TCP";
                 let place = of("port").map_or(listener.place, |n| n.place);
@@ -41,6 +46,27 @@ pub(super) fn translate(draft: &mut Draft, node: &Node, rules: &mut Rules<'_>) {
     }
     draft.set("listen.c2s", node.place, Content::List(plain));
     draft.set("listen.c2s_tls", node.place, Content::List(direct));
+    balancers(draft, &proxied);
+}
+
+/// Listeners whose connections begin with a PROXY header. Cirrus asks who may send one, and then it
+/// holds for every listener.
+fn balancers(draft: &mut Draft, listeners: &[Option<(Place, String)>]) {
+    const OPTION: &str = "listen.proxy_networks";
+    let Some((place, path)) = listeners.iter().flatten().next() else {
+        return;
+    };
+    if !listeners.iter().all(Option::is_some) {
+        let what = format!("not taken over: other listeners do without; see {OPTION}");
+        return draft.note(*place, path, &what);
+    }
+    let everybody = ["0.0.0.0/0", "::/0"].map(|network| Node {
+        place: *place,
+        content: Content::Text(network.to_owned()),
+    });
+    draft.set(OPTION, *place, Content::List(everybody.into()));
+    let what = format!("taken over: from everybody; better name the balancer's in {OPTION}");
+    draft.note(*place, path, &what);
 }
 
 /// An address as Cirrus writes it. Without `ip` it is every IPv4 address.
@@ -82,8 +108,8 @@ fn option(draft: &mut Draft, listener: &str, key: &Key, node: &Node, rules: &mut
     match key.name.as_str() {
         "module" | "port" | "ip" | "tls" | "starttls" | "starttls_required" => {}
         "transport" if text(node).as_deref() == Some("tcp") => {}
-        "zlib" | "tls_compression" | "tls_verify" | "use_proxy_protocol"
-            if truth(node) == Some(false) => {}
+        "use_proxy_protocol" if truth(node).is_some() => {}
+        "zlib" | "tls_compression" | "tls_verify" if truth(node) == Some(false) => {}
         "access" => access(draft, place, &path, node, rules),
         "shaper" => shaper(draft, place, &path, node, rules),
         "protocol_options" => protocol_options(draft, place, &path, node),
@@ -99,7 +125,7 @@ fn option(draft: &mut Draft, listener: &str, key: &Key, node: &Node, rules: &mut
                 "cafile" | "tls_verify" => "clients are not asked for certificates",
                 "certfile" => "list it under certfiles",
                 "zlib" | "tls_compression" => "compression gives secrets away",
-                "use_proxy_protocol" => "it is not read: let the balancer keep the addresses",
+                "use_proxy_protocol" => "true or false is meant",
                 _ => "",
             };
             draft.no_counterpart(place, &path, node, why);

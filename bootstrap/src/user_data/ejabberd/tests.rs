@@ -298,6 +298,42 @@ fn what_is_out_of_range_becomes_the_nearest() {
 }
 
 #[test]
+fn headers_of_balancers() {
+    let listener = |port: u16, header: bool| {
+        format!(
+            "  - {{port: {port}, module: ejabberd_c2s, starttls_required: true, \
+             use_proxy_protocol: {header}}}\n"
+        )
+    };
+    for (headers, networks, note) in [
+        ([false, false], 0, ""),
+        (
+            [true, true],
+            2,
+            "ejabberd.yml:3: listen[0].use_proxy_protocol: taken over: from everybody; better name \
+             the balancer's in listen.proxy_networks",
+        ),
+        (
+            [false, true],
+            0,
+            "ejabberd.yml:4: listen[1].use_proxy_protocol: not taken over: other listeners do \
+             without; see listen.proxy_networks",
+        ),
+    ] {
+        let [first, second] = headers;
+        let text = format!(
+            "hosts: [example.com]\nlisten:\n{}{}",
+            listener(5222, first),
+            listener(5224, second)
+        );
+        assert_eq!(config(&text).listen.proxy_networks.len(), networks);
+        let notes = notes(&text).into_iter();
+        let about: Vec<_> = notes.filter(|it| it.contains("proxy")).collect();
+        assert_eq!(about.concat(), note);
+    }
+}
+
+#[test]
 fn listeners() {
     let text = "hosts: [example.com]\nlisten:\n\
                 - {port: 5222, module: ejabberd_c2s, starttls: true, max_stanza_size: 65536}\n\

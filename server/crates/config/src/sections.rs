@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::network::Network;
 use crate::option::section;
 use crate::value::{
     Backend, Challenge, Checked, Domain, LogFormat, LogLevel, Mechanism, NotEmpty, TlsVersion,
@@ -88,6 +89,14 @@ section! {
         c2s: Vec<SocketAddr> = vec![everywhere(5222)];
         /// Addresses for clients that begin with TLS (XEP-0368).
         c2s_tls: Vec<SocketAddr> = vec![everywhere(5223)];
+        /// Networks of balancers whose connections begin with a PROXY header, version 1 or 2, which
+        /// says for whom they are; one without is closed. From everybody else such a header is
+        /// refused. Health checks from there may have one.
+        proxy_networks: Vec<Network> = Vec::new();
+        /// Bytes of such a header.
+        proxy_header_bytes: usize = 1_024, 232..=65_551;
+        /// Seconds that such a header may take.
+        proxy_header_seconds: u64 = 5, 1..=60;
         /// Address for other nodes, with the store that nodes share; others are called from it too.
         /// Not for the public.
         links: SocketAddr = everywhere(7250);

@@ -271,7 +271,7 @@ impl Setting for String {
 }
 
 /// A text without control characters, not empty.
-fn text<'n>(node: &'n Node, what: &str, reader: &mut Reader) -> Option<&'n str> {
+pub(crate) fn text<'n>(node: &'n Node, what: &str, reader: &mut Reader) -> Option<&'n str> {
     let reason = match &node.content {
         Content::Text(t) if t.is_empty() => "an empty text",
         Content::Text(t) if t.len() > MAX_TEXT => "a text of more than 4096 bytes",

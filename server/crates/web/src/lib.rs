@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cirrus_proxy::Balancers;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -48,21 +49,39 @@ pub trait Node: Send + Sync + 'static {
     fn metrics(&self) -> impl Future<Output = Vec<Metric>> + Send;
 }
 
-/// Answers on a listener until the future is dropped; `connections` at the same time.
-pub async fn serve<N: Node>(listener: TcpListener, node: Arc<N>, connections: usize) {
-    let places = Arc::new(Semaphore::new(connections));
+/// Who is answered.
+#[derive(Debug)]
+pub struct Options {
+    /// So many at the same time.
+    pub connections: usize,
+    /// Whose connections may begin with a PROXY header, which is passed over: a balancer that tells
+    /// servers for whom its connections are says it of its own health checks too.
+    pub balancers: Balancers,
+}
+
+/// Answers on a listener until the future is dropped.
+pub async fn serve<N: Node>(listener: TcpListener, node: Arc<N>, options: Options) {
+    let places = Arc::new(Semaphore::new(options.connections));
+    let balancers = Arc::new(options.balancers);
     loop {
         // Who comes while all places are taken waits in the listener's backlog.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((mut stream, peer)) = listener.accept().await else {
             tokio::time::sleep(REFUSED).await;
             continue;
         };
-        let node = Arc::clone(&node);
+        let (node, balancers) = (Arc::clone(&node), Arc::clone(&balancers));
         tokio::spawn(async move {
-            let conversed = tokio::time::timeout(PATIENCE, converse(stream, node)).await;
+            let conversed = tokio::time::timeout(PATIENCE, async {
+                if balancers.lists(peer.ip()) {
+                    // Without a header it is a request, of which nothing has been read.
+                    let _ = balancers.read(&mut stream).await;
+                }
+                converse(stream, node).await
+            });
+            let conversed = conversed.await;
             if let Ok(Err(error)) = conversed {
                 tracing::debug!(%error, "health connection");
             }

@@ -34,7 +34,15 @@ impl Node for Double {
 async fn ask(node: Arc<Double>, request: &str) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(serve(listener, node, 1));
+    let bounds = cirrus_proxy::Options {
+        most: 300,
+        within: PATIENCE,
+    };
+    let options = Options {
+        connections: 1,
+        balancers: Balancers::new(|peer| peer.is_loopback(), bounds),
+    };
+    let server = tokio::spawn(serve(listener, node, options));
     let mut answer = String::new();
     // The second comes when the first, which holds the only place, has gone.
     let silent = TcpStream::connect(address).await.unwrap();
@@ -56,6 +64,15 @@ async fn health_follows_the_node() {
     node.serving.store(true, Ordering::Relaxed);
     let answer = ask(node, request).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_balancer_may_say_for_whom_it_asks() {
+    for header in ["PROXY UNKNOWN\r\n", "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", ""] {
+        let request = format!("{header}GET /health HTTP/1.1\r\nHost: node\r\n\r\n");
+        let answer = ask(Arc::default(), &request).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
 }
 
 #[tokio::test]

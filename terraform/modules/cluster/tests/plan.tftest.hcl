@@ -147,6 +147,10 @@ run "proxy_protocol" {
     condition     = alltrue([for group in aws_lb_target_group.this : group.preserve_client_ip == "false" && group.proxy_protocol_v2])
     error_message = "Client addresses come by PROXY protocol."
   }
+  assert {
+    condition     = strcontains(output.user_data, "\nlisten.proxy_networks=${join(",", distinct([for subnet in data.aws_subnet.this : subnet.cidr_block]))}\n")
+    error_message = "Nodes believe the balancer's subnets, and nobody else."
+  }
 }
 
 run "dns_only" {

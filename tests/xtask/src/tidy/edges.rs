@@ -18,7 +18,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cirrus-tls", &[]),
     // Bytes between nodes; what they mean is for who uses it.
     ("cirrus-link", &[]),
-    ("cirrus-web", &[]),
+    // For whom a connection is; what it is for is for who uses it.
+    ("cirrus-proxy", &[]),
+    ("cirrus-web", &["proxy"]),
     ("cirrus-store", &["schema"]),
     ("cirrus-accounts", &["jid", "sasl", "schema", "store"]),
     ("cirrus-cluster", &["schema", "store"]),
@@ -49,15 +51,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "cirrus-c2s",
         &[
-            "accounts", "cluster", "jid", "link", "router", "runtime", "sasl", "schema", "stanza",
-            "store", "tls", "xml",
+            "accounts", "cluster", "jid", "link", "proxy", "router", "runtime", "sasl", "schema",
+            "stanza", "store", "tls", "xml",
         ],
     ),
     (
         "cirrus-server",
         &[
-            "accounts", "acme", "c2s", "cluster", "config", "jid", "link", "route53", "router",
-            "runtime", "sasl", "schema", "stanza", "store", "tls", "web", "xep", "xml",
+            "accounts", "acme", "c2s", "cluster", "config", "jid", "link", "proxy", "route53",
+            "router", "runtime", "sasl", "schema", "stanza", "store", "tls", "web", "xep", "xml",
         ],
     ),
     // Knows the server only by its configuration and by what must exist.

@@ -40,6 +40,10 @@ counters! {
     refused_unauthenticated,
     /// Turned away: as many from one address as there may be.
     refused_address,
+    /// Connections whose client's address a balancer has told.
+    proxied,
+    /// Connections of balancers that were closed for want of a PROXY header.
+    proxy_headers_refused,
     /// Times that accepting paused because descriptors or memory ran out.
     accept_pauses,
     /// TLS handshakes that failed or took too long.

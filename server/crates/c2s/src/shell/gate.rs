@@ -41,7 +41,8 @@ struct Taken {
 #[derive(Debug)]
 pub(super) struct Place {
     gate: Arc<Gate>,
-    address: IpAddr,
+    /// Under which address it counts; `None` until a balancer has said it.
+    address: Option<IpAddr>,
     authenticated: bool,
 }
 
@@ -55,7 +56,13 @@ impl Gate {
 
     /// Takes a place for a connection from `address`.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
-        let address = network(address);
+        let mut place = self.enter_unnamed()?;
+        place.is_of(address)?;
+        Ok(place)
+    }
+
+    /// Takes a place for a connection of which it is not known yet whose it is.
+    pub(super) fn enter_unnamed(self: &Arc<Self>) -> Result<Place, Full> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.total >= self.places.total {
             return Err(Full::Total);
@@ -63,16 +70,11 @@ impl Gate {
         if taken.unauthenticated >= self.places.unauthenticated {
             return Err(Full::Unauthenticated);
         }
-        let from_here = taken.addresses.entry(address).or_default();
-        if *from_here >= self.places.per_address {
-            return Err(Full::Address);
-        }
-        *from_here += 1;
         taken.total += 1;
         taken.unauthenticated += 1;
         Ok(Place {
             gate: Arc::clone(self),
-            address,
+            address: None,
             authenticated: false,
         })
     }
@@ -85,6 +87,23 @@ impl Gate {
 }
 
 impl Place {
+    /// It is known whose connection it is. Comes once.
+    pub(super) fn is_of(&mut self, address: IpAddr) -> Result<(), Full> {
+        let address = network(address);
+        let mut taken = self
+            .gate
+            .taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let from_here = taken.addresses.entry(address).or_default();
+        if *from_here >= self.gate.places.per_address {
+            return Err(Full::Address);
+        }
+        *from_here += 1;
+        self.address = Some(address);
+        Ok(())
+    }
+
     /// The connection has logged in.
     pub(super) fn authenticated(&mut self) {
         if !std::mem::replace(&mut self.authenticated, true) {
@@ -109,10 +128,11 @@ impl Drop for Place {
         if !self.authenticated {
             taken.unauthenticated -= 1;
         }
-        if let Some(from_here) = taken.addresses.get_mut(&self.address) {
+        let Some(address) = self.address else { return };
+        if let Some(from_here) = taken.addresses.get_mut(&address) {
             *from_here -= 1;
             if *from_here == 0 {
-                taken.addresses.remove(&self.address);
+                taken.addresses.remove(&address);
             }
         }
     }
@@ -155,6 +175,21 @@ mod tests {
         assert_eq!(gate.count(), (0, 0));
         assert!(gate.taken.lock().unwrap().addresses.is_empty());
         gate.enter(ip("10.0.0.2")).unwrap();
+    }
+
+    #[test]
+    fn a_place_gets_its_address_later() {
+        let gate = gate(3, 3, 1);
+        let mut first = gate.enter_unnamed().unwrap();
+        let mut second = gate.enter_unnamed().unwrap();
+        assert_eq!(gate.count(), (2, 2));
+        assert_eq!(first.is_of(ip("192.0.2.1")), Ok(()));
+        assert_eq!(second.is_of(ip("192.0.2.1")), Err(Full::Address));
+        drop(second);
+        assert_eq!(gate.count(), (1, 1));
+        assert_eq!(gate.enter(ip("192.0.2.1")).unwrap_err(), Full::Address);
+        drop(first);
+        gate.enter(ip("192.0.2.1")).unwrap();
     }
 
     #[test]

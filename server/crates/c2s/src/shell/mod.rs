@@ -14,12 +14,13 @@ mod throttle;
 mod timer;
 mod transport;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cirrus_accounts::Accounts;
+use cirrus_proxy::Balancers;
 use cirrus_router::PipeId;
 use cirrus_runtime::HomeHandle;
 use cirrus_stanza::{StreamError, ns};
@@ -33,7 +34,7 @@ pub use socket::{SocketOptions, listen};
 
 use crate::stream::Settings;
 use counters::{Counters, add};
-use gate::{Full, Gate, Places};
+use gate::{Full, Gate, Place, Places};
 use guard::Guard;
 use pipe::Pipe;
 
@@ -80,6 +81,8 @@ pub struct Parts {
     pub limits: Limits,
     /// What is set on sockets.
     pub socket: SocketOptions,
+    /// Whose connections begin with the address of the client.
+    pub balancers: Balancers,
     /// Where sessions live.
     pub home: HomeHandle,
     /// Who may log in.
@@ -93,6 +96,7 @@ struct Shared {
     settings: Arc<Settings>,
     limits: Limits,
     socket: SocketOptions,
+    balancers: Balancers,
     home: HomeHandle,
     accounts: Arc<Accounts>,
     tls: Arc<ServerTls>,
@@ -155,6 +159,7 @@ impl Shell {
             settings: Arc::new(parts.settings),
             limits,
             socket: parts.socket,
+            balancers: parts.balancers,
             home: parts.home,
             accounts: parts.accounts,
             tls: parts.tls,
@@ -228,33 +233,24 @@ impl Shell {
     fn admit(&self, socket: TcpStream, peer: SocketAddr, direct: bool, tasks: &mut JoinSet<()>) {
         let shared = &self.shared;
         add(&shared.counters.accepted, 1);
-        let place = match shared.gate.enter(peer.ip()) {
+        let balanced = shared.balancers.lists(peer.ip());
+        let place = match balanced {
+            true => shared.gate.enter_unnamed(),
+            false => shared.gate.enter(peer.ip()),
+        };
+        let place = match place {
             Ok(place) => place,
-            Err(full) => {
-                let counter = match full {
-                    Full::Total => &shared.counters.refused_total,
-                    Full::Unauthenticated => &shared.counters.refused_unauthenticated,
-                    Full::Address => &shared.counters.refused_address,
-                };
-                add(counter, 1);
-                tracing::debug!(%peer, ?full, "connection refused");
-                // Under TLS there is nobody yet to say it to.
-                let words = if direct {
-                    Vec::new()
-                } else {
-                    refusal(&shared.settings)
-                };
-                return socket::dismiss(socket, &words);
-            }
+            Err(full) => return shared.refuse(socket, peer, (full, direct)),
         };
         if let Err(error) = socket::prepare(&socket, &shared.socket) {
             tracing::debug!(%peer, %error, "a new connection is gone already");
             return;
         }
-        let id = shared.pipe_id();
-        let address = peer.ip().to_canonical();
-        let pipe = Pipe::new(shared, id, socket, place, (address, direct));
-        tasks.spawn(pipe.run(direct));
+        let shared = Arc::clone(shared);
+        match balanced {
+            true => tasks.spawn(shared.introduce(socket, peer, place, direct)),
+            false => tasks.spawn(shared.begin(socket, peer.ip(), place, direct)),
+        };
     }
 
     async fn accept_failed(&self, error: &std::io::Error, pause: Duration) -> Duration {
@@ -284,6 +280,68 @@ impl Shared {
     fn pipe_id(&self) -> PipeId {
         let pipe = self.next_pipe.fetch_add(1, Ordering::Relaxed);
         PipeId { node: 0, pipe }
+    }
+
+    /// Learns from a balancer whose connection it is.
+    async fn introduce(
+        self: Arc<Self>,
+        mut socket: TcpStream,
+        balancer: SocketAddr,
+        mut place: Place,
+        direct: bool,
+    ) {
+        let stop = Arc::clone(&self.stop).notified_owned();
+        let read = self.balancers.read(&mut socket);
+        let read = tokio::select! {
+            read = read, if !self.is_stopping() => read,
+            () = stop => return,
+        };
+        let peer = match read {
+            Ok(source) => {
+                add(&self.counters.proxied, source.is_some().into());
+                source.unwrap_or(balancer)
+            }
+            Err(error) => {
+                add(&self.counters.proxy_headers_refused, 1);
+                tracing::debug!(%balancer, %error, "connection closed");
+                return;
+            }
+        };
+        if let Err(full) = place.is_of(peer.ip()) {
+            return self.refuse(socket, peer, (full, direct));
+        }
+        Box::pin(self.begin(socket, peer.ip(), place, direct)).await;
+    }
+
+    /// A connection, to its end.
+    fn begin(
+        self: &Arc<Self>,
+        socket: TcpStream,
+        peer: IpAddr,
+        place: Place,
+        direct: bool,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let id = self.pipe_id();
+        let pipe = Pipe::new(self, id, socket, place, (peer.to_canonical(), direct));
+        pipe.run(direct)
+    }
+
+    /// Turns a connection away for which there is no place.
+    fn refuse(&self, socket: TcpStream, peer: SocketAddr, (full, direct): (Full, bool)) {
+        let counter = match full {
+            Full::Total => &self.counters.refused_total,
+            Full::Unauthenticated => &self.counters.refused_unauthenticated,
+            Full::Address => &self.counters.refused_address,
+        };
+        add(counter, 1);
+        tracing::debug!(%peer, ?full, "connection refused");
+        // Under TLS there is nobody yet to say it to.
+        let words = if direct {
+            Vec::new()
+        } else {
+            refusal(&self.settings)
+        };
+        socket::dismiss(socket, &words);
     }
 
     fn is_stopping(&self) -> bool {

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod balanced;
 mod client;
 mod server;
 

@@ -8,6 +8,7 @@ use cirrus_accounts::Accounts;
 use cirrus_c2s::shell::{Counts, Limits, Parts, Shell, SocketOptions, listen};
 use cirrus_c2s::stream::{Features, Settings, Timeouts};
 use cirrus_jid::BareJid;
+use cirrus_proxy::Balancers;
 use cirrus_router::registry::{About, Registry};
 use cirrus_router::{AccountRequest, Entropy, HomeConfig};
 use cirrus_runtime::{Change, SystemEntropy, wall_ms};
@@ -48,6 +49,14 @@ impl Server {
 
     /// A server with ada and bob, and other settings than usual.
     pub(crate) async fn with(change: impl Fn(&mut Settings, &mut Limits)) -> Self {
+        Self::behind(Balancers::none(), change).await
+    }
+
+    /// As [`Self::with`], behind balancers.
+    pub(crate) async fn behind(
+        balancers: Balancers,
+        change: impl Fn(&mut Settings, &mut Limits),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let table: Arc<dyn Table> = Arc::new(MemoryTable::new(Arc::new(wall_ms)));
         let fake_keys = FakeKeys::new([7; 32], MIN_ITERATIONS).unwrap();
@@ -122,6 +131,7 @@ impl Server {
             settings,
             limits,
             socket,
+            balancers,
             home,
             accounts: Arc::new(accounts),
             tls: Arc::new(ServerTls::build(tls).unwrap()),
