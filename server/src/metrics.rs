@@ -25,7 +25,7 @@ pub(crate) fn of_node(serving: bool, degraded: bool) -> Vec<Metric> {
 type OfConnections = fn(&Counts) -> u64;
 
 /// What came and went over connections.
-const CONNECTIONS: [(Kind, &str, &str, OfConnections); 15] = [
+const CONNECTIONS: [(Kind, &str, &str, OfConnections); 19] = [
     (
         Kind::Gauge,
         "cirrus_connections",
@@ -73,6 +73,30 @@ const CONNECTIONS: [(Kind, &str, &str, OfConnections); 15] = [
         "cirrus_logins",
         "Streams that logged in",
         |c| c.logins,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_accepts_paced",
+        "Times that accepting waited because so many came at once",
+        |c| c.accepts_paced,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_logins_paced",
+        "New sessions that waited for their turn",
+        |c| c.logins_paced,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_logins_put_off",
+        "New sessions that were told to try again later",
+        |c| c.logins_put_off,
+    ),
+    (
+        Kind::Counter,
+        "cirrus_clients_moved",
+        "Connections closed so that their sessions go on on nodes with fewer",
+        |c| c.moved,
     ),
     (
         Kind::Counter,
@@ -146,12 +170,40 @@ fn sample(label: &'static str, is: &str, value: u64) -> Sample {
     }
 }
 
+/// What the store is asked for just now.
+fn of_calls(census: &Census) -> [Metric; 4] {
+    let gauge = |name, help, value| Metric::one(Kind::Gauge, name, help, value as u64);
+    [
+        gauge(
+            "cirrus_store_operations",
+            "Writes to the store under way",
+            census.operations,
+        ),
+        gauge(
+            "cirrus_store_reads",
+            "Reads of the store under way",
+            census.reads,
+        ),
+        gauge(
+            "cirrus_store_reads_waiting",
+            "Reads of the store that wait for their turn",
+            census.reads_waiting,
+        ),
+        Metric::one(
+            Kind::Counter,
+            "cirrus_store_reads_refused",
+            "Reads refused because too many waited",
+            census.reads_refused,
+        ),
+    ]
+}
+
 /// What is in memory.
 pub(crate) fn of_home(census: &Census) -> Vec<Metric> {
     let gauge = |name, help, value| Metric::one(Kind::Gauge, name, help, value as u64);
     let sessions = [("attached", census.attached), ("detached", census.detached)];
     let samples = sessions.map(|(state, value)| sample("state", state, value as u64));
-    vec![
+    let mut all = vec![
         gauge(
             "cirrus_entities",
             "Entities in memory",
@@ -163,11 +215,6 @@ pub(crate) fn of_home(census: &Census) -> Vec<Metric> {
             kind: Kind::Gauge,
             samples: samples.to_vec(),
         },
-        gauge(
-            "cirrus_store_operations",
-            "Operations of the store under way",
-            census.operations,
-        ),
         gauge(
             "cirrus_entities_single_copy",
             "Entities of which no other node has a copy",
@@ -213,7 +260,9 @@ pub(crate) fn of_home(census: &Census) -> Vec<Metric> {
             "Times that those homes met a segment that is missing or damaged",
             census.tally.unreadable as usize,
         ),
-    ]
+    ];
+    all.extend(of_calls(census));
+    all
 }
 
 /// How far sealing is behind.

@@ -8,7 +8,7 @@ use cirrus_accounts::Accounts;
 use cirrus_acme::AcmeError;
 use cirrus_c2s::shell::{self, Shell, SocketOptions};
 use cirrus_c2s::stream::{Features, Settings, Timeouts};
-use cirrus_config::{Backend, Certificate, Config, Domain, TlsVersion};
+use cirrus_config::{Backend, Certificate, Config, Domain, Rebalance, TlsVersion};
 use cirrus_proxy::Balancers;
 use cirrus_router::registry::{About, Registry};
 use cirrus_router::{Entropy, HomeConfig};
@@ -328,6 +328,8 @@ fn node_options(config: &Config) -> cirrus_runtime::Options {
     cirrus_runtime::Options {
         inbox: config.limits.home_inbox,
         operations: config.limits.store_calls,
+        reads: config.limits.activations_running,
+        reads_waiting: config.limits.activations_waiting,
         blob_operations: config.limits.blob_calls,
         blob_deadline: Duration::from_millis(config.store.blob_deadline_ms),
         shutdown: Duration::from_millis(config.store.deadline_ms),
@@ -337,6 +339,16 @@ fn node_options(config: &Config) -> cirrus_runtime::Options {
             fresh_ms: config.cluster.lease_ms + config.cluster.lease_ms.div_ceil(10),
             ..cirrus_runtime::ReplicaOptions::default()
         },
+        spread: config.rebalance.enabled.then(|| spread(&config.rebalance)),
+    }
+}
+
+fn spread(config: &Rebalance) -> cirrus_runtime::SpreadOptions {
+    cirrus_runtime::SpreadOptions {
+        percent: config.percent,
+        at_least: config.at_least,
+        per_second: config.per_second,
+        settle_ms: config.settle_seconds * 1_000,
     }
 }
 
@@ -392,6 +404,11 @@ fn limits(config: &Config) -> shell::Limits {
         connections: limits.connections_total,
         unauthenticated: limits.unauthenticated_total,
         per_address: limits.connections_per_address,
+        accepts_per_second: limits.accepts_per_second,
+        accepts_burst: limits.accepts_burst,
+        logins_per_second: limits.logins_per_second,
+        logins_burst: limits.logins_burst,
+        login_wait: Duration::from_secs(limits.login_wait_seconds),
         stanzas_per_second: limits.stanzas_per_second.into(),
         stanzas_burst: limits.stanzas_burst.into(),
         bytes_per_second: limits.bytes_per_second,

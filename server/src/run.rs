@@ -121,6 +121,7 @@ async fn live(config: &Config) -> Result<(), RunError> {
         let config = config.clone();
         tasks.spawn(async move { certificates::keep(&config, table, tls).await });
     }
+    tasks.spawn(part(parts.shell.clone(), parts.node.parting.clone()));
     let ended = serve(config, parts, listeners, &desk, &mut signals, &manager).await;
     // Dropping the tasks takes the control socket's file away.
     tasks.shutdown().await;
@@ -139,6 +140,16 @@ async fn turn(node: &Running) -> Result<(), &'static str> {
         if standing.changed().await.is_err() {
             return Err("the node's task has ended");
         }
+    }
+}
+
+/// Breaks connections as the node says, because others have fewer.
+async fn part(shell: Shell, mut parting: watch::Receiver<u64>) {
+    let mut done = 0;
+    while parting.changed().await.is_ok() {
+        let all = *parting.borrow_and_update();
+        shell.part(all - done).await;
+        done = all;
     }
 }
 

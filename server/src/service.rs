@@ -372,6 +372,7 @@ impl Operator {
             ("sessions", census.attached),
             ("sessions_detached", census.detached),
             ("connections", census.pipes),
+            ("clients_moving", census.moving as usize),
         ];
         for (name, count) in counts {
             fields.insert(name.into(), count.into());
@@ -387,6 +388,7 @@ impl Operator {
                     "zone": node.zone,
                     "state": node.state,
                     "here": node.here,
+                    "connections": node.connections,
                 })
             });
             fields.insert("nodes".into(), nodes.collect());

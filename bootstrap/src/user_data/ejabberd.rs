@@ -22,7 +22,7 @@ use rules::Rules;
 use super::{Make, Note, UserDataError};
 
 /// Keys at the top of Cirrus's own configuration that ejabberd does not have.
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     "store",
     "tls",
     "auth",
@@ -32,6 +32,7 @@ const OURS: [&str; 11] = [
     "archive",
     "drain",
     "cluster",
+    "rebalance",
     "log",
     "process",
 ];

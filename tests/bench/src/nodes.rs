@@ -131,7 +131,9 @@ fn launch(cloud: &Cloud, number: u8) -> Result<Node> {
     let user_data = format!(
         "domain={HOST}\narchive.enabled=false\nlog.level=warn\n\
          limits.stanzas_per_second=1000000\nlimits.stanzas_burst=10000000\n\
-         limits.bytes_per_second=1073741824\nlimits.bytes_burst=1073741824"
+         limits.bytes_per_second=1073741824\nlimits.bytes_burst=1073741824\n\
+         limits.accepts_per_second=1000000\nlimits.logins_per_second=1000000\n\
+         rebalance.enabled=false"
     );
     Node::launch(cloud, &format!("i-{number:017x}"), &user_data)
 }

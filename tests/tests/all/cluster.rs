@@ -530,7 +530,7 @@ fn nobody_notices_that_nodes_are_killed_while_the_store_is_troubled() {
     nothing_happened(&reports);
 }
 
-fn signal(process: u32, name: &str) {
+pub(crate) fn signal(process: u32, name: &str) {
     let status = std::process::Command::new("kill")
         .args([format!("-{name}"), process.to_string()])
         .status();

@@ -18,7 +18,7 @@ use crate::cluster::ONE;
 
 /// A drain that is quick, a watch that looks as often as it can, and more patience between nodes than
 /// by default: the machine runs other tests too.
-const USER_DATA: &str = "domain=localhost\ncluster.silence_ms=2000\ncluster.lease_ms=5000\n\
+pub(crate) const USER_DATA: &str = "domain=localhost\ncluster.silence_ms=2000\ncluster.lease_ms=5000\n\
      cluster.cut_off_ms=10000\ndrain.settle_seconds=1\ndrain.deadline_seconds=20\n\
      watch.poll_seconds=1\nwatch.gone_seconds=2\nwatch.metrics_seconds=1";
 /// A minute of the policies.
@@ -33,13 +33,13 @@ fn given(name: &str, otherwise: usize) -> usize {
 }
 
 /// What clients find the nodes by: haproxy, or all addresses that a node may have, as from DNS.
-enum Front {
+pub(crate) enum Front {
     Haproxy(Balancer),
     Addresses(Vec<SocketAddr>),
 }
 
 impl Front {
-    fn new(doors: &[Doors]) -> Front {
+    pub(crate) fn new(doors: &[Doors]) -> Front {
         let addresses = std::env::var_os("CIRRUS_ELASTIC_DNS").is_some();
         match addresses {
             true => Front::Addresses(doors.iter().map(|it| it.c2s).collect()),
@@ -48,7 +48,7 @@ impl Front {
     }
 
     /// What nodes behind it are to be told. Theirs is one machine, so everybody is the balancer.
-    fn user_data(&self) -> String {
+    pub(crate) fn user_data(&self) -> String {
         let networks = match self {
             Front::Haproxy(_) => "\nlisten.proxy_networks=127.0.0.0/8",
             Front::Addresses(_) => "",
@@ -65,15 +65,19 @@ impl Front {
 }
 
 /// Clients that talk until a file says that it is over.
-fn talk(users: &str, accounts: usize, front: &Front, folder: &Path) -> Arguments {
+pub(crate) fn talk(
+    users: &str,
+    (accounts, rate): (usize, usize),
+    front: &Front,
+    folder: &Path,
+) -> Arguments {
     let file = |name: &str| folder.join(format!("{name}-{}", &users[..1]));
     let (script, over) = (file("script"), file("over"));
     let lines = format!("until over within 20m: cat {} || true\n", over.display());
     std::fs::write(&script, lines).unwrap();
     let options = format!(
-        "cirrus-loss --users {users} --accounts {accounts} --rate {} --pings 2 --breaks 0 \
-         --leaves 0 --unmanaged 0 --time 2s --insecure",
-        accounts * 2
+        "cirrus-loss --users {users} --accounts {accounts} --rate {rate} --pings 2 --breaks 0 \
+         --leaves 0 --unmanaged 0 --time 2s --insecure"
     );
     let mut arguments: Vec<String> = options.split_whitespace().map(str::to_owned).collect();
     for address in front.addresses() {
@@ -88,12 +92,12 @@ fn talk(users: &str, accounts: usize, front: &Front, folder: &Path) -> Arguments
     Arguments::parse_from(arguments)
 }
 
-fn over(users: &str, folder: &Path) {
+pub(crate) fn over(users: &str, folder: &Path) {
     std::fs::write(folder.join(format!("over-{}", &users[..1])), "over\n").unwrap();
 }
 
 /// Ends all talk when the test fails, so that it fails at once.
-struct Ends<'a>(&'a Path);
+pub(crate) struct Ends<'a>(pub(crate) &'a Path);
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
@@ -129,7 +133,7 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(50));
 }
 
-fn nothing_happened(reports: &[Report]) {
+pub(crate) fn nothing_happened(reports: &[Report]) {
     let [report] = reports else {
         panic!("{} reports", reports.len())
     };
@@ -180,8 +184,8 @@ fn nobody_notices_that_a_group_grows_and_shrinks() {
             assert_eq!(call(&control, &add).unwrap()["ok"], true);
         }
     }
-    let those_that_stay = talk("a{}", stay, &front, folder.path());
-    let those_that_come = talk("b{}", come, &front, folder.path());
+    let those_that_stay = talk("a{}", (stay, stay * 2), &front, folder.path());
+    let those_that_come = talk("b{}", (come, come * 2), &front, folder.path());
     std::thread::scope(|scope| {
         let _ends = Ends(folder.path());
         let staying = scope.spawn(|| cirrus_loss::run(&those_that_stay, &|_| {}));

@@ -31,7 +31,7 @@ pub use option::OptionDoc;
 pub use reference::reference;
 pub use sections::{
     Acme, Archive, Auth, Certificate, Cluster, Config, Drain, Limits, Listen, Log, Process,
-    Registration, Store, StreamManagement, Tls,
+    Rebalance, Registration, Store, StreamManagement, Tls,
 };
 pub use value::{Backend, Challenge, Domain, LogFormat, LogLevel, Mechanism, TlsVersion};
 

@@ -40,6 +40,8 @@ section! {
         drain: Drain = Drain::initial();
         /// This node among others.
         cluster: Cluster = Cluster::initial();
+        /// How clients come to nodes that are new.
+        rebalance: Rebalance = Rebalance::initial();
         /// What `cirrus-bootstrap watch` does on an instance; the server does not read it.
         watch: Watch = Watch::initial();
         /// Logging.
@@ -236,6 +238,20 @@ section! {
         connections_per_address: usize = 256, 1..=1_000_000;
         /// Connections in all.
         connections_total: usize = 100_000, 1..=10_000_000;
+        /// Connections accepted a second, in the long run, so that many handshakes at once don't
+        /// hold up those who are served already. More wait in the system's queue
+        /// (`listen.backlog`).
+        accepts_per_second: u64 = 1_000, 1..=1_000_000;
+        /// Connections accepted at once after a pause.
+        accepts_burst: u64 = 100, 1..=1_000_000;
+        /// New sessions a second, in the long run. Sessions that are resumed count as none and
+        /// never wait.
+        logins_per_second: u64 = 500, 1..=1_000_000;
+        /// New sessions at once after a pause.
+        logins_burst: u64 = 1_000, 1..=1_000_000;
+        /// Seconds that a new session may wait for its turn; past that the client is told with
+        /// resource-constraint when to try again.
+        login_wait_seconds: u64 = 10, 0..=60;
         /// Stanzas a second from one connection, in the long run. Past it, the connection is read
         /// more slowly; nothing is lost.
         stanzas_per_second: u32 = 200, 1..=1_000_000;
@@ -279,15 +295,17 @@ section! {
         entities_cached: usize = 50_000, 16..=10_000_000;
         /// Seconds after which an unused entity leaves the memory.
         entity_idle_seconds: u64 = 600, 1..=86_400;
-        /// Entities being loaded from the store at the same time.
+        /// Reads of the store in flight, beside `store_calls`: most load a user who was not in
+        /// memory. More wait, and hold up nobody who is served already.
         activations_running: usize = 64, 1..=10_000;
-        /// Entities that wait to be loaded; more are refused with resource-constraint.
+        /// Reads that wait for their turn; who asks for one more is refused with
+        /// resource-constraint.
         activations_waiting: usize = 10_000, 1..=1_000_000;
         /// Events that wait for the home of entities.
         home_inbox: usize = 4_096, 64..=1_000_000;
         /// Events that wait for one entity.
         entity_inbox: usize = 1_024, 16..=1_000_000;
-        /// Calls to the store in flight.
+        /// Writes to the store in flight.
         store_calls: usize = 256, 1..=100_000;
         /// Requests for blobs in flight; more wait and hold up nothing else.
         blob_calls: usize = 64, 1..=10_000;
@@ -403,6 +421,26 @@ section! {
         /// have not taken, and messages of one connection that its slot has not taken. A slot that
         /// has so many takes no more of its connections; a connection that has so many is closed.
         slot_queue: usize = 4_096, 16..=1_000_000;
+    }
+}
+
+section! {
+    /// How clients come to nodes that are new: a node that has clearly more than its share breaks
+    /// the connections of some whose sessions can be resumed, and the balancer sends them
+    /// elsewhere.
+    Rebalance {
+        /// Do so.
+        enabled: bool = true;
+        /// Percent above its share from which on a node has too many; it goes down to its share
+        /// then.
+        percent: u64 = 20, 5..=1_000;
+        /// Clients above its share that a node keeps in any case.
+        at_least: u64 = 10, 1..=1_000_000;
+        /// Clients moved a second.
+        per_second: u64 = 200, 1..=1_000_000;
+        /// Seconds without a change of the cluster before clients are moved, and between two
+        /// rounds. A round that has not helped doubles it, up to an hour, until nodes come or go.
+        settle_seconds: u64 = 10, 1..=3_600;
     }
 }
 

@@ -13,6 +13,7 @@
 mod membership;
 mod pipes;
 mod slot;
+mod spread;
 mod standing;
 
 use std::collections::VecDeque;
@@ -27,11 +28,13 @@ use cirrus_store::{Op, Outcome, StoreError};
 
 pub use membership::LinkTo;
 pub use slot::{Answered, Ask, SlotHome};
+pub use spread::Options as SpreadOptions;
 pub use standing::{Census, NodeSeen, Place, Standing, ViewSeen};
 
-use membership::{Membership, Told};
+use membership::{Load, Membership, Told};
 use pipes::Ears;
 use slot::{Homes, Word};
+use spread::Spread;
 
 /// What a node is told about itself.
 pub struct Options {
@@ -41,6 +44,8 @@ pub struct Options {
     pub replica: cirrus_replica::Options,
     /// The node among others; `None` = the store is this process's own, so there are none.
     pub membership: Option<members::Options>,
+    /// When clients are moved to nodes with fewer; `None` = never.
+    pub spread: Option<SpreadOptions>,
 }
 
 /// What a node wants done, in order.
@@ -93,6 +98,12 @@ pub enum Effect {
     Links(Vec<LinkTo>),
     /// Where the node stands from now on.
     Standing(Standing),
+    /// Break so many connections, of those whose sessions can go on elsewhere: other nodes have
+    /// fewer.
+    Part {
+        /// How many.
+        clients: u64,
+    },
     /// [`Node::leave`] is done: the process may exit.
     Left,
 }
@@ -106,6 +117,7 @@ pub struct Node {
     /// Key of the slots' hash.
     key: [u8; 16],
     ears: Ears,
+    spread: Option<Spread>,
     effects: VecDeque<Effect>,
 }
 
@@ -117,6 +129,7 @@ impl Node {
         let alone = membership.is_none();
         let mut node = Self {
             me,
+            spread: options.spread.map(Spread::new),
             options,
             membership: membership.map(Membership::new),
             replica: None,
@@ -169,9 +182,33 @@ impl Node {
     /// Comes first in every batch of events: time passed.
     pub fn begin(&mut self, now: Now, random: &mut dyn Random) {
         if let Some(membership) = &mut self.membership {
-            membership.tick(now);
+            let load = self.spread.as_ref().map(|spread| Load {
+                connections: self.ears.pipes.len() as u64,
+                parted: spread.parted(now.steady),
+            });
+            membership.tick(now, load);
         }
         self.heed(now, random);
+        self.spread(now.steady);
+    }
+
+    /// Lets clients go where other nodes have fewer.
+    fn spread(&mut self, now: u64) {
+        let Some(spread) = self.spread.as_mut().filter(|it| it.is_due(now)) else {
+            return;
+        };
+        let mine = self.ears.pipes.len() as u64;
+        let membership = self.membership.as_ref();
+        let seen = membership.and_then(|it| it.survey(now, mine));
+        // Slots that move, and copies that are being made, come first.
+        let calm = self.replica.as_ref().is_some_and(|replica| {
+            let census = replica.census();
+            census.awaited + census.leaving + census.single_copy == 0
+        });
+        let clients = spread.look(now, seen.as_ref().filter(|_| calm));
+        if clients > 0 {
+            self.effects.push_back(Effect::Part { clients });
+        }
     }
 
     /// What there is to do. Comes last in every batch of events, until there is nothing. `now` is
@@ -422,7 +459,9 @@ impl Node {
 
     /// The view, for people; `None` where this node is and will be alone.
     pub fn view(&self) -> Option<ViewSeen> {
-        self.membership.as_ref().and_then(Membership::seen)
+        let connections = self.ears.pipes.len() as u64;
+        let membership = self.membership.as_ref();
+        membership.and_then(|it| it.seen(connections))
     }
 
     /// Where an account is; `None` where this node is and will be alone, or has no view yet.
@@ -447,6 +486,7 @@ impl Node {
             census.tally.unreadable += home.tally.unreadable;
         }
         census.pipes = self.ears.pipes.len();
+        census.moving = self.spread.as_ref().map_or(0, Spread::left);
         let view = self.membership.as_ref().and_then(Membership::view);
         census.members = match &self.membership {
             Some(_) => view.map_or(0, |view| view.members.len()),

@@ -1,19 +1,37 @@
 //! This node among others: membership over the store and the links.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use cirrus_cluster::members::{Beat, Effect, Members, Options, Stopped};
 use cirrus_cluster::{Member, MemberState, Placement, Slot, Token, View};
 use cirrus_replica::Now;
 use cirrus_router::codec;
 use cirrus_store::{Item, Op, Outcome, StoreError};
+use serde::{Deserialize, Serialize};
 
+use crate::spread::Seen;
 use crate::standing::{NodeSeen, Place, Standing, ViewSeen};
 
 /// What the first byte of a frame says it is.
 const BEAT: u8 = 0;
 const VIEW: u8 = 1;
 const SLOTS: u8 = 2;
+const LOAD: u8 = 3;
+
+/// How often the others are told what this node has, milliseconds.
+const LOAD_MS: u64 = 1_000;
+/// After which time what a node has told says nothing any more: three may be lost.
+const FRESH_MS: u64 = 4_000;
+
+/// What a node has, as it tells the others. Nodes of a version that does not know of it pass it
+/// over.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Load {
+    /// Connections that have a session or want one.
+    pub connections: u64,
+    /// Clients that it has let go and that may be on their way.
+    pub parted: u64,
+}
 
 /// A node that there is to be a link with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +61,9 @@ pub(crate) struct Membership {
     /// The nodes with whom there are links.
     pub linked: BTreeSet<u64>,
     beat_at: u64,
+    load_at: u64,
+    /// What others have, and when they said so.
+    loads: BTreeMap<u64, (u64, Load)>,
     told: VecDeque<Told>,
     effects: Vec<Effect>,
     leaves: bool,
@@ -57,6 +78,8 @@ impl Membership {
             members: Members::new(options),
             linked: BTreeSet::new(),
             beat_at: 0,
+            load_at: 0,
+            loads: BTreeMap::new(),
             told: VecDeque::new(),
             effects: Vec::new(),
             leaves: false,
@@ -68,8 +91,8 @@ impl Membership {
         self.members.view()
     }
 
-    /// The view, for people.
-    pub fn seen(&self) -> Option<ViewSeen> {
+    /// The view, for people; `connections` are those of this node.
+    pub fn seen(&self, connections: u64) -> Option<ViewSeen> {
         let view = self.members.view()?;
         let node = |member: &Member| NodeSeen {
             instance: member.instance.clone(),
@@ -80,6 +103,10 @@ impl Membership {
                 MemberState::Serving => "serving",
             },
             here: member.node_id() == self.me,
+            connections: match self.loads.get(&member.node_id()) {
+                _ if member.node_id() == self.me => Some(connections),
+                load => load.map(|(_, load)| load.connections),
+            },
         };
         Some(ViewSeen {
             epoch: view.epoch,
@@ -130,7 +157,8 @@ impl Membership {
         self.told.pop_front()
     }
 
-    pub fn tick(&mut self, now: Now) {
+    /// Time has passed; `load` is what this node has, if others are to know.
+    pub fn tick(&mut self, now: Now, load: Option<Load>) {
         self.members.tick(now.steady, now.wall, &mut self.effects);
         self.heed();
         if now.steady >= self.beat_at {
@@ -138,7 +166,57 @@ impl Membership {
             for node in self.linked.iter().copied().collect::<Vec<_>>() {
                 self.beat(now, node);
             }
+            if let Some(load) = load {
+                self.tell_load(now, load);
+            }
         }
+    }
+
+    /// Goes along with beats.
+    fn tell_load(&mut self, now: Now, load: Load) {
+        if now.steady < self.load_at {
+            return;
+        }
+        self.load_at = now.steady + LOAD_MS;
+        let mut bytes = vec![LOAD];
+        codec::encode_into(&load, &mut bytes);
+        let told = self
+            .linked
+            .iter()
+            .map(|node| Told::Send(*node, bytes.clone()));
+        self.told.extend(told);
+    }
+
+    /// What another node has, if it has said so lately.
+    fn load(&self, now: u64, node: u64) -> Option<Load> {
+        let (at, load) = self.loads.get(&node)?;
+        (now < at.saturating_add(FRESH_MS)).then_some(*load)
+    }
+
+    /// What all nodes have, where `mine` are those of this one; `None` unless all serve, and have
+    /// said it.
+    pub fn survey(&self, now: u64, mine: u64) -> Option<Seen> {
+        let view = self.members.view()?;
+        let (mut others, mut parted) = (0_u64, 0_u64);
+        for member in &view.members {
+            if member.state != MemberState::Serving {
+                return None;
+            }
+            if member.node_id() != self.me {
+                let load = self.load(now, member.node_id())?;
+                others = others.saturating_add(load.connections);
+                parted = parted.saturating_add(load.parted);
+            }
+        }
+        let nodes = view.members.len() as u64;
+        let is_member = self.members().any(|member| member.node_id() == self.me);
+        is_member.then_some(Seen {
+            epoch: view.epoch,
+            mine,
+            others,
+            parted,
+            nodes,
+        })
     }
 
     pub fn answered(&mut self, now: Now, token: Token, result: Result<Outcome, StoreError>) {
@@ -186,6 +264,7 @@ impl Membership {
 
     pub fn link_down(&mut self, now: Now, node: u64) {
         self.linked.remove(&node);
+        self.loads.remove(&node);
         self.members.link_down(now.steady, node, &mut self.effects);
         self.heed();
     }
@@ -204,6 +283,14 @@ impl Membership {
                 if let Some(Ok(view)) = item.as_ref().map(View::from_item) {
                     let effects = &mut self.effects;
                     self.members.view_pushed(now.steady, view, effects);
+                }
+            }
+            Some((&LOAD, load)) => {
+                // Only of those with whom there is a link: as many as there are links.
+                if let Ok(load) = codec::decode::<Load>("a load", load)
+                    && self.linked.contains(&node)
+                {
+                    self.loads.insert(node, (now.steady, load));
                 }
             }
             Some((&SLOTS, frame)) => return Some(frame),

@@ -52,12 +52,20 @@ pub struct Census {
     pub attached: usize,
     /// Sessions that wait to be resumed, whose home is here.
     pub detached: usize,
-    /// Store operations under way.
+    /// Store operations under way, but for reads.
     pub operations: usize,
+    /// Reads of the store under way.
+    pub reads: usize,
+    /// Reads that wait for their turn.
+    pub reads_waiting: usize,
+    /// Reads that were refused because as many waited as may.
+    pub reads_refused: u64,
     /// What happened to archives whose home is here.
     pub tally: Tally,
     /// Connections of this node that have a session or want one.
     pub pipes: usize,
+    /// Clients that this node has beyond its share and that it is letting go.
+    pub moving: u64,
     /// Members of the view.
     pub members: usize,
     /// Nodes with whom there is a link.
@@ -97,4 +105,6 @@ pub struct NodeSeen {
     pub state: &'static str,
     /// It is this node.
     pub here: bool,
+    /// Its connections that have a session or want one, if it has said how many.
+    pub connections: Option<u64>,
 }

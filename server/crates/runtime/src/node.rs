@@ -1,30 +1,35 @@
 //! The task that owns a node's machine.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cirrus_cluster::Slot;
-use cirrus_node::{Answered, Ask, Census, Effect, Node, Standing};
-use cirrus_replica::{Now, Random, Token};
+use cirrus_node::{Answered, Census, Effect, Node, SpreadOptions, Standing};
+use cirrus_replica::{Now, Random};
 use cirrus_router::{Entropy, HomeConfig, PipeEvent, PipeId, PipeOut};
-use cirrus_store::{Answer, Blob, BlobOp, Op, Outcome, StoreError, Table};
+use cirrus_store::{Blob, Op, StoreError, Table};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::Accounts;
 use crate::cluster::{About, Cluster, Wires};
 use crate::entropy::{SystemEntropy, boot_ms, wall_ms};
 use crate::handle::{HomeHandle, Message};
+use crate::lanes::{self, Done, Lanes};
 
 /// Bounds of the node's task.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Messages that wait for the task.
     pub inbox: usize,
-    /// Store operations under way at once; more wait their turn, and while they do no new
+    /// Writes to the store under way at once; more wait their turn, and while they do no new
     /// message is taken.
     pub operations: usize,
+    /// Reads of the store under way at once, beside those: most load a user who was not in memory.
+    /// More wait and hold up nothing else.
+    pub reads: usize,
+    /// Reads that wait; one more is refused as if the store had too much to do.
+    pub reads_waiting: usize,
     /// Operations on the store of blobs under way at once; more wait their turn and hold up nothing
     /// else.
     pub blob_operations: usize,
@@ -34,6 +39,8 @@ pub struct Options {
     pub shutdown: Duration,
     /// Bounds of slots and their copies.
     pub replica: cirrus_replica::Options,
+    /// When clients are moved to nodes with fewer; `None` = never.
+    pub spread: Option<SpreadOptions>,
 }
 
 /// What the task counts.
@@ -68,21 +75,17 @@ pub struct Running {
     pub standing: watch::Receiver<Standing>,
     /// What it counts.
     pub counters: Arc<Counters>,
-}
-
-/// An answer for the task.
-enum Done {
-    Slot(Slot, Token, Answered),
-    Membership(cirrus_cluster::Token, Result<Outcome, StoreError>),
+    /// How many connections are to be broken since the start because other nodes have fewer.
+    pub parting: watch::Receiver<u64>,
 }
 
 /// Starts the task on the current runtime.
 pub fn start(parts: Parts, options: Options) -> Running {
     let (inbox, messages) = mpsc::channel(options.inbox);
-    // Membership asks for a few things at once, beside the homes.
-    let (answers, done) = mpsc::channel(options.operations.max(1) + 16);
+    let (answers, done) = lanes::answers(&options);
     let counters = Arc::new(Counters::default());
     let (tell, standing) = watch::channel(Standing::Joining);
+    let (part, parting) = watch::channel(0);
     let (membership, wires, events) = match parts.cluster.map(Cluster::split) {
         Some((membership, wires, events)) => (Some(membership), Some(wires), Some(events)),
         None => (None, None, None),
@@ -96,12 +99,17 @@ pub fn start(parts: Parts, options: Options) -> Running {
         home: parts.home,
         replica: options.replica,
         membership,
+        spread: options.spread,
     };
     let task = Task {
         node: Node::new(now, &mut rng, machine),
+        lanes: Lanes::new(
+            (Arc::clone(&parts.table), parts.blobs),
+            parts.accounts,
+            options,
+            answers.clone(),
+        ),
         table: parts.table,
-        blobs: parts.blobs,
-        accounts: parts.accounts,
         wires,
         options,
         answers,
@@ -114,22 +122,20 @@ pub fn start(parts: Parts, options: Options) -> Running {
         unparking: HashMap::new(),
         last_unparked: 0,
         parks: false,
-        operations: 0,
-        waiting: VecDeque::new(),
-        blob_operations: 0,
-        blobs_waiting: VecDeque::new(),
         stopped: Vec::new(),
         stop_at: u64::MAX,
         drained: Vec::new(),
         left: None,
         look_at: 0,
         tell,
+        part,
     };
     tokio::spawn(task.run(messages, done, events));
     Running {
         home: HomeHandle { inbox },
         standing,
         counters,
+        parting,
     }
 }
 
@@ -143,9 +149,8 @@ impl Random for Source {
 
 struct Task {
     node: Node,
+    lanes: Lanes,
     table: Arc<dyn Table>,
-    blobs: Arc<dyn Blob>,
-    accounts: Arc<dyn Accounts>,
     wires: Option<Wires>,
     options: Options,
     answers: mpsc::Sender<Done>,
@@ -160,11 +165,6 @@ struct Task {
     /// Who waits for a session that was parked.
     unparking: HashMap<u64, oneshot::Sender<()>>,
     last_unparked: u64,
-    operations: usize,
-    waiting: VecDeque<(Slot, Token, Ask)>,
-    blob_operations: usize,
-    /// Bounded by what homes ask at once: one for each session's query and each account's log.
-    blobs_waiting: VecDeque<(Slot, Token, BlobOp)>,
     stopped: Vec<oneshot::Sender<()>>,
     stop_at: u64,
     /// Sessions are to be parked when nothing is under way any more.
@@ -173,6 +173,7 @@ struct Task {
     left: Option<oneshot::Sender<()>>,
     look_at: u64,
     tell: watch::Sender<Standing>,
+    part: watch::Sender<u64>,
 }
 
 /// Messages taken before the effects are carried out.
@@ -195,7 +196,7 @@ impl Task {
         loop {
             let timer = self.timer();
             let may_serve = self.node.may_serve(boot_ms());
-            let takes = self.node.has_ended() || (self.waiting.is_empty() && may_serve);
+            let takes = self.node.has_ended() || (!self.lanes.is_full() && may_serve);
             tokio::select! {
                 biased;
                 _ = done.recv_many(&mut answers, BATCH) => {}
@@ -293,8 +294,7 @@ impl Task {
     }
 
     fn has_come_to_rest(&self) -> bool {
-        let asked = self.operations + self.blob_operations + self.waiting.len();
-        let quiet = asked + self.blobs_waiting.len() == 0 && self.node.is_quiet();
+        let quiet = self.lanes.is_empty() && self.node.is_quiet();
         quiet || self.now.wall >= self.stop_at
     }
 
@@ -321,7 +321,11 @@ impl Task {
             }
             Message::Census(answer) => {
                 let mut census: Census = self.node.census();
-                (census.operations, census.pipes) = (self.operations, self.pipes.len());
+                census.operations = self.lanes.operations;
+                (census.reads, census.reads_waiting) =
+                    (self.lanes.reads, self.lanes.reads_waiting());
+                census.reads_refused = self.lanes.reads_refused;
+                census.pipes = self.pipes.len();
                 // Whoever asked may have stopped waiting.
                 let _ = answer.send(census);
             }
@@ -372,11 +376,8 @@ impl Task {
             Done::Membership(token, result) => {
                 self.node.membership_answered(now, rng, token, result);
             }
-            Done::Slot(slot, token, answered) => {
-                match &answered {
-                    Answered::Blob(_) => self.blob_operations -= 1,
-                    Answered::Store(_) | Answered::Account(_) => self.operations -= 1,
-                }
+            Done::Slot(slot, token, answered, lane) => {
+                self.lanes.answered(lane);
                 if let Answered::Store(Err(error)) | Answered::Blob(Err(error)) = &answered
                     && !matches!(error, StoreError::Conflict { .. })
                 {
@@ -385,18 +386,6 @@ impl Task {
                 }
                 self.node.answered(now, rng, (slot, token), answered);
             }
-        }
-        while self.operations < self.options.operations {
-            let Some((slot, token, ask)) = self.waiting.pop_front() else {
-                break;
-            };
-            self.start_operation(slot, token, ask);
-        }
-        while self.blob_operations < self.options.blob_operations {
-            let Some((slot, token, op)) = self.blobs_waiting.pop_front() else {
-                break;
-            };
-            self.start_blob_operation(slot, token, op);
         }
     }
 
@@ -431,22 +420,10 @@ impl Task {
                     let _ = answer.send(());
                 }
             }
-            Effect::Ask {
-                slot,
-                token,
-                ask: Ask::Blob(op),
-            } => {
-                if self.blob_operations < self.options.blob_operations {
-                    self.start_blob_operation(slot, token, op);
-                } else {
-                    self.blobs_waiting.push_back((slot, token, op));
-                }
-            }
             Effect::Ask { slot, token, ask } => {
-                if self.operations < self.options.operations {
-                    self.start_operation(slot, token, ask);
-                } else {
-                    self.waiting.push_back((slot, token, ask));
+                if let Some(refusal) = self.lanes.ask(slot, token, ask) {
+                    let (now, rng) = (self.now, &mut self.rng);
+                    self.node.answered(now, rng, (slot, token), refusal);
                 }
             }
             Effect::Membership { token, op } => self.ask_for_membership(token, op),
@@ -461,6 +438,7 @@ impl Task {
                 }
             }
             Effect::Standing(standing) => drop(self.tell.send_replace(standing)),
+            Effect::Part { clients } => self.part.send_modify(|all| *all += clients),
             Effect::Left => {
                 if let Some(left) = self.left.take() {
                     // Whoever asked may have stopped waiting.
@@ -501,52 +479,6 @@ impl Task {
             // The task may have ended; then nobody waits for the answer.
             let _ = answers.send(Done::Membership(token, result)).await;
         });
-    }
-
-    fn start_blob_operation(&mut self, slot: Slot, token: Token, op: BlobOp) {
-        self.blob_operations += 1;
-        let (blobs, answers) = (Arc::clone(&self.blobs), self.answers.clone());
-        let patience = self.options.blob_deadline;
-        tokio::spawn(async move {
-            let place = op.place();
-            let result = match tokio::time::timeout(patience, blobs.apply(op)).await {
-                Ok(result) => result,
-                Err(_) => Err(StoreError::Timeout {
-                    place,
-                    source: None,
-                }),
-            };
-            // The task may be gone; then nobody waits for the answer.
-            let _ = answers
-                .send(Done::Slot(slot, token, Answered::Blob(result)))
-                .await;
-        });
-    }
-
-    fn start_operation(&mut self, slot: Slot, token: Token, ask: Ask) {
-        let answers = self.answers.clone();
-        match ask {
-            Ask::Store(op) => {
-                self.operations += 1;
-                // The channel has room for an answer to everything that may be under way. If it
-                // is closed, the task is gone and nobody waits.
-                let done = move |answer: Answer| {
-                    let answered = Answered::Store(answer.result);
-                    let _ = answers.try_send(Done::Slot(slot, token, answered));
-                };
-                Arc::clone(&self.table).submit(op, Box::new(done));
-            }
-            Ask::Blob(op) => self.start_blob_operation(slot, token, op),
-            Ask::Account(request) => {
-                self.operations += 1;
-                let accounts = Arc::clone(&self.accounts);
-                tokio::spawn(async move {
-                    let answered = Answered::Account(accounts.change(request).await);
-                    // The task may be gone; then nobody waits for the answer.
-                    let _ = answers.send(Done::Slot(slot, token, answered)).await;
-                });
-            }
-        }
     }
 }
 

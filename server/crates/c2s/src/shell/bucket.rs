@@ -29,6 +29,19 @@ impl Bucket {
         }
     }
 
+    /// As [`Self::take`], unless that would be made up for later than in `most` milliseconds: then
+    /// nothing is taken, and the error is how many milliseconds too early it was.
+    pub(super) fn take_within(&mut self, amount: u64, now: u64, most: u64) -> Result<u64, u64> {
+        let before = *self;
+        let at = self.take(amount, now).unwrap_or(now);
+        let wait = at.saturating_sub(now);
+        if wait > most {
+            *self = before;
+            return Err(wait - most);
+        }
+        Ok(at)
+    }
+
     /// Takes `amount`, be it there or not. When it was not, the answer is when it will be made
     /// up for; until then nothing more should be taken.
     pub(super) fn take(&mut self, amount: u64, now: u64) -> Option<u64> {
@@ -72,6 +85,16 @@ mod tests {
         assert_eq!(bucket.take(11_000, 0), Some(10_000));
         assert_eq!(bucket.take(0, 5_000), Some(10_000));
         assert_eq!(bucket.take(0, 10_000), None);
+    }
+
+    #[test]
+    fn what_would_take_too_long_is_not_taken() {
+        let mut bucket = Bucket::new(10, 1, 1_000);
+        assert_eq!(bucket.take_within(1, 1_000, 200), Ok(1_000));
+        assert_eq!(bucket.take_within(1, 1_000, 200), Ok(1_100));
+        assert_eq!(bucket.take_within(1, 1_000, 200), Ok(1_200));
+        assert_eq!(bucket.take_within(1, 1_000, 200), Err(100));
+        assert_eq!(bucket.take_within(1, 1_100, 200), Ok(1_300));
     }
 
     #[test]

@@ -50,6 +50,14 @@ counters! {
     handshakes_failed,
     /// Streams that logged in.
     logins,
+    /// Times that accepting waited because so many came at once.
+    accepts_paced,
+    /// New sessions that waited for their turn.
+    logins_paced,
+    /// New sessions that were put off: their turn would have come too late.
+    logins_put_off,
+    /// Connections closed so that their sessions go on on nodes with fewer.
+    moved,
     /// Connections closed because their client read too slowly.
     slow_readers,
     /// Times that reading paused because a client sent too much.

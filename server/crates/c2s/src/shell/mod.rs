@@ -6,7 +6,9 @@
 mod bucket;
 mod counters;
 mod gate;
+mod governor;
 mod guard;
+mod leaving;
 mod pipe;
 mod services;
 mod socket;
@@ -35,7 +37,9 @@ pub use socket::{SocketOptions, listen};
 use crate::stream::Settings;
 use counters::{Counters, add};
 use gate::{Full, Gate, Place, Places};
+use governor::Governor;
 use guard::Guard;
+use leaving::Leaving;
 use pipe::Pipe;
 
 /// Bounds of the connections of a server.
@@ -47,6 +51,16 @@ pub struct Limits {
     pub unauthenticated: usize,
     /// Connections from one IPv4 address or IPv6 /64.
     pub per_address: usize,
+    /// Connections accepted a second, in the long run.
+    pub accepts_per_second: u64,
+    /// Connections accepted at once after a pause.
+    pub accepts_burst: u64,
+    /// New sessions a second, in the long run; those that are resumed are none.
+    pub logins_per_second: u64,
+    /// New sessions at once after a pause.
+    pub logins_burst: u64,
+    /// How long a new session may wait for its turn.
+    pub login_wait: Duration,
     /// Stanzas a second from one connection, in the long run.
     pub stanzas_per_second: u64,
     /// Stanzas at once after a pause.
@@ -103,37 +117,12 @@ struct Shared {
     clock: timer::Clock,
     counters: Counters,
     gate: Arc<Gate>,
+    governor: Governor,
     guard: Guard,
     stopping: AtomicBool,
     stop: Arc<Notify>,
     leaving: Leaving,
     next_pipe: AtomicU64,
-}
-
-/// How connections are broken whose sessions go on elsewhere.
-#[derive(Default)]
-struct Leaving {
-    /// So many a second; 0 = not at all.
-    per_second: AtomicU64,
-    /// How many have their time.
-    given: AtomicU64,
-    told: Arc<Notify>,
-}
-
-impl Leaving {
-    fn is_on(&self) -> bool {
-        self.per_second.load(Ordering::Acquire) > 0
-    }
-
-    /// Milliseconds from now at which one more connection is broken, if any is.
-    fn place(&self) -> Option<u64> {
-        let per_second = self.per_second.load(Ordering::Acquire);
-        if per_second == 0 {
-            return None;
-        }
-        let place = self.given.fetch_add(1, Ordering::AcqRel);
-        Some(place.saturating_mul(1_000) / per_second)
-    }
 }
 
 /// The client side of a server.
@@ -155,6 +144,8 @@ impl Shell {
             per_address: limits.per_address,
         });
         let guard = Guard::new(&limits);
+        let clock = timer::Clock::new();
+        let governor = Governor::new(&limits, clock.now());
         let shared = Shared {
             settings: Arc::new(parts.settings),
             limits,
@@ -163,9 +154,10 @@ impl Shell {
             home: parts.home,
             accounts: parts.accounts,
             tls: parts.tls,
-            clock: timer::Clock::new(),
+            clock,
             counters: Counters::default(),
             gate,
+            governor,
             guard,
             stopping: AtomicBool::new(false),
             stop: Arc::default(),
@@ -182,14 +174,18 @@ impl Shell {
     pub async fn serve(&self, listener: TcpListener, direct_tls: bool) {
         let mut tasks = JoinSet::new();
         let mut pause = PAUSE.0;
+        let mut next_at = None;
         let stop = Arc::clone(&self.shared.stop).notified_owned();
-        let leave = Arc::clone(&self.shared.leaving.told).notified_owned();
+        let leave = Arc::clone(&self.shared.leaving.left).notified_owned();
         tokio::pin!(stop, leave);
         while !self.shared.is_stopping() && !self.shared.leaving.is_on() {
             tokio::select! {
-                accepted = listener.accept() => match accepted {
+                accepted = self.accept(&listener, next_at) => match accepted {
                     Ok((socket, peer)) => {
                         pause = PAUSE.0;
+                        next_at = self.shared.governor.accepted(self.shared.clock.now());
+                        let paced = u64::from(next_at.is_some());
+                        add(&self.shared.counters.accepts_paced, paced);
                         self.admit(socket, peer, direct_tls, &mut tasks);
                     }
                     Err(error) => pause = self.accept_failed(&error, pause).await,
@@ -214,10 +210,13 @@ impl Shell {
     /// Accepts no more, and breaks every connection whose session can go on on another node, some
     /// each second, without a word: the client resumes there. The others stay.
     pub fn leave(&self, per_second: u32) {
-        let leaving = &self.shared.leaving;
-        let per_second = u64::from(per_second.max(1));
-        leaving.per_second.store(per_second, Ordering::Release);
-        leaving.told.notify_waiters();
+        self.shared.leaving.leave(per_second.into());
+    }
+
+    /// Breaks so many connections whose sessions can go on on another node, without a word. Ends
+    /// when that is done, or when there are no more of them. One call at a time.
+    pub async fn part(&self, connections: u64) {
+        self.shared.leaving.part(connections).await;
     }
 
     /// Counts, for metrics.
@@ -228,6 +227,18 @@ impl Shell {
             unauthenticated: unauthenticated as u64,
             ..self.shared.counters.read()
         }
+    }
+
+    /// The next connection, not before its time.
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        at: Option<u64>,
+    ) -> std::io::Result<(TcpStream, SocketAddr)> {
+        if let Some(at) = at.filter(|at| *at > self.shared.clock.now()) {
+            self.shared.clock.reach(at).await;
+        }
+        listener.accept().await
     }
 
     fn admit(&self, socket: TcpStream, peer: SocketAddr, direct: bool, tasks: &mut JoinSet<()>) {

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use cirrus_router::{PipeEvent, PipeId, PipeOut};
-use cirrus_stanza::StreamError;
+use cirrus_stanza::{StanzaError, StreamError};
 use cirrus_xml::{Frame, Framer};
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
@@ -80,6 +80,8 @@ enum Wake {
     Home(Option<PipeOut>),
     Tick,
     Stop,
+    /// Connections are to go whose sessions can go on elsewhere.
+    Leave,
     Broken,
     SlowReader,
     /// There are frames left to take.
@@ -115,7 +117,7 @@ impl Pipe {
             paused_until: None,
             timer: Timer::default(),
             stop: Box::pin(Arc::clone(&shared.stop).notified_owned()),
-            leave: Box::pin(Arc::clone(&shared.leaving.told).notified_owned()),
+            leave: Box::pin(shared.leaving.told(id)),
             leave_at: None,
             broken: false,
             stopped: false,
@@ -265,7 +267,8 @@ impl Pipe {
             return Poll::Ready(Wake::Stop);
         }
         if self.leave_at.is_none() && self.leave.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Wake::Stop);
+            self.leave.set(self.shared.leaving.told(self.id));
+            return Poll::Ready(Wake::Leave);
         }
         let leave_at = self.leave_at.filter(|_| self.machine.is_resumable());
         let due = [self.machine.deadline(), self.paused_until, leave_at]
@@ -328,6 +331,12 @@ impl Pipe {
                 let now = self.shared.clock.now();
                 self.paused_until = self.paused_until.filter(|until| *until > now);
             }
+            Wake::Leave => {
+                if self.machine.is_resumable() && self.shared.leaving.takes_one() {
+                    add(&self.shared.counters.moved, 1);
+                    self.lose().await;
+                }
+            }
             Wake::SlowReader => {
                 add(&self.shared.counters.slow_readers, 1);
                 self.lose().await;
@@ -363,13 +372,15 @@ impl Pipe {
     /// Carries out an effect; the answer is the event it leads to.
     async fn act(&mut self, effect: Effect) -> Option<Event> {
         match effect {
-            Effect::Home(event) => self
-                .shared
-                .home
-                .send(self.id, event)
-                .await
-                .is_err()
-                .then_some(Event::HomeGone),
+            Effect::Home(event) => {
+                if matches!(event, PipeEvent::Bind { .. })
+                    && let Err(error) = Box::pin(self.turn()).await
+                {
+                    return Some(Event::Home(PipeOut::BindRefused { error }));
+                }
+                let sent = self.shared.home.send(self.id, event).await;
+                sent.is_err().then_some(Event::HomeGone)
+            }
             Effect::Restart { authenticated } => {
                 self.restart(authenticated);
                 None
@@ -429,6 +440,28 @@ impl Pipe {
         self.home = Some(receiver);
         let attached = self.shared.home.attach(self.id, sender).await;
         attached.is_err().then_some(Event::HomeGone)
+    }
+
+    /// Waits until a new session may begin. Its client is not heard meanwhile, but for a while
+    /// only.
+    async fn turn(&mut self) -> Result<(), StanzaError> {
+        let shared = Arc::clone(&self.shared);
+        let now = shared.clock.now();
+        match shared.governor.begin(now) {
+            Ok(at) if at <= now => {}
+            Ok(at) => {
+                add(&shared.counters.logins_paced, 1);
+                tokio::select! {
+                    () = shared.clock.reach(at) => {}
+                    () = &mut self.stop, if !self.stopped => {}
+                }
+            }
+            Err(error) => {
+                add(&shared.counters.logins_put_off, 1);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     fn asker(&self) -> Asker {

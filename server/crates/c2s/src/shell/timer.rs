@@ -28,6 +28,11 @@ impl Clock {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Waits until that time.
+    pub(super) async fn reach(&self, ms: u64) {
+        tokio::time::sleep_until(self.instant(ms)).await;
+    }
+
     /// Rounded up, so that a timer never fires before `ms` is reached.
     fn instant(&self, ms: u64) -> Instant {
         self.start + Duration::from_millis(ms)

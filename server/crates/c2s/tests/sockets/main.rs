@@ -9,6 +9,7 @@
 mod balanced;
 mod client;
 mod server;
+mod storm;
 
 use std::time::Duration;
 
@@ -309,6 +310,11 @@ fn limits() -> Limits {
         connections: 100,
         unauthenticated: 100,
         per_address: 100,
+        accepts_per_second: 100_000,
+        accepts_burst: 100_000,
+        logins_per_second: 100_000,
+        logins_burst: 100_000,
+        login_wait: Duration::from_secs(10),
         stanzas_per_second: 100_000,
         stanzas_burst: 100_000,
         bytes_per_second: 100_000_000,

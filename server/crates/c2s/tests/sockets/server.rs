@@ -105,10 +105,13 @@ impl Server {
         let options = cirrus_runtime::Options {
             inbox: 4_096,
             operations: 1_024,
+            reads: 64,
+            reads_waiting: 1_024,
             blob_operations: 64,
             blob_deadline: Duration::from_secs(10),
             shutdown: Duration::from_secs(10),
             replica: cirrus_runtime::ReplicaOptions::default(),
+            spread: None,
         };
         let home = cirrus_runtime::start(parts, options).home;
         let tls = cirrus_tls::Options {

@@ -89,6 +89,7 @@ impl World {
                 slot_key,
                 seed,
             }),
+            spread: None,
         };
         let now = clock.now(self.now);
         let node = Node::new(now, &mut self.chance, options);

@@ -309,6 +309,8 @@ impl World {
             Effect::Send { node, frame } => self.send_frame(id, node, frame),
             Effect::Links(links) => self.keep_links(id, links),
             Effect::Standing(standing) => self.stands(id, standing),
+            // Connections break often enough without.
+            Effect::Part { .. } => {}
             Effect::Left => {
                 self.tell(|| format!("node {id} has left"));
                 self.end_process(id, false);

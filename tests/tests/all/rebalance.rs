@@ -1,0 +1,106 @@
+//! Nodes that come, and clients that are to come to them without anybody noticing.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use cirrus_tests::dialogue::play::Stage as _;
+use cirrus_tests::elastic::{Balancer, Doors};
+use cirrus_tests::emulated::cloud::{Cloud, Node};
+use cirrus_tests::emulated::network::Network;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::cluster::{ONE, instance_id, wait_for};
+use crate::elastic::{Ends, Front, nothing_happened, over, talk};
+use crate::health;
+
+const SESSIONS: usize = 60;
+
+/// How many connections each node has, as one node hears it; the first is its own.
+fn spread(status: &Value) -> Vec<u64> {
+    let nodes = status["nodes"].as_array();
+    let all = nodes.into_iter().flatten();
+    all.filter_map(|node| node["connections"].as_u64())
+        .collect()
+}
+
+/// The number of a metric of a node.
+pub(crate) fn metric(doors: &Doors, name: &str) -> usize {
+    let (_, metrics) = health::get(doors.health, "/metrics");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_else(|| panic!("{name} in\n{metrics}"))
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+/// Sixty clients talk on one node; then there is a second one.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long it took is what `--nocapture` is for"
+)]
+fn clients_come_to_a_node_that_is_new() {
+    if !Balancer::is_installed() {
+        eprintln!("skipped: no haproxy on this machine, and it could not be installed");
+        return;
+    }
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (cloud, network) = (Cloud::start().unwrap(), Network::default());
+    let doors = [Doors::free().unwrap(), Doors::free().unwrap()];
+    let front = Front::new(&doors);
+    let user_data = format!(
+        "{}\nrebalance.settle_seconds=2\nrebalance.per_second=20",
+        front.user_data()
+    );
+    let launch = |n: usize| {
+        let (number, at) = (u8::try_from(n).unwrap(), doors[n - 1]);
+        let id = instance_id(n);
+        Node::launch_behind(&network, number, &cloud, &id, &user_data, at).unwrap()
+    };
+    let mut first = launch(1);
+    first.wait_for("code=ok").unwrap();
+    let folder = TempDir::with_prefix("cirrus-rebalance-").unwrap();
+    std::fs::write(folder.path().join("password"), "wherefore\n").unwrap();
+    for n in 0..SESSIONS {
+        let jid = format!("a{n}@localhost");
+        let user = cirrus_tests::client::Identity::new(&jid, "wherefore").unwrap();
+        first.add_account(&user).unwrap();
+    }
+    let arguments = talk("a{}", (SESSIONS, SESSIONS), &front, folder.path());
+    std::thread::scope(|scope| {
+        let _ends = Ends(folder.path());
+        let run = scope.spawn(|| cirrus_loss::run(&arguments, &|_| {}));
+        let all = SESSIONS as u64;
+        wait_for(&first, |status| spread(status) == [all]);
+        let second = launch(2);
+        second.wait_for("code=ok").unwrap();
+        let begun = Instant::now();
+        wait_for(&first, |status| {
+            let counts = spread(status);
+            let most = counts.iter().max().copied().unwrap_or(all);
+            let even = counts.len() == 2 && counts.iter().sum::<u64>() == all;
+            even && most * 10 <= all * 6 && status["clients_moving"] == 0
+        });
+        let seconds = begun.elapsed().as_secs_f64();
+        // There is no reason to move anybody for some more rounds.
+        let moved = metric(&doors[0], "cirrus_clients_moved_total");
+        std::thread::sleep(Duration::from_secs(5));
+        assert_eq!(metric(&doors[0], "cirrus_clients_moved_total"), moved);
+        assert_eq!(metric(&doors[1], "cirrus_clients_moved_total"), 0);
+        assert!(
+            (SESSIONS * 4 / 10..=SESSIONS / 2).contains(&moved),
+            "{moved}"
+        );
+        over("a{}", folder.path());
+        let reports = run.join().unwrap().unwrap();
+        println!("{moved} clients moved, {seconds:.1} s after the node was ready");
+        nothing_happened(&reports);
+        let sessions = &reports[0].sessions;
+        assert_eq!(
+            sessions.broke, moved as u64,
+            "nobody else lost a connection"
+        );
+        assert_eq!(sessions.resume_failed, 0);
+    });
+}
