@@ -44,14 +44,14 @@ fn every_bug_planted_in_a_cluster_is_found() {
     // Each with a seed that is known to find it, which is tried first.
     let bugs = vec![
         (Bug::OutputBeforeCopy, 3),
-        (Bug::StaleEpoch, 17),
-        (Bug::SkipPrev, 7),
+        (Bug::StaleEpoch, 251),
+        (Bug::SkipPrev, 9),
         (Bug::TakeTwice, 1),
-        (Bug::RetireUnasked, 10),
-        (Bug::ForgetHeard, 35),
+        (Bug::RetireUnasked, 30),
+        (Bug::ForgetHeard, 84),
         (Bug::ForgetPending, 1),
-        (Bug::LeaseNotAwaited, 1),
-        (Bug::DrainEndsEarly, 4),
+        (Bug::LeaseNotAwaited, 2),
+        (Bug::DrainEndsEarly, 3),
         (Bug::ViewBackwards, 71),
     ];
     let found = spread(bugs, |(bug, known)| {

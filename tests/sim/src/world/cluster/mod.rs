@@ -245,13 +245,18 @@ impl World {
         let Some(process) = cluster.processes.get_mut(&id) else {
             return;
         };
-        (process.suspended, process.troubled) = (false, None);
+        process.suspended = false;
         let inbox = std::mem::take(&mut process.inbox);
         self.tell(|| format!("node {id} goes on"));
         // It was stopped before what it did last had left.
         self.carry_out(id);
         for input in inbox {
             self.feed(id, input);
+        }
+        // If it is there still, it was not missed.
+        let processes = self.cluster.as_mut().map(|it| &mut it.processes);
+        if let Some(process) = processes.and_then(|all| all.get_mut(&id)) {
+            process.troubled = None;
         }
     }
 
