@@ -359,7 +359,12 @@ fn a_message_costs_two_units_and_neither_bursts_nor_receipts_more() {
         ));
     }
     juliet.is_handled();
-    assert_eq!(units() - before, 0, "receipts wait");
+    // They wait, and what is written meanwhile takes those along that are there.
+    let gathered = units() - before;
+    assert!(
+        gathered <= BURST / 4,
+        "{BURST} receipts cost {gathered} units"
+    );
     // A message of both takes them along.
     romeo.say(&message("more"));
     romeo.is_handled();
