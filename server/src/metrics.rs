@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cirrus_c2s::shell::Counts;
 use cirrus_runtime::Census;
+use cirrus_store::Pacing;
 use cirrus_store::meter::{Counters, Snapshot};
 use cirrus_tls::Certificate;
 use cirrus_web::{Kind, Metric, Sample};
@@ -318,6 +319,23 @@ const STORE: [(&str, &str, Read); 10] = [
     ),
 ];
 
+/// How much may be asked of the store at once.
+pub(crate) fn of_pacing(pacing: Pacing) -> Vec<Metric> {
+    let gauge = |name, help, value| Metric::one(Kind::Gauge, name, help, value as u64);
+    vec![
+        gauge(
+            "cirrus_store_window",
+            "Calls to the store that may be under way at once; fewer while it answers late",
+            pacing.window,
+        ),
+        gauge(
+            "cirrus_store_calls_waiting",
+            "Calls to the store that wait because that many are under way",
+            pacing.waiting,
+        ),
+    ]
+}
+
 /// The store's counters, by table or bucket and kind of request.
 pub(crate) fn of_store(snapshot: &Snapshot) -> Vec<Metric> {
     let metric = |(name, help, read): (&'static str, &'static str, Read)| Metric {
@@ -364,6 +382,7 @@ mod tests {
             of_home(&census),
             vec![of_sweep(0)],
             of_store(&Snapshot::default()),
+            of_pacing(Pacing::default()),
             vec![of_certificates(&[], 0)],
         ];
         let line = |metric: &Metric| {

@@ -16,8 +16,8 @@ use cirrus_runtime::{Running, SystemEntropy, wall_ms};
 use cirrus_sasl::{FakeKeys, Mechanism, SaslError};
 use cirrus_store::meter::system_monotonic;
 use cirrus_store::{
-    Blob, Deadline, EmbeddedOptions, EmbeddedTable, MemoryBlob, MemoryTable, Meter, Metered,
-    StoreError, Table,
+    Blob, Deadline, EmbeddedOptions, EmbeddedTable, MemoryBlob, MemoryTable, Meter, Metered, Pace,
+    Paced, StoreError, Table,
 };
 use cirrus_tls::{HostTls, MinVersion, PemFiles, ServerTls, TlsError};
 use tokio::net::TcpListener;
@@ -53,7 +53,15 @@ pub(crate) struct Base {
     pub(crate) direct: Arc<dyn Table>,
     /// Segments of archives.
     pub(crate) blobs: Arc<dyn Blob>,
+    pub(crate) counted: Counted,
+}
+
+/// What is known of what is asked of the store.
+#[derive(Clone)]
+pub(crate) struct Counted {
     pub(crate) meter: Arc<Meter>,
+    /// `None`: the backend needs no pace.
+    pub(crate) paced: Option<Arc<Paced<dyn Table>>>,
 }
 
 /// Why a server can't be built.
@@ -102,7 +110,7 @@ pub(crate) async fn open(config: &Config) -> Result<Base, PartsError> {
     let control = Control::open(&config.listen.control)?;
     let health = health(config)?;
     let meter = Meter::new(system_monotonic());
-    let (direct, table, blobs) = store(config, Arc::clone(&meter)).await?;
+    let (direct, table, blobs, paced) = store(config, Arc::clone(&meter)).await?;
     let bounds = Bounds {
         connections: config.limits.control_connections,
         request_bytes: config.limits.control_request_bytes,
@@ -114,7 +122,7 @@ pub(crate) async fn open(config: &Config) -> Result<Base, PartsError> {
         table,
         direct,
         blobs,
-        meter,
+        counted: Counted { meter, paced },
     })
 }
 
@@ -123,7 +131,7 @@ pub(crate) async fn open(config: &Config) -> Result<Base, PartsError> {
 pub(crate) async fn build(
     config: &Config,
     (table, direct, blobs): (Arc<dyn Table>, Arc<dyn Table>, Arc<dyn Blob>),
-    meter: Arc<Meter>,
+    counted: Counted,
 ) -> Result<Parts, PartsError> {
     let tls = Arc::new(tls(config, &*table).await?);
     certificates::adopt(config, &*table, &tls).await?;
@@ -178,7 +186,7 @@ pub(crate) async fn build(
         shell: shell.clone(),
         home: home.clone(),
         tls: Arc::clone(&tls),
-        meter,
+        counted,
         late_days: Arc::default(),
     });
     Ok(Parts {
@@ -512,13 +520,18 @@ async fn aws(_: &Config) -> Result<Backends, PartsError> {
 
 type Backends = (Arc<dyn Table>, Arc<dyn Blob>);
 
+/// What [`store`] opens: for the home, for everybody else, blobs, and the pace.
+type Store = (
+    Arc<dyn Table>,
+    Arc<dyn Table>,
+    Arc<dyn Blob>,
+    Option<Arc<Paced<dyn Table>>>,
+);
+
 /// The store, each request metered. The home asks it directly, because it has deadlines of its
 /// own and asks it for each message; for everybody else an answer that doesn't come is an error
 /// after a while.
-async fn store(
-    config: &Config,
-    meter: Arc<Meter>,
-) -> Result<(Arc<dyn Table>, Arc<dyn Table>, Arc<dyn Blob>), PartsError> {
+async fn store(config: &Config, meter: Arc<Meter>) -> Result<Store, PartsError> {
     let (direct, blobs): Backends = match config.store.backend {
         Backend::Memory => (
             Arc::new(MemoryTable::new(Arc::new(wall_ms))),
@@ -539,6 +552,20 @@ async fn store(
     let direct: Arc<dyn Table> = Arc::new(Metered::new(direct, Arc::clone(&meter)));
     let blobs = Arc::new(Metered::new(blobs, meter));
     let deadline = Duration::from_millis(config.store.deadline_ms);
+    // The others answer one after the other, however many ask.
+    let paced = (config.store.backend == Backend::Aws).then(|| {
+        let pace = Pace {
+            most: config.limits.store_calls + config.limits.activations_running,
+            waiting: config.limits.store_calls_waiting,
+            slow: Duration::from_millis(config.store.slow_ms),
+            patience: deadline,
+        };
+        Arc::new(Paced::new(Arc::clone(&direct), pace, system_monotonic()))
+    });
+    let direct = match &paced {
+        Some(paced) => Arc::clone(paced) as Arc<dyn Table>,
+        None => direct,
+    };
     let patient = Arc::new(Deadline::new(Arc::clone(&direct), deadline));
-    Ok((direct, patient, blobs))
+    Ok((direct, patient, blobs, paced))
 }

@@ -74,7 +74,7 @@ async fn live(config: &Config) -> Result<(), RunError> {
     let mut tasks = JoinSet::new();
     let (questions, asked) = (Arc::clone(&base.table), config.clone());
     tasks.spawn(async move { certificates::answer(&asked, questions).await });
-    let parts = parts::build(config, (base.table, base.direct, base.blobs), base.meter).await?;
+    let parts = parts::build(config, (base.table, base.direct, base.blobs), base.counted).await?;
     let desk = Desk::new(parts.node.standing.clone());
     tasks.spawn(base.control.serve(Arc::clone(&desk), base.bounds));
     if let Some((listener, address)) = base.health {

@@ -10,7 +10,7 @@ use cirrus_router::AccountRequest;
 use cirrus_runtime::{Change, HomeHandle, Standing, wall_ms};
 use cirrus_sasl::Password;
 use cirrus_stanza::{Condition, StanzaError};
-use cirrus_store::{BoxFuture, Meter};
+use cirrus_store::BoxFuture;
 use cirrus_tls::{Certificate, ServerTls};
 use cirrus_web::{Health, Metric};
 use serde_json::{Map, Value, json};
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::control::server::Service;
 use crate::control::{Answer, Call, Refusal};
 use crate::metrics;
+use crate::parts::Counted;
 
 /// Accounts in one page of a list.
 const PAGE: u32 = 500;
@@ -176,7 +177,10 @@ impl cirrus_web::Node for Desk {
             }
             let late = operator.late_days.load(Ordering::Relaxed);
             metrics.push(metrics::of_sweep(late));
-            metrics.extend(metrics::of_store(&operator.meter.snapshot()));
+            metrics.extend(metrics::of_store(&operator.counted.meter.snapshot()));
+            if let Some(paced) = &operator.counted.paced {
+                metrics.extend(metrics::of_pacing(paced.pacing()));
+            }
             metrics.push(metrics::of_certificates(
                 &operator.tls.certificates(),
                 wall_ms(),
@@ -238,7 +242,7 @@ pub(crate) struct Operator {
     pub(crate) shell: Shell,
     pub(crate) home: HomeHandle,
     pub(crate) tls: Arc<ServerTls>,
-    pub(crate) meter: Arc<Meter>,
+    pub(crate) counted: Counted,
     /// For how many days the oldest list of archives to be sealed has been due.
     pub(crate) late_days: Arc<AtomicU64>,
 }
@@ -345,7 +349,7 @@ impl Operator {
         fields.insert("archive_late_days".into(), late.into());
         fields.insert("certificates".into(), self.certificates().into());
         fields.insert("store".into(), self.store().into());
-        let snapshot = self.meter.snapshot();
+        let snapshot = self.counted.meter.snapshot();
         let failures: u64 = snapshot.iter().map(|(_, counters)| counters.failed).sum();
         fields.insert("store_failures".into(), failures.into());
         fields
@@ -417,7 +421,7 @@ impl Operator {
 
     /// What the store was asked since the start, as the provider bills it.
     fn store(&self) -> Map<String, Value> {
-        let snapshot = self.meter.snapshot();
+        let snapshot = self.counted.meter.snapshot();
         let rows = snapshot.iter().map(|(target, counters)| {
             let row = json!({
                 "requests": counters.requests,

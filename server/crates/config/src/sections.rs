@@ -75,6 +75,8 @@ section! {
         deadline_ms: u64 = 10_000, 100..=60_000;
         /// Milliseconds after which a request for a blob has failed, retries included.
         blob_deadline_ms: u64 = 30_000, 1_000..=300_000;
+        /// Milliseconds after which an answer is late: while some are, less is asked at once.
+        slow_ms: u64 = 500, 10..=60_000;
         /// How often a call is tried before it has failed.
         attempts: u32 = 5, 1..=20;
         /// Documents of at most this many bytes stand in their table item; larger ones are blobs.
@@ -307,6 +309,9 @@ section! {
         entity_inbox: usize = 1_024, 16..=1_000_000;
         /// Writes to the store in flight.
         store_calls: usize = 256, 1..=100_000;
+        /// Calls to DynamoDB that wait because that many calls are under way, or fewer while it
+        /// answers late; more are refused as if it were throttled.
+        store_calls_waiting: usize = 20_000, 1..=1_000_000;
         /// Requests for blobs in flight; more wait and hold up nothing else.
         blob_calls: usize = 64, 1..=10_000;
         /// Entity capabilities known by hash (XEP-0115).
