@@ -8,13 +8,17 @@ use std::time::Duration;
 
 use cirrus_loss::Arguments;
 use cirrus_loss::report::{Report, table};
+use cirrus_tests::client::Identity;
+use cirrus_tests::dialogue::play::Stage as _;
 use cirrus_tests::elastic::{Balancer, Doors, Group, Scaling};
+use cirrus_tests::emulated::cloud::{Cloud, Node};
+use cirrus_tests::emulated::network::Network;
 use cirrus_tests::server::call;
 use clap::Parser as _;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::cluster::ONE;
+use crate::cluster::{ONE, instance_id};
 
 /// A drain that is quick, a watch that looks as often as it can, and more patience between nodes than
 /// by default: the machine runs other tests too.
@@ -64,6 +68,43 @@ impl Front {
     }
 }
 
+/// Two places for nodes of a cluster, each in a network of its own, and a folder for those who talk
+/// through them.
+pub(crate) struct Pair {
+    cloud: Cloud,
+    network: Network,
+    pub(crate) doors: [Doors; 2],
+    pub(crate) folder: TempDir,
+}
+
+impl Pair {
+    pub(crate) fn new() -> Pair {
+        let folder = TempDir::with_prefix("cirrus-pair-").unwrap();
+        std::fs::write(folder.path().join("password"), "wherefore\n").unwrap();
+        Pair {
+            cloud: Cloud::start().unwrap(),
+            network: Network::default(),
+            doors: [Doors::free().unwrap(), Doors::free().unwrap()],
+            folder,
+        }
+    }
+
+    /// Starts the first or the second node.
+    pub(crate) fn launch(&self, n: usize, user_data: &str) -> Node {
+        let (number, doors) = (u8::try_from(n).unwrap(), self.doors[n - 1]);
+        let id = instance_id(n);
+        Node::launch_behind(&self.network, number, &self.cloud, &id, user_data, doors).unwrap()
+    }
+
+    /// Makes accounts, by a node that serves.
+    pub(crate) fn add(node: &mut Node, names: impl IntoIterator<Item = String>) {
+        for name in names {
+            let user = Identity::new(&format!("{name}@localhost"), "wherefore").unwrap();
+            node.add_account(&user).unwrap();
+        }
+    }
+}
+
 /// Clients that talk until a file says that it is over.
 pub(crate) fn talk(
     users: &str,
@@ -73,7 +114,10 @@ pub(crate) fn talk(
 ) -> Arguments {
     let file = |name: &str| folder.join(format!("{name}-{}", &users[..1]));
     let (script, over) = (file("script"), file("over"));
-    let lines = format!("until over within 20m: cat {} || true\n", over.display());
+    let lines = format!(
+        "until over within 20m: cat {} 2>/dev/null || true\n",
+        over.display()
+    );
     std::fs::write(&script, lines).unwrap();
     let options = format!(
         "cirrus-loss --users {users} --accounts {accounts} --rate {rate} --pings 2 --breaks 0 \

@@ -1,20 +1,20 @@
 //! Nodes that come, and clients that are to come to them without anybody noticing.
 
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use cirrus_tests::dialogue::play::Stage as _;
 use cirrus_tests::elastic::{Balancer, Doors};
-use cirrus_tests::emulated::cloud::{Cloud, Node};
-use cirrus_tests::emulated::network::Network;
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::cluster::{ONE, instance_id, wait_for};
-use crate::elastic::{Ends, Front, nothing_happened, over, talk};
+use crate::cluster::{ONE, wait_for};
+use crate::elastic::{Ends, Front, Pair, nothing_happened, over, talk};
 use crate::health;
 
 const SESSIONS: usize = 60;
+/// Seconds between two rounds.
+const SETTLE: usize = 2;
+/// Rounds in which nobody is moved any more.
+const ROUNDS: usize = 3;
 
 /// How many connections each node has, as one node hears it; the first is its own.
 fn spread(status: &Value) -> Vec<u64> {
@@ -46,34 +46,23 @@ fn clients_come_to_a_node_that_is_new() {
         return;
     }
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (cloud, network) = (Cloud::start().unwrap(), Network::default());
-    let doors = [Doors::free().unwrap(), Doors::free().unwrap()];
-    let front = Front::new(&doors);
+    let pair = Pair::new();
+    let (doors, folder) = (&pair.doors, pair.folder.path());
+    let front = Front::new(doors);
     let user_data = format!(
-        "{}\nrebalance.settle_seconds=2\nrebalance.per_second=20",
+        "{}\nrebalance.settle_seconds={SETTLE}\nrebalance.per_second=20",
         front.user_data()
     );
-    let launch = |n: usize| {
-        let (number, at) = (u8::try_from(n).unwrap(), doors[n - 1]);
-        let id = instance_id(n);
-        Node::launch_behind(&network, number, &cloud, &id, &user_data, at).unwrap()
-    };
-    let mut first = launch(1);
+    let mut first = pair.launch(1, &user_data);
     first.wait_for("code=ok").unwrap();
-    let folder = TempDir::with_prefix("cirrus-rebalance-").unwrap();
-    std::fs::write(folder.path().join("password"), "wherefore\n").unwrap();
-    for n in 0..SESSIONS {
-        let jid = format!("a{n}@localhost");
-        let user = cirrus_tests::client::Identity::new(&jid, "wherefore").unwrap();
-        first.add_account(&user).unwrap();
-    }
-    let arguments = talk("a{}", (SESSIONS, SESSIONS), &front, folder.path());
+    Pair::add(&mut first, (0..SESSIONS).map(|n| format!("a{n}")));
+    let arguments = talk("a{}", (SESSIONS, SESSIONS), &front, folder);
     std::thread::scope(|scope| {
-        let _ends = Ends(folder.path());
+        let _ends = Ends(folder);
         let run = scope.spawn(|| cirrus_loss::run(&arguments, &|_| {}));
         let all = SESSIONS as u64;
         wait_for(&first, |status| spread(status) == [all]);
-        let second = launch(2);
+        let second = pair.launch(2, &user_data);
         second.wait_for("code=ok").unwrap();
         let begun = Instant::now();
         wait_for(&first, |status| {
@@ -83,16 +72,19 @@ fn clients_come_to_a_node_that_is_new() {
             even && most * 10 <= all * 6 && status["clients_moving"] == 0
         });
         let seconds = begun.elapsed().as_secs_f64();
-        // There is no reason to move anybody for some more rounds.
         let moved = metric(&doors[0], "cirrus_clients_moved_total");
-        std::thread::sleep(Duration::from_secs(5));
+        // While they talk on for some more rounds, each says one message a second, there is no
+        // reason to move anybody.
+        let received = || metric(&doors[1], "cirrus_stanzas_received_total");
+        let some_rounds = received() + ROUNDS * SETTLE * SESSIONS / 2;
+        wait_for(&first, |_| received() >= some_rounds);
         assert_eq!(metric(&doors[0], "cirrus_clients_moved_total"), moved);
         assert_eq!(metric(&doors[1], "cirrus_clients_moved_total"), 0);
         assert!(
             (SESSIONS * 4 / 10..=SESSIONS / 2).contains(&moved),
             "{moved}"
         );
-        over("a{}", folder.path());
+        over("a{}", folder);
         let reports = run.join().unwrap().unwrap();
         println!("{moved} clients moved, {seconds:.1} s after the node was ready");
         nothing_happened(&reports);

@@ -6,13 +6,10 @@ use std::time::{Duration, Instant};
 
 use cirrus_tests::client::{Client, Identity};
 use cirrus_tests::dialogue::play::Stage as _;
-use cirrus_tests::elastic::{Balancer, Doors};
-use cirrus_tests::emulated::cloud::{Cloud, Node};
-use cirrus_tests::emulated::network::Network;
-use tempfile::TempDir;
+use cirrus_tests::elastic::Balancer;
 
-use crate::cluster::{ONE, hear, identity, instance_id, say, session, signal, wait_for};
-use crate::elastic::{Ends, Front, USER_DATA, nothing_happened, over, talk};
+use crate::cluster::{ONE, hear, identity, say, session, signal, wait_for};
+use crate::elastic::{Ends, Front, Pair, USER_DATA, nothing_happened, over, talk};
 use crate::rebalance::metric;
 
 /// Sessions of the node that is lost; another number with `CIRRUS_STORM_SESSIONS`, for a run that
@@ -41,7 +38,7 @@ fn talk_on(romeo: &mut Client, juliet: &mut Client, storm: &AtomicBool) -> Vec<D
         say(romeo, "juliet", &text);
         hear(juliet, &text);
         times.push(begun.elapsed());
-        // Its turn to acknowledge comes by itself.
+        // A pace below the limit of stanzas, whose wait is not what is measured.
         std::thread::sleep(Duration::from_millis(5));
     }
     times.sort();
@@ -60,41 +57,29 @@ fn those_who_are_served_are_served_while_many_come() {
     }
     let count = sessions();
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (cloud, network) = (Cloud::start().unwrap(), Network::default());
-    let doors = [Doors::free().unwrap(), Doors::free().unwrap()];
+    let pair = Pair::new();
+    let (doors, folder) = (&pair.doors, pair.folder.path());
     // Some clients come past it.
-    let front = Front::Haproxy(Balancer::start(&doors).unwrap());
-    let launch = |n: usize, options: &str| {
-        let (number, at) = (u8::try_from(n).unwrap(), doors[n - 1]);
-        // All clients come from one address.
-        let user_data = format!(
-            "{USER_DATA}\nrebalance.enabled=false\nlimits.connections_per_address=1000\n{options}"
-        );
-        let id = instance_id(n);
-        Node::launch_behind(&network, number, &cloud, &id, &user_data, at).unwrap()
-    };
-    let mut first = launch(1, "");
+    let front = Front::Haproxy(Balancer::start(doors).unwrap());
+    // All clients come from one address.
+    let user_data =
+        format!("{USER_DATA}\nrebalance.enabled=false\nlimits.connections_per_address=1000");
+    let mut first = pair.launch(1, &user_data);
     first.wait_for("code=ok").unwrap();
-    let folder = TempDir::with_prefix("cirrus-storm-").unwrap();
-    std::fs::write(folder.path().join("password"), "wherefore\n").unwrap();
-    let all = (0..count).map(|n| format!("a{n}"));
-    let new = (0..NEW).map(|n| format!("n{n}"));
-    for name in all.chain(new) {
-        let user = Identity::new(&format!("{name}@localhost"), "wherefore").unwrap();
-        first.add_account(&user).unwrap();
-    }
+    Pair::add(&mut first, (0..count).map(|n| format!("a{n}")));
+    Pair::add(&mut first, (0..NEW).map(|n| format!("n{n}")));
     for name in ["romeo", "juliet"] {
         first.add_account(&identity(name)).unwrap();
     }
-    let arguments = talk("a{}", (count, 30), &front, folder.path());
+    let arguments = talk("a{}", (count, 30), &front, folder);
     let storm = AtomicBool::new(true);
     std::thread::scope(|scope| {
-        let _ends = Ends(folder.path());
+        let _ends = Ends(folder);
         let run = scope.spawn(|| cirrus_loss::run(&arguments, &|_| {}));
         wait_for(&first, |status| status["sessions"] == count);
         // It lets few in who are new.
         let few = "limits.logins_per_second=2\nlimits.logins_burst=2";
-        let second = launch(2, few);
+        let second = pair.launch(2, &format!("{user_data}\n{few}"));
         second.wait_for("code=ok").unwrap();
         let (mut romeo, _) = session(&second, "romeo");
         let (mut juliet, _) = session(&second, "juliet");
@@ -128,7 +113,7 @@ fn those_who_are_served_are_served_while_many_come() {
         let seconds = begun.elapsed().as_secs_f64();
         storm.store(false, Ordering::Relaxed);
         let times = served.join().unwrap();
-        over("a{}", folder.path());
+        over("a{}", folder);
         let reports = run.join().unwrap().unwrap();
         drop(new);
         nothing_happened(&reports);
