@@ -160,7 +160,8 @@ enum Rank {
     Write = 0,
     /// Reads for whoever has logged in.
     Read = 1,
-    /// Accounts, which are read to let somebody in.
+    /// Accounts, which are read to let somebody in. Whoever came last goes first: those who have
+    /// waited long have given up, and all work for them is in vain.
     Login = 2,
 }
 
@@ -302,7 +303,12 @@ impl Queues {
                 n
             };
             let queue = self.waiting.get_mut(at)?;
-            while let Some(turn) = queue.pop_front() {
+            let newest_first = at == Rank::Login as usize;
+            let pop = match newest_first {
+                true => VecDeque::pop_back,
+                false => VecDeque::pop_front,
+            };
+            while let Some(turn) = pop(queue) {
                 if !turn.is_closed() {
                     return Some(turn);
                 }

@@ -146,6 +146,38 @@ async fn thousands_who_ask_at_once_are_served_one_after_the_other() {
     );
 }
 
+/// Those who log in give up sooner than the server, which does not see it and reads their accounts
+/// all the same, and come again.
+#[tokio::test(start_paused = true)]
+async fn those_who_still_wait_are_served_before_those_who_have_given_up() {
+    let slow = Slow::new(5);
+    let table = paced(&slow, pace(16));
+    let people = (0..4_000).map(|_| {
+        let table = Arc::clone(&table);
+        tokio::spawn(async move {
+            loop {
+                let (tell, answer) = oneshot::channel();
+                let done = move |answer: Answer| {
+                    // They may have given up.
+                    let _ = tell.send(answer.result.is_ok());
+                };
+                Arc::clone(&table).submit(login(), Box::new(done));
+                if let Ok(Ok(true)) = timeout(Duration::from_secs(5), answer).await {
+                    break;
+                }
+            }
+        })
+    });
+    let people: Vec<_> = people.collect();
+    let all = async {
+        for one in people {
+            one.await.unwrap();
+        }
+    };
+    // It is 20 s of work.
+    assert!(timeout(Duration::from_secs(60), all).await.is_ok());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_window_finds_what_the_store_answers_in_time_and_widens_again() {
     let slow = Slow::new(20);
