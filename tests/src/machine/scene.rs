@@ -69,6 +69,7 @@ echo "MACHINE server: $(systemctl show cirrus-server --property=StatusText,Memor
 [ -e /etc/cirrus/cirrus.yaml ] && configured=yes || configured=no
 echo "MACHINE cloud-init status: $(cloud-init status --long | tr '\n' ' ')"
 echo "MACHINE found: configured=$configured server=$(systemctl is-active cirrus-server) \
+watch=$(systemctl is-active cirrus-watch) \
 cloud-init=$(cloud-init status | head -1 | cut -d' ' -f2)"
 echo "MACHINE report: failed=[$failed] cloud-init-warnings=$(printf '%s' "$warnings" | grep -c .)"
 "#;

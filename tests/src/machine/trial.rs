@@ -26,6 +26,8 @@ pub struct Seen {
     pub configured: bool,
     /// Whether the server runs, in systemd's word.
     pub server: String,
+    /// What systemd says of the watch for the instance's end.
+    pub watch: String,
     /// cloud-init's own word.
     pub cloud_init: String,
     /// Lines of cloud-init's log that warn.
@@ -80,6 +82,7 @@ pub fn run(scene: &Scene, held: &Held, form: &Form, wall: u64) -> Result<Seen> {
         objects: scene.cloud().objects().context("what was made")?,
         configured: found("configured") == "yes",
         server: found("server"),
+        watch: found("watch"),
         cloud_init: found("cloud-init"),
         warnings: console
             .iter()
@@ -132,6 +135,11 @@ impl Seen {
         must(
             self.server == server,
             &format!("the server is not {server}"),
+        );
+        // Also the instance whose boot has failed can be taken away in good order.
+        must(
+            self.watch == "active",
+            "nobody watches for the instance's end",
         );
         if good {
             must(self.objects == 10, "not ten tables and buckets");

@@ -38,8 +38,12 @@ pub const VERBS: &[(&str, &str)] = &[
         "boot the image with fresh programs, twice or with all `forms` of user-data; needs root",
     ),
     (
+        "image",
+        "build the image with Packer, boot it twice and in all forms of user-data; needs root",
+    ),
+    (
         "nightly",
-        "build the image with Packer, boot it in all forms; simulate 10,000 clusters; needs root",
+        "image, then 10,000 simulated clusters and the infrastructure's life; needs root",
     ),
     (
         "terraform",

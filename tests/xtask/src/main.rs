@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         "tidy" => run.part("tidy", tidy_tree),
         "tools" => run.part("tools", tools::install),
         "boot" => machine::boot(&mut run, rest),
+        "image" => machine::image(&mut run),
         "nightly" => machine::nightly(&mut run),
         "terraform" => terraform::run(&mut run, rest),
         "help" | "--help" | "-h" => {
