@@ -198,7 +198,8 @@ pub(crate) async fn build(
     })
 }
 
-fn hosts(config: &Config) -> Vec<String> {
+/// The domains that are served.
+pub(crate) fn hosts(config: &Config) -> Vec<String> {
     config
         .domains
         .iter()
@@ -318,6 +319,8 @@ fn home_config(
         archive_page_bytes: config.archive.page_bytes,
         archive_queries: config.archive.queries_waiting,
         archive_prefs: config.archive.preferences,
+        retention_days: config.archive.retention_days,
+        index_rows: config.archive.index_rows,
         seal_records: config.archive.segment_messages,
         seal_bytes: config.archive.segment_bytes,
         ..cirrus_router::Limits::default()

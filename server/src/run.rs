@@ -112,6 +112,8 @@ async fn live(config: &Config) -> Result<(), RunError> {
         home: parts.node.home.clone(),
         every: Duration::from_secs(config.archive.sweep_seconds),
         at_once: config.archive.sweep_accounts,
+        hosts: parts::hosts(config),
+        retention_days: config.archive.retention_days,
         name: SystemEntropy::default().u128() as u64,
         late_days: Arc::clone(&parts.operator.late_days),
     };

@@ -4,16 +4,20 @@
 //! One node at a time does it, by a lease in the table `cluster`. Two that do it at once do no
 //! harm, because everything is asked of the homes of the accounts, and can be asked again. A log
 //! whose sealing fails stays in the list, and its day is gone through again with the next look.
+//!
+//! A home has what is too old removed when it is asked to seal, and puts the log on the list again
+//! for the next time. Logs of accounts that were quiet when that was switched on are on no list: so
+//! when it is found to have changed, every account is put on the one of that day.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cirrus_jid::BareJid;
-use cirrus_router::log::Cover;
+use cirrus_router::log::{Cover, put_due};
 use cirrus_runtime::{HomeHandle, wall_ms};
 use cirrus_schema::TableId;
-use cirrus_schema::keys::{archive, cluster};
+use cirrus_schema::keys::{accounts, archive, cluster};
 use cirrus_store::{Attrs, Condition, Direction, Item, Op, Outcome, SkRange, StoreError, Table};
 use tokio::task::JoinSet;
 
@@ -38,10 +42,23 @@ pub(crate) struct Sweep {
     pub(crate) every: Duration,
     /// Logs that are sealed at once.
     pub(crate) at_once: usize,
+    /// The domains whose accounts are looked after.
+    pub(crate) hosts: Vec<String>,
+    /// Days for which messages are kept; 0 = for ever.
+    pub(crate) retention_days: u64,
     /// A name that no other process has.
     pub(crate) name: u64,
     /// For how many days the oldest list has been due.
     pub(crate) late_days: Arc<AtomicU64>,
+}
+
+/// What the row of the sweep says.
+struct Lease {
+    version: u64,
+    /// The last day that is done.
+    done: u64,
+    /// The retention with which every account was put on a list.
+    retention_days: u64,
 }
 
 impl Sweep {
@@ -61,45 +78,54 @@ impl Sweep {
     pub(crate) async fn look(&self) -> Result<(), StoreError> {
         let now = wall_ms();
         let today = now.saturating_sub(GRACE_MS) / DAY_MS;
-        let Some((mut version, done)) = self.claim(now).await? else {
+        let Some(mut lease) = self.claim(now).await? else {
             return Ok(());
         };
-        let first = (done + 1).max(today.saturating_sub(REACH));
-        let mut done = first - 1;
+        if self.retention_days > 0 && lease.retention_days != self.retention_days {
+            list_all(&*self.table, &self.hosts, now / DAY_MS).await?;
+        }
+        lease.retention_days = self.retention_days;
+        let first = (lease.done + 1).max(today.saturating_sub(REACH));
+        lease.done = first - 1;
         for day in first..today {
             let clear = self.day(day).await?;
-            if clear && done + 1 == day {
-                done = day;
+            if clear && lease.done + 1 == day {
+                lease.done = day;
             }
         }
         self.late_days
-            .store(today.saturating_sub(done + 1), Ordering::Relaxed);
-        version += 1;
-        self.put(version, done, 0).await.map(drop)
+            .store(today.saturating_sub(lease.done + 1), Ordering::Relaxed);
+        lease.version += 1;
+        self.put(&lease, 0).await.map(drop)
     }
 
-    /// Takes the lease: its version, and the last day that is done. `None`: another node has it.
-    async fn claim(&self, now: u64) -> Result<Option<(u64, u64)>, StoreError> {
+    /// Takes the lease. `None`: another node has it.
+    async fn claim(&self, now: u64) -> Result<Option<Lease>, StoreError> {
         let item = self.table.get(cluster::sweep()).await?;
         let number = |name| item.as_ref().and_then(|item| item.attrs.get_n(name));
-        let done = number("d").unwrap_or(0);
         if number("u").is_some_and(|until| now < until) && number("n") != Some(self.name) {
             return Ok(None);
         }
-        let version = item.as_ref().map_or(0, |item| item.version) + 1;
+        let lease = Lease {
+            version: item.as_ref().map_or(0, |item| item.version) + 1,
+            done: number("d").unwrap_or(0),
+            retention_days: number("r").unwrap_or(0),
+        };
         let every = u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX);
         let until = now.saturating_add(every.saturating_mul(2));
-        let taken = self.put(version, done, until).await?;
-        Ok(taken.then_some((version, done)))
+        let taken = self.put(&lease, until).await?;
+        Ok(taken.then_some(lease))
     }
 
     /// `false`: another node has written it.
-    async fn put(&self, version: u64, done: u64, until: u64) -> Result<bool, StoreError> {
+    async fn put(&self, lease: &Lease, until: u64) -> Result<bool, StoreError> {
         let attrs = Attrs::new()
             .with("v", FORMAT)
-            .with("d", done)
+            .with("d", lease.done)
+            .with("r", lease.retention_days)
             .with("u", until)
             .with("n", self.name);
+        let version = lease.version;
         let condition = match version {
             1 => Condition::Absent,
             version => Condition::Version(version - 1),
@@ -160,6 +186,38 @@ impl Sweep {
     }
 }
 
+/// Puts every account on the list of that day: one write for each, once.
+async fn list_all(table: &dyn Table, hosts: &[String], day: u64) -> Result<(), StoreError> {
+    for host in hosts {
+        let mut after = None;
+        loop {
+            let op = Op::Query {
+                table: TableId::Accounts,
+                pk: accounts::directory_partition(host).into(),
+                range: SkRange::All,
+                direction: Direction::Forward,
+                limit: Some(PAGE),
+                after,
+            };
+            let Outcome::Page { items, next } = table.apply(op).await? else {
+                return Ok(());
+            };
+            for item in items {
+                let local = std::str::from_utf8(&item.key.sk).ok();
+                let jid = local.and_then(|it| BareJid::parse(&format!("{it}@{host}")).ok());
+                if let Some(jid) = jid {
+                    table.apply(put_due(&jid.owner(), day)).await?;
+                }
+            }
+            match next {
+                Some(_) => after = next,
+                None => break,
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn seal(table: &dyn Table, home: &HomeHandle, due: Item) -> bool {
     if let Some(user) = user(&due.key.sk) {
         match tokio::time::timeout(PATIENCE, home.seal(user.clone())).await {
@@ -188,4 +246,40 @@ fn user(owner: &[u8]) -> Option<BareJid> {
         local => BareJid::parse(&format!("{local}@{host}")),
     };
     parsed.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use cirrus_store::MemoryTable;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_account_is_put_on_the_list_of_a_day() {
+        let table: Arc<dyn Table> = Arc::new(MemoryTable::new(Arc::new(|| 0)));
+        let hosts = ["a.example", "b.example"].map(str::to_owned);
+        for n in 0..2 * PAGE {
+            let host = &hosts[usize::from(n % 2 == 0)];
+            let item = Item::new(accounts::directory(host, &format!("u{n}")), Attrs::new());
+            table.put(item, Condition::Absent, 1).await.unwrap();
+        }
+        list_all(&*table, &hosts, 20_000).await.unwrap();
+        let mut listed = 0;
+        for shard in 0..archive::DUE_SHARDS {
+            let op = Op::Query {
+                table: TableId::Archive,
+                pk: archive::due_partition(20_000, shard).into(),
+                range: SkRange::All,
+                direction: Direction::Forward,
+                limit: None,
+                after: None,
+            };
+            let Outcome::Page { items, .. } = table.apply(op).await.unwrap() else {
+                panic!("no page");
+            };
+            assert!(items.iter().all(|item| user(&item.key.sk).is_some()));
+            listed += items.len();
+        }
+        assert_eq!(listed, 2 * PAGE as usize);
+    }
 }

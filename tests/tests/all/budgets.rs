@@ -270,7 +270,7 @@ fn chat(day: &mut Day, romeo: &mut Person) -> Person {
         "m",
         "<iq type='get' id='m'><metadata xmlns='urn:xmpp:mam:2'/></iq>",
     );
-    day.step("first and last of the archive", &budget(2, 0));
+    day.step("first and last of the archive", &FREE);
     juliet.asks(
         "c",
         "<iq type='set' id='c'><query xmlns='urn:xmpp:mam:2'>\
@@ -396,7 +396,9 @@ fn secured(node: &Node, identity: &Identity) -> Client {
 fn login_by_token(node: &Node, identity: &Identity, token: &Token, contacts: usize) -> Person {
     let mut client = secured(node, identity);
     let success = client.login_by_token(token, FAST).unwrap();
-    assert!(success.child("bound", BIND2).is_some(), "{success}");
+    let bound = success.child("bound", BIND2).expect("bound");
+    let archive = bound.child("metadata", "urn:xmpp:mam:2");
+    assert!(archive.is_some(), "{success}");
     assert!(Token::of(&success, &token.mechanism).is_none(), "{success}");
     let mut person = Person {
         client,
@@ -445,6 +447,18 @@ fn a_login_by_token_costs_the_same_for_any_number_of_contacts() {
         person.client.disconnect().unwrap();
         users.push((identity, token, contacts));
     }
+    // An archive of more than is read of it at a login.
+    let reader = Identity::new("reader@localhost", "wherefore").unwrap();
+    node.add_account(&reader).unwrap();
+    let (identity, token, contacts) = users.first().expect("three users");
+    let mut writer = login_by_token(&node, identity, token, *contacts);
+    for n in 0..40 {
+        writer.say(&format!(
+            "<message to='reader@localhost' type='chat'><body>{n}</body></message>"
+        ));
+        writer.is_handled();
+    }
+    writer.client.disconnect().unwrap();
     // Another process, which has nothing of them in memory.
     node.restart("TERM").unwrap();
     let mut day = Day::new(node);

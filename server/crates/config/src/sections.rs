@@ -376,10 +376,17 @@ section! {
         queries_waiting: usize = 16, 1..=1_024;
         /// Addresses in each list of a user's preferences (XEP-0441).
         preferences: usize = 500, 0..=5_000;
+        /// Days for which messages are kept in archives; 0 = for ever. What is older is shown to
+        /// nobody, and removed within a week from the bucket and in 98 days from the table. That
+        /// holds also for what still waits for its recipient.
+        retention_days: u64 = 0, 0..=36_500;
         /// Messages of an archive that are sealed into one segment.
         segment_messages: u64 = 256, 16..=4_096;
         /// Bytes of messages, not packed, with which a segment is full before that.
         segment_bytes: usize = 524_288, 65_536..=8_388_608;
+        /// Segments and digests of one archive whose index stays in memory with its account; a
+        /// longer index is read again whenever it is needed.
+        index_rows: usize = 4_096, 64..=1_000_000;
         /// Seconds between looks at the list of archives that are due to be sealed.
         sweep_seconds: u64 = 3_600, 60..=86_400;
         /// Archives that are sealed at once because they are due.

@@ -19,7 +19,7 @@ use crate::event::{Effect, Event, PipeEvent, PipeOut};
 use crate::home::Frame;
 
 /// The format that this version writes, and the only one it reads.
-pub const FORMAT: u8 = 8;
+pub const FORMAT: u8 = 9;
 
 /// Why bytes can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

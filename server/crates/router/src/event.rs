@@ -86,6 +86,8 @@ pub struct Inline {
     pub carbons: bool,
     /// Nobody looks at the client (XEP-0352).
     pub inactive: bool,
+    /// Say where the archive begins and ends (XEP-0313 section 5).
+    pub archive: bool,
 }
 
 /// How stream management is asked for (XEP-0198 section 3).
@@ -183,6 +185,8 @@ pub enum PipeOut {
         jid: Jid,
         /// Stream management, where it was asked for together with the resource.
         sm: Option<Enabled>,
+        /// The `<metadata/>` of the archive, where that was asked for and is known.
+        archive: Option<Vec<u8>>,
     },
     /// The resource is not bound; the stream may try again.
     BindRefused {

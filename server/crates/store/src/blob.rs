@@ -165,6 +165,8 @@ pub struct BlobEntry {
     pub name: String,
     /// Its length in bytes.
     pub length: u64,
+    /// When it was written, Unix milliseconds, where that is known.
+    pub modified: Option<u64>,
 }
 
 /// A page of a listing.

@@ -284,7 +284,14 @@ impl Dump for MemoryTable {
 /// All buckets, in memory. Clones share their content.
 #[derive(Clone, Default)]
 pub struct MemoryBlob {
-    blobs: Arc<Mutex<BTreeMap<BlobKey, Bytes>>>,
+    blobs: Arc<Mutex<BTreeMap<BlobKey, Kept>>>,
+    clock: Option<Clock>,
+}
+
+/// A blob, and when it was written.
+struct Kept {
+    body: Bytes,
+    modified: Option<u64>,
 }
 
 impl MemoryBlob {
@@ -294,27 +301,37 @@ impl MemoryBlob {
         MemoryBlob::default()
     }
 
+    /// Empty buckets that know when a blob was written.
+    #[must_use]
+    pub fn timed(clock: Clock) -> MemoryBlob {
+        MemoryBlob {
+            clock: Some(clock),
+            ..MemoryBlob::default()
+        }
+    }
+
     /// Carries out a request at once: for simulations, which have no executor.
     ///
     /// # Errors
     /// Only those of a request that breaks a limit.
     pub fn apply_now(&self, op: BlobOp) -> Result<BlobOutcome, StoreError> {
         check::check_blob(&op)?;
+        let modified = self.clock.as_ref().map(|clock| clock());
         let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(match op {
             BlobOp::Put { at, body, .. } => {
-                blobs.insert(at, body);
+                blobs.insert(at, Kept { body, modified });
                 BlobOutcome::Put(true)
             }
             BlobOp::PutIfAbsent { at, body } => {
                 let absent = !blobs.contains_key(&at);
                 if absent {
-                    blobs.insert(at, body);
+                    blobs.insert(at, Kept { body, modified });
                 }
                 BlobOutcome::Put(absent)
             }
             BlobOp::Get { at, range } => {
-                BlobOutcome::Body(blobs.get(&at).map(|body| cut(body, range)))
+                BlobOutcome::Body(blobs.get(&at).map(|kept| cut(&kept.body, range)))
             }
             BlobOp::Delete { at } => {
                 blobs.remove(&at);
@@ -339,7 +356,7 @@ fn cut(body: &Bytes, range: Option<std::ops::Range<u64>>) -> Bytes {
 }
 
 fn list(
-    blobs: &BTreeMap<BlobKey, Bytes>,
+    blobs: &BTreeMap<BlobKey, Kept>,
     bucket: BucketId,
     prefix: &str,
     after: Option<String>,
@@ -352,9 +369,10 @@ fn list(
     let mut names = blobs
         .range((start, Bound::Unbounded))
         .take_while(|(at, _)| at.bucket == bucket && at.name.starts_with(prefix));
-    let entry = |(at, body): (&BlobKey, &Bytes)| BlobEntry {
+    let entry = |(at, kept): (&BlobKey, &Kept)| BlobEntry {
         name: at.name.clone(),
-        length: body.len() as u64,
+        length: kept.body.len() as u64,
+        modified: kept.modified,
     };
     let page: Vec<BlobEntry> = names.by_ref().take(limit).map(entry).collect();
     let next = names

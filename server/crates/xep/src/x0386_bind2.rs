@@ -6,9 +6,9 @@ use cirrus_router::{Feature, Source};
 pub(crate) static FEATURE: Feature = Feature {
     name: "bind 2",
     source: Source::Xep(386, "1.1.0"),
-    summary: "A resource together with the login, and with it stream management, message carbons \
-              and client state. Offline messages are sent as ever, and the archive is asked about \
-              itself apart.",
+    summary: "A resource together with the login, and with it stream management, message carbons, \
+              client state, and where the archive begins and ends. Offline messages are sent as \
+              ever.",
     server: &[],
     account: &[],
     iqs: &[],

@@ -384,7 +384,9 @@ impl Stream {
         match home {
             PipeOut::Stanza { n, stanza } => self.outbound(n, &stanza, step),
             PipeOut::Handled { k } => self.handled(k, step),
-            PipeOut::Bound { jid, sm } => self.bound(jid, sm, step),
+            PipeOut::Bound { jid, sm, archive } => {
+                self.bound(jid, sm, archive.as_deref(), step);
+            }
             PipeOut::BindRefused { error } => self.bind_refused(&error, step),
             PipeOut::SmEnabled { id, max, base } => {
                 self.sm_enabled(&Enabled { id, max, base }, step);

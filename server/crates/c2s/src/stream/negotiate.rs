@@ -185,10 +185,16 @@ impl Stream {
         Some(awaited)
     }
 
-    pub(super) fn bound(&mut self, jid: Jid, sm: Option<Enabled>, step: &mut Step<'_>) {
+    pub(super) fn bound(
+        &mut self,
+        jid: Jid,
+        sm: Option<Enabled>,
+        archive: Option<&[u8]>,
+        step: &mut Step<'_>,
+    ) {
         let id = match self.take_awaited() {
             Some(Awaited::Bind(id)) => id,
-            Some(Awaited::InlineBind) => return self.bound_inline(jid, sm, step),
+            Some(Awaited::InlineBind) => return self.bound_inline(jid, sm, archive, step),
             _ => return,
         };
         let mut w = Writer::new();

@@ -216,6 +216,7 @@ impl Stream {
         inline.inactive &= self.settings.features.client_state;
         let mut login = self.about_login();
         login.inline = inline;
+        login.inline.archive = true;
         let bind = PipeEvent::Bind {
             user: user.clone(),
             resource: None,
@@ -236,9 +237,16 @@ impl Stream {
         self.begin_session(step);
     }
 
-    pub(super) fn bound_inline(&mut self, jid: Jid, sm: Option<Enabled>, step: &mut Step<'_>) {
+    pub(super) fn bound_inline(
+        &mut self,
+        jid: Jid,
+        sm: Option<Enabled>,
+        archive: Option<&[u8]>,
+        step: &mut Step<'_>,
+    ) {
         let mut w = Writer::new();
         w.start("bound").attr("xmlns", BIND2);
+        w.raw(archive.unwrap_or_default());
         if let Some(enabled) = &sm {
             w.raw(&self.start_sm(enabled));
         }

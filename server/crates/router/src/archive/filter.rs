@@ -15,6 +15,8 @@ pub(crate) struct Filter {
     pub start: u64,
     /// Not after this time.
     pub end: u64,
+    /// What is older is not kept, Unix milliseconds; 0 = all is.
+    pub kept: u64,
 }
 
 /// With whom (XEP-0313 section 4.1.1).
@@ -65,14 +67,20 @@ impl Default for Filter {
             with: None,
             start: 0,
             end: u64::MAX,
+            kept: 0,
         }
     }
 }
 
 impl Filter {
-    /// Whether it lets every message through.
+    /// Whether it lets every message through that is kept.
     pub fn is_open(&self) -> bool {
-        *self == Self::default()
+        self.with.is_none() && self.start == 0 && self.end == u64::MAX
+    }
+
+    /// Not before this time, Unix milliseconds.
+    pub fn from(&self) -> u64 {
+        self.start.max(self.kept)
     }
 
     /// What the index knows the wanted peer by.
@@ -89,7 +97,7 @@ impl Filter {
             return false;
         };
         message.flags.archive
-            && (self.start..=self.end).contains(&record.t)
+            && (self.from()..=self.end).contains(&record.t)
             && self.with.as_ref().is_none_or(|with| with.matches(message))
     }
 }

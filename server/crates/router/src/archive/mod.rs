@@ -18,4 +18,4 @@ pub use id::IdKey;
 pub(crate) use id::Ids;
 pub(crate) use prefs::Prefs;
 pub(crate) use request::{Page, Request, fin, metadata, not_found};
-pub(crate) use search::{Bounds, Found, Hit, Search, Step};
+pub(crate) use search::{Bounds, Found, Search, Step};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::filter::{Filter, With};
 use super::id::Ids;
-use super::search::Hit;
+use crate::log::Hit;
 
 /// Most ids that one request may name in `ids`: each is a read.
 const MAX_IDS: usize = 64;

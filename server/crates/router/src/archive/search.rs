@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
 use super::request::Page;
-use crate::log::{Content, LogError, MAX_RECORDS, Record, decode};
+use crate::log::{Content, Hit, LogError, MAX_RECORDS, Record, decode};
 use crate::segment::Index;
-use sealed::Part;
+use sealed::{Footer, Part};
 
 /// Positions in which a time is looked for by reading them all, rather than by halving: about what
 /// is not sealed yet.
@@ -46,14 +46,6 @@ pub(crate) struct Bounds {
     pub next: u64,
     /// Bytes of messages.
     pub bytes: usize,
-}
-
-/// A message of the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Hit {
-    pub position: u64,
-    /// When it was accepted, Unix milliseconds.
-    pub t: u64,
 }
 
 /// A message to give out.
@@ -115,6 +107,8 @@ pub(crate) struct Search {
     sealed: u64,
     /// The segment that was asked for.
     fetching: Option<Part>,
+    /// Where the frames of a joined segment are.
+    footer: Option<Footer>,
     /// Digests that turned out to have nothing with the peer, by their last positions.
     without: Vec<u64>,
     /// The page begins at a time.
@@ -139,7 +133,8 @@ impl Search {
         let high = page.before.min(bounds.next);
         let timed = match page.backward {
             true => filter.end < u64::MAX,
-            false => filter.start > 0,
+            // An id that is asked from is hardly older than what is kept.
+            false => filter.start > 0 || filter.kept > 0 && page.after == 0,
         };
         let mut search = Self {
             owner: owner.owner(),
@@ -151,6 +146,7 @@ impl Search {
             at: 0,
             sealed: 0,
             fetching: None,
+            footer: None,
             without: Vec::new(),
             stage: Stage::Begin,
             timed,
@@ -224,6 +220,9 @@ impl Search {
             self.stage = Stage::Check(ids.iter().copied().collect());
             return;
         }
+        if self.filter.kept > 0 && self.leave_out(index.gone_to(self.filter.kept)) {
+            return;
+        }
         self.stage = Stage::Scan(None);
         let newest = index.rows().last().map(|row| row.last_t);
         let hot = self.low.max(self.sealed.saturating_add(1));
@@ -234,7 +233,7 @@ impl Search {
         // time is.
         match self.page.backward {
             true if newest.is_some_and(|t| self.filter.end < t) => self.at = hot,
-            false if newest.is_some_and(|t| self.filter.start <= t) => {}
+            false if newest.is_some_and(|t| self.filter.from() <= t) => {}
             backward => {
                 if !backward {
                     self.at = hot;
@@ -245,6 +244,20 @@ impl Search {
                 };
             }
         }
+    }
+
+    /// What stands up to this position is not kept. `true`: the page is asked for by an id there.
+    fn leave_out(&mut self, gone: u64) -> bool {
+        let named = [self.page.after, self.page.before];
+        if named.iter().any(|id| (1..=gone).contains(id)) {
+            self.stage = Stage::Missing;
+            return true;
+        }
+        self.low = self.low.max(gone.saturating_add(1));
+        if !self.page.backward {
+            self.at = self.at.max(self.low);
+        }
+        false
     }
 
     /// The next thing to read in the page's direction.
@@ -349,7 +362,7 @@ impl Search {
         // Times never go back along a log.
         match (probe, self.page.backward) {
             (None, _) => *high = middle,
-            (Some((seq, t)), false) if t < self.filter.start => {
+            (Some((seq, t)), false) if t < self.filter.from() => {
                 self.at = seq + 1;
                 *low = seq + 1;
             }
@@ -408,7 +421,7 @@ impl Search {
                 continue;
             }
             let past = match self.page.backward {
-                true => record.t < self.filter.start,
+                true => record.t < self.filter.from(),
                 false => record.t > self.filter.end,
             };
             if past {
@@ -444,10 +457,8 @@ impl Search {
             return;
         };
         ids.pop_front();
-        let archived = |(_, record): &(u64, Record)| {
-            let message = record.as_message();
-            message.is_some_and(|message| message.flags.archive)
-        };
+        let kept = self.filter.kept;
+        let archived = |(_, record): &(u64, Record)| record.is_archived() && record.t >= kept;
         match found.filter(archived) {
             None => self.stage = Stage::Missing,
             Some((position, record)) => {
@@ -531,7 +542,7 @@ impl Search {
             let before = position.saturating_add(1);
             return Step::Ask(self.query(reach(position), before, Order::Backward, 1, None));
         }
-        match index.of(position).cloned() {
+        match index.of(position).filter(|row| self.is_kept(row)).cloned() {
             Some(row) => self.fetch(&row),
             // It is older than what is kept.
             None => {

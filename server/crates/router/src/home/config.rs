@@ -56,8 +56,24 @@ pub struct Limits {
     pub seal_records: u64,
     /// Bytes of messages, not packed, with which a segment is full before that.
     pub seal_bytes: usize,
+    /// Rows of an archive's index that stay in memory when nothing needs them.
+    pub index_rows: usize,
+    /// Days for which messages are kept in archives; 0 = for ever.
+    pub retention_days: u64,
     /// Milliseconds of a day, as far as it is about when logs are sealed and items expire.
     pub day_ms: u64,
+}
+
+impl Limits {
+    /// Messages from before that time, Unix milliseconds, are not in archives any more. It moves
+    /// on once a day, so that what was found out by it holds for that long.
+    pub fn kept_since(&self, now: u64) -> u64 {
+        let day_ms = self.day_ms.max(1);
+        match self.retention_days {
+            0 => 0,
+            days => (now / day_ms).saturating_sub(days).saturating_mul(day_ms),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -85,6 +101,8 @@ impl Default for Limits {
             archive_prefs: 500,
             seal_records: 256,
             seal_bytes: 512 * 1024,
+            index_rows: 4_096,
+            retention_days: 0,
             day_ms: 86_400_000,
         }
     }

@@ -54,6 +54,8 @@ pub(crate) enum Purpose {
     Seal { number: u64 },
     /// A segment for offline delivery.
     SpoolSegment { pass: u64 },
+    /// Looking up the first or the last message of an archive.
+    Ends { number: u64 },
 }
 
 /// Everything that is under way.

@@ -51,15 +51,16 @@ impl Log {
             Err(error) => self.break_down(LogError::Broken(error.to_string()), out),
         }
     }
+}
 
-    pub(super) fn put_due(&self, day: u64) -> Op {
-        let day = u32::try_from(day).unwrap_or(u32::MAX);
-        let key = archive::due(day, due_shard(&self.owner), &self.owner);
-        Op::Put {
-            item: Item::new(key, Attrs::new().with("v", 1)),
-            condition: Condition::Any,
-            nonce: 0,
-        }
+/// Writes the due row of an owner: after that day its log is looked after.
+pub fn put_due(owner: &[u8], day: u64) -> Op {
+    let day = u32::try_from(day).unwrap_or(u32::MAX);
+    let key = archive::due(day, due_shard(owner), owner);
+    Op::Put {
+        item: Item::new(key, Attrs::new().with("v", 1)),
+        condition: Condition::Any,
+        nonce: 0,
     }
 }
 

@@ -8,7 +8,8 @@ use cirrus_store::{Condition, Direction, Item, Op, Outcome, SkRange, StoreError}
 use serde::{Deserialize, Serialize};
 
 use super::LogError;
-use super::cover::{Cover, scatter};
+use super::cover::{Cover, put_due, scatter};
+use super::ends::Ends;
 use super::flight::{Flight, Queue, Waiting};
 use super::limits::Limits;
 use super::record::{self, Content, MAX_BYTES, MAX_RESPOOL, Record};
@@ -108,8 +109,10 @@ pub struct Log {
     #[serde(skip)]
     limits: Limits,
     seed: u128,
-    next: u64,
-    last_t: u64,
+    pub(super) next: u64,
+    pub(super) last_t: u64,
+    /// The first and the last archived message.
+    pub(super) ends: Ends,
     /// The last day of which a due row is known to be durable; see [`Cover`].
     pub(super) cover: u64,
     queue: Queue,
@@ -140,6 +143,7 @@ impl Log {
             seed,
             next,
             last_t,
+            ends: Ends::default(),
             cover: 0,
             queue: Queue::default(),
             flight: None,
@@ -345,7 +349,7 @@ impl Log {
                 failed,
                 ..
             } = entry;
-            let (position, t) = self.advance(record.t);
+            let (position, t) = self.advance(&record);
             if !failed {
                 out.push(LogEffect::Durable {
                     ticket,
@@ -368,14 +372,6 @@ impl Log {
             durable(repeated, position, t, out);
         }
         self.forget_ghosts();
-    }
-
-    /// Takes the next position for a record of time `t`.
-    fn advance(&mut self, t: u64) -> (u64, u64) {
-        let position = self.next;
-        self.next += 1;
-        self.last_t = self.last_t.max(t);
-        (position, self.last_t)
     }
 
     /// Takes over what stands at the next positions.
@@ -404,7 +400,7 @@ impl Log {
     }
 
     fn learn_record(&mut self, record: Record, out: &mut Vec<LogEffect>) {
-        let (position, t) = self.advance(record.t);
+        let (position, t) = self.advance(&record);
         // Another node may have written a stanza that waits here too: it was sent again, and
         // must not be in the log twice.
         let repeated = self
@@ -497,7 +493,7 @@ impl Log {
             Some(behind) => (Asked::Read, self.read_on(behind.after.clone())),
             None if self.flight.is_none() && self.cover < today => {
                 let day = today + Cover::AHEAD_DAYS;
-                (Asked::Cover(day), self.put_due(day))
+                (Asked::Cover(day), put_due(&self.owner, day))
             }
             None => (Asked::Put, self.put(now)),
         };

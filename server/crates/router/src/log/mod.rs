@@ -19,6 +19,7 @@
 //! Limits: [`Limits`], and the constants above.
 
 mod cover;
+mod ends;
 mod error;
 mod flight;
 mod limits;
@@ -26,7 +27,8 @@ mod machine;
 mod read;
 mod record;
 
-pub use cover::Cover;
+pub use cover::{Cover, put_due};
+pub use ends::{End, Ends, Hit};
 pub use error::LogError;
 pub use limits::Limits;
 pub use machine::{Log, LogEffect, Ticket, Token};

@@ -322,7 +322,7 @@ impl SpoolReader {
             let Some(index) = index else {
                 return Some(Step::Index);
             };
-            match index.of(position) {
+            match index.of(position).filter(|row| !row.is_gone()) {
                 Some(row) => return Some(self.fetch(row, true)),
                 // It is older than what is kept.
                 None => drop(self.expired.remove(&position)),
@@ -337,7 +337,8 @@ impl SpoolReader {
         let Some(index) = index else {
             return Some(Step::Index);
         };
-        let row = index.rows().get(index.at_or_after(first));
+        let rows = index.rows().get(index.at_or_after(first)..)?;
+        let row = rows.iter().find(|row| !row.is_gone());
         match row.filter(|row| row.from < end) {
             Some(row) => Some(self.fetch(row, false)),
             None => {

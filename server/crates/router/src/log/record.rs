@@ -158,6 +158,11 @@ impl Record {
         }
     }
 
+    /// Whether it belongs to the archive that clients query.
+    pub fn is_archived(&self) -> bool {
+        self.as_message().is_some_and(|it| it.flags.archive)
+    }
+
     /// Whether it may wait for the owner's next write.
     pub fn may_wait(&self) -> bool {
         matches!(&self.content, Content::Message(message) if message.flags.marker)

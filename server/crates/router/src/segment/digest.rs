@@ -45,11 +45,14 @@ const HEAD: &[u8; 4] = b"CAD1";
 /// A digest in the making.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Digest {
-    /// The positions that it is about.
+    /// The positions that it is about, and the time of the first one.
     first: u64,
     last: u64,
+    first_t: u64,
     /// It has all up to here.
     behind: u64,
+    /// What is older is not kept, Unix milliseconds.
+    kept: u64,
     /// The segments that are still to be read, the next one last.
     left: Vec<Row>,
     /// The digest that it takes in, until that is read.
@@ -63,17 +66,23 @@ pub(crate) struct Digest {
 impl Digest {
     /// The next digest of an archive, if it is due: of the segments that are in none, but for the
     /// newest, which may be replaced.
-    pub fn due(index: &Index) -> Option<Self> {
+    pub fn due(index: &Index, kept: u64) -> Option<Self> {
         let newest = index.digests().last();
         let behind = newest.map_or(0, |digest| index.at_or_after(digest.last.saturating_add(1)));
         let rows = index.rows().get(behind..)?;
+        let gone = rows.iter().take_while(|row| row.is_gone()).count();
+        let rows = rows.get(gone..)?;
         let batch = rows.get(..BATCH).filter(|_| rows.len() > BATCH)?;
         let before = newest.filter(|digest| digest.bytes < FULL_BYTES).cloned();
         let behind = newest.map_or(0, |digest| digest.last);
         let first = batch.first()?.from.max(behind + 1);
         Some(Self {
             behind,
+            kept,
             first: before.as_ref().map_or(first, |digest| digest.first),
+            first_t: before
+                .as_ref()
+                .map_or(batch.first()?.first_t, |digest| digest.first_t),
             last: batch.last()?.last,
             left: batch.iter().rev().cloned().collect(),
             before,
@@ -95,6 +104,11 @@ impl Digest {
     pub fn take(&mut self, object: Bytes, index: &Index) -> Result<(), SegmentError> {
         if self.before.is_some() {
             self.peers = read(&object, None)?;
+            let kept = self.kept;
+            self.peers.retain(|_, records| {
+                records.retain(|(_, record)| record.t >= kept);
+                !records.is_empty()
+            });
             let all = self.peers.values().flatten();
             self.bytes = all.map(|(_, record)| size(record)).sum();
             self.before = None;
@@ -111,7 +125,7 @@ impl Digest {
         }
         self.left.pop();
         for (position, record) in records {
-            if position > self.behind {
+            if position > self.behind && record.t >= self.kept {
                 self.add(position, record, row.from, index);
             }
         }
@@ -171,15 +185,14 @@ impl Digest {
     /// The object, and its row; `None` when it can't be packed.
     pub fn finish(&self, index: &Index) -> Option<(Row, Bytes)> {
         let bytes = build(&self.peers)?;
-        let t = |position: u64| index.of(position).map(|row| (row.first_t, row.last_t));
         let built = Built {
             bytes: bytes.clone(),
-            last_t: t(self.last)?.1,
+            last_t: index.of(self.last)?.last_t,
             archived: self.peers.values().map(|all| all.len() as u64).sum(),
             peers: self.peers.keys().copied().collect(),
         };
         let (first, last) = (self.first, self.last);
-        Some((Row::digest(first..=last, t(first)?.0, &built), bytes))
+        Some((Row::digest(first..=last, self.first_t, &built), bytes))
     }
 }
 

@@ -3,10 +3,14 @@
 //! Format 1 of a row, key `s` and the segment's last position: `v` = 1; `f` = first position; `a`,
 //! `b` = times of the first and the last record; `c` = archived messages; `z` = the object's bytes;
 //! `k` = first 8 bytes of the object's SHA-256; `p` = hashes of up to [`LISTED`] peers, ascending,
-//! 4 bytes each, or `m` = a Bloom filter of more.
+//! 4 bytes each, or `m` = a Bloom filter of more; `y` = bytes of a joined segment's footer and what
+//! follows it, so that it need not be read whole.
 //!
 //! The row of a [digest](super::digest) has the same attributes under a key of its own, `r` and its
 //! last position.
+//!
+//! A row without bytes is all that is left of a segment that is too old to be kept. Only the newest
+//! may be so: it says where the log goes on.
 //!
 //! Rows may overlap: a segment that takes in another one is there before the other's row goes, and
 //! of two nodes that believe they own a log each may have sealed it. All of them are true, so of a
@@ -21,6 +25,7 @@ use cirrus_store::{Attrs, BlobKey, Item};
 use serde::{Deserialize, Serialize};
 
 use super::Built;
+use super::join::Joined;
 use crate::log::LogError;
 
 const FORMAT: u64 = 1;
@@ -108,6 +113,8 @@ pub(crate) struct Row {
     pub from: u64,
     /// It is a digest's.
     is_digest: bool,
+    /// Bytes at the end of the object that say where its frames are; 0 = it is read whole.
+    pub footer: u64,
 }
 
 impl Row {
@@ -128,6 +135,7 @@ impl Row {
             version: 1,
             from: first,
             is_digest: false,
+            footer: 0,
         }
     }
 
@@ -139,6 +147,18 @@ impl Row {
             is_digest: true,
             ..row
         }
+    }
+
+    /// The row of the segment that these are joined to: it takes the place of the last one's.
+    pub fn joined(rows: &[Self], joined: &Joined) -> Option<Self> {
+        let (first, last) = (rows.first()?, rows.last()?);
+        let records = usize::try_from(last.last - first.first + 1).ok()?;
+        let row = Self::new(first.first, first.first_t, records, &joined.built);
+        Some(Self {
+            version: last.version + 1,
+            footer: joined.footer,
+            ..row
+        })
     }
 
     /// Whether it is a digest's.
@@ -166,6 +186,23 @@ impl Row {
         BlobKey::new(BucketId::Data, name)
     }
 
+    /// Only the row is left.
+    pub fn is_gone(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// What takes the row's place when the segment is too old.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self {
+            archived: 0,
+            bytes: 0,
+            peers: Peers::List(Vec::new()),
+            version: self.version + 1,
+            ..self.clone()
+        }
+    }
+
     /// Whether it may have archived messages with a peer, or any.
     pub fn may_have(&self, with: Option<u32>) -> bool {
         self.archived > 0 && with.is_none_or(|hash| self.peers.may_have(hash))
@@ -185,6 +222,9 @@ impl Row {
             .with("c", self.archived)
             .with("z", self.bytes)
             .with("k", &self.name[..]);
+        if self.footer > 0 {
+            attrs.set("y", self.footer);
+        }
         match &self.peers {
             Peers::List(hashes) => {
                 let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.to_be_bytes()).collect();
@@ -239,6 +279,7 @@ impl Row {
             version: item.version,
             from: first,
             is_digest: digest.is_some(),
+            footer: item.attrs.get_n("y").unwrap_or(0),
         };
         let long = last.saturating_sub(first) >= super::MAX_RECORDS as u64;
         if first > last || long && !row.is_digest {
@@ -298,6 +339,69 @@ impl Index {
     pub fn add(&mut self, row: Row) {
         self.push(row);
         self.finish();
+    }
+
+    /// The oldest segment or digest, all of which is older than that, Unix milliseconds. The row
+    /// of the newest segment stays.
+    pub fn lapsed(&self, kept: u64) -> Option<&Row> {
+        let old = |row: &&Row| row.last_t < kept;
+        let oldest = self.rows.first().filter(old);
+        let oldest = oldest.filter(|row| !row.is_gone() || self.rows.len() > 1);
+        oldest.or(self.digests.first().filter(old))
+    }
+
+    /// Whether another row has taken this one's place in the table.
+    pub fn has_key_of(&self, row: &Row) -> bool {
+        let rows = match row.is_digest {
+            true => &self.digests,
+            false => &self.rows,
+        };
+        rows.iter().any(|it| it.last == row.last)
+    }
+
+    /// Whether a row that counts has the same object as this one, which does not.
+    pub fn has_object_of(&self, row: &Row) -> bool {
+        let rows = match row.is_digest {
+            true => &self.digests,
+            false => &self.rows,
+        };
+        let same = |it: &Row| (it.first, it.last, it.name) == (row.first, row.last, row.name);
+        rows.iter().any(same)
+    }
+
+    /// A row is removed from the table.
+    pub fn remove(&mut self, gone: &Row) {
+        let other = |row: &Row| row.last != gone.last;
+        match gone.is_digest {
+            true => self.digests.retain(other),
+            false => self.rows.retain(other),
+        }
+    }
+
+    /// A row has another content.
+    pub fn replace(&mut self, new: Row) {
+        let rows = match new.is_digest {
+            true => &mut self.digests,
+            false => &mut self.rows,
+        };
+        if let Some(row) = rows.iter_mut().find(|row| row.last == new.last) {
+            *row = new;
+        }
+    }
+
+    /// The last position of what is older than that, or was removed; 0 if nothing is.
+    pub fn gone_to(&self, kept: u64) -> u64 {
+        let old = self.rows.partition_point(|row| row.last_t < kept);
+        match (old.checked_sub(1), self.rows.first()) {
+            (Some(last), _) => self.rows.get(last).map_or(0, |row| row.last),
+            (None, Some(first)) => first.from.saturating_sub(1),
+            (None, None) => 0,
+        }
+    }
+
+    /// How many rows there are of all kinds.
+    pub fn len(&self) -> usize {
+        self.rows.len() + self.digests.len() + self.covered.len()
     }
 
     /// The segments, ascending.

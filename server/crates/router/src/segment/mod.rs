@@ -22,10 +22,11 @@
 
 mod digest;
 mod index;
+mod join;
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use bytes::Bytes;
 use cirrus_jid::BareJid;
@@ -37,6 +38,7 @@ pub(crate) use digest::Digest;
 pub use digest::{Peers as DigestPeers, read as read_digest};
 pub use index::object_of;
 pub(crate) use index::{Index, Row, folder};
+pub(crate) use join::join;
 
 /// Records of a frame: what is unpacked to read one of them.
 const FRAME_RECORDS: usize = 32;
@@ -148,22 +150,24 @@ pub fn build(first: u64, records: &[Record]) -> Option<Built> {
         });
         rest = &rest[count..];
     }
-    let footer = footer(first, &frames, &peers)?;
-    let packed = packer.compress(&footer).ok()?;
-    let mut bytes = HEAD.to_vec();
-    for frame in &frames {
-        bytes.extend_from_slice(&frame.bytes);
-    }
-    bytes.extend_from_slice(&packed);
-    bytes.extend_from_slice(&u32::try_from(packed.len()).ok()?.to_be_bytes());
-    bytes.extend_from_slice(&u32::try_from(footer.len()).ok()?.to_be_bytes());
-    bytes.extend_from_slice(TAIL);
+    let (bytes, _) = assemble(first, &frames, &peers)?;
     Some(Built {
-        bytes: bytes.into(),
+        bytes,
         last_t: records.last()?.t,
         archived,
         peers: peers.into_keys().collect(),
     })
+}
+
+/// The object of these frames, and the length of what follows them.
+fn assemble(
+    first: u64,
+    frames: &[Packed],
+    peers: &BTreeMap<u32, Vec<usize>>,
+) -> Option<(Bytes, u64)> {
+    let footer = footer(first, frames, peers)?;
+    let packed = packer()?.compress(&footer).ok()?;
+    join::object(frames, &footer, &packed)
 }
 
 fn packer() -> Option<zstd::bulk::Compressor<'static>> {
@@ -210,7 +214,9 @@ struct Frame {
 
 /// Reads a segment.
 pub struct Segment {
+    /// The object, or the part of it that is at hand, and where that begins.
     object: Bytes,
+    offset: usize,
     frames: Vec<Frame>,
     /// Hash and bits of each peer, ascending.
     peers: Vec<(u32, Bytes)>,
@@ -222,9 +228,22 @@ impl Segment {
     /// # Errors
     /// [`SegmentError`] when it is none.
     pub fn open(object: Bytes) -> Result<Self, SegmentError> {
+        if !object.starts_with(HEAD) {
+            return Err(SegmentError("its marks"));
+        }
+        let length = object.len();
+        Self::open_end(object, length)
+    }
+
+    /// The segment of an object of that length, of which only the end is at hand, with the footer.
+    ///
+    /// # Errors
+    /// [`SegmentError`] when it is none.
+    pub fn open_end(object: Bytes, length: usize) -> Result<Self, SegmentError> {
         const SHORT: SegmentError = SegmentError("too short");
         let end = object.len().checked_sub(TRAILER).ok_or(SHORT)?;
-        if !object.starts_with(HEAD) || !object.ends_with(TAIL) {
+        let offset = length.checked_sub(object.len()).ok_or(SHORT)?;
+        if !object.ends_with(TAIL) {
             return Err(SegmentError("its marks"));
         }
         let number = |at: usize| {
@@ -232,15 +251,56 @@ impl Segment {
             usize::try_from(u32::from_be_bytes(bytes)).ok()
         };
         let (packed, unpacked) = number(end).zip(number(end + 4)).ok_or(SHORT)?;
-        let start = end.checked_sub(packed).filter(|at| *at >= HEAD.len());
+        let start = end.checked_sub(packed);
+        let start = start.filter(|at| at + offset >= HEAD.len());
         let start = start.ok_or(SegmentError("the footer's length"))?;
         let footer = unpack(&object[start..end], unpacked, MAX_FOOTER)?;
-        let (frames, peers) = read_footer(&footer, start).ok_or(SegmentError("the footer"))?;
+        let (frames, peers) =
+            read_footer(&footer, start + offset).ok_or(SegmentError("the footer"))?;
         Ok(Self {
             object,
+            offset,
             frames,
             peers,
         })
+    }
+
+    /// The same segment with another part of its object at hand, which begins there.
+    #[must_use]
+    pub fn holding(self, object: Bytes, offset: usize) -> Self {
+        Self {
+            object,
+            offset,
+            ..self
+        }
+    }
+
+    /// The bytes of the object that these frames take.
+    pub fn bytes_of(&self, frames: RangeInclusive<usize>) -> Range<usize> {
+        let (first, last) = (
+            self.frames.get(*frames.start()),
+            self.frames.get(*frames.end()),
+        );
+        let start = first.map_or(0, |frame| frame.bytes.start);
+        start..last.map_or(start, |frame| frame.bytes.end)
+    }
+
+    /// The positions that a frame has.
+    pub fn positions_of(&self, frame: usize) -> Range<u64> {
+        let frame = self.frames.get(frame);
+        frame.map_or(0..0, |it| it.first..it.first.saturating_add(it.records))
+    }
+
+    /// Whether a frame may have something of these times, Unix milliseconds.
+    pub fn may_be_of(&self, frame: usize, times: &RangeInclusive<u64>) -> bool {
+        let next = self
+            .frames
+            .get(frame + 1)
+            .is_none_or(|next| next.t >= *times.start());
+        next && self
+            .frames
+            .get(frame)
+            .is_some_and(|it| it.t <= *times.end())
     }
 
     /// The positions that it has.
@@ -296,7 +356,11 @@ impl Segment {
     }
 
     fn unpack(&self, frame: &Frame) -> Result<Vec<Record>, SegmentError> {
-        let bytes = self.object.get(frame.bytes.clone());
+        let (start, end) = (frame.bytes.start, frame.bytes.end);
+        let here = start
+            .checked_sub(self.offset)
+            .zip(end.checked_sub(self.offset));
+        let bytes = here.and_then(|(start, end)| self.object.get(start..end));
         let bytes = bytes.ok_or(SegmentError("a frame's place"))?;
         let body = unpack(bytes, frame.unpacked, MAX_FRAME)?;
         let mut cursor = Cursor::new(&body);

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::User;
 use super::session::Keep;
-use crate::archive::{self, Bounds, Filter, Found, Hit, Ids, Page, Prefs, Request, Search, Step};
+use crate::archive::{self, Bounds, Filter, Found, Ids, Page, Prefs, Request, Search, Step};
 use crate::event::SessionId;
 use crate::home::{Cx, Purpose};
 use crate::log::Ticket;
@@ -83,10 +83,8 @@ enum What {
     Messages {
         query_id: Option<Box<str>>,
     },
-    /// The first message and the last one; the first is known when the second is looked for.
-    Metadata {
-        start: Option<Option<Hit>>,
-    },
+    /// The first message and the last one.
+    Metadata,
 }
 
 impl Archive {
@@ -123,6 +121,11 @@ impl Archive {
         Some(job)
     }
 
+    /// Somebody's query is at work.
+    pub fn has_queries(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
     /// Nothing of it is under way.
     pub fn is_idle(&self) -> bool {
         self.changes.is_empty()
@@ -139,8 +142,8 @@ impl User {
         let done = if is(Ty::Set, "query") {
             self.query(cx, index, stanza)
         } else if is(Ty::Get, "metadata") {
-            let kind = What::Metadata { start: None };
-            self.push_job(cx, index, stanza, kind, Filter::default(), Page::end(false))
+            let (kind, page) = (What::Metadata, Page::end(false));
+            self.push_job(cx, index, stanza, kind, Filter::default(), page)
         } else if is(Ty::Get, "prefs") {
             let prefs = self.archive.prefs.to_xml();
             self.give(cx, index, stanza.reply().content(prefs), Keep::default());
@@ -222,6 +225,17 @@ impl User {
         if job.asked || job.search.is_none() && self.awaits(job.since) {
             return false;
         }
+        let query_id = match &job.kind {
+            What::Messages { query_id } => query_id.clone(),
+            What::Metadata => {
+                let Some(ends) = self.find_ends(cx) else {
+                    return false;
+                };
+                let reply = job.request.reply().content(self.metadata(cx, ends));
+                self.give(cx, index, reply, Keep::default());
+                return true;
+            }
+        };
         let counts = job.only_counts();
         if !counts && !self.want_index(cx) {
             return false;
@@ -230,24 +244,25 @@ impl User {
             next: self.log.next(),
             bytes: cx.home.limits.archive_page_bytes,
         };
+        job.filter.kept = cx.home.limits.kept_since(cx.now);
         loop {
             let search = job.search.get_or_insert_with(|| {
                 Search::new(&self.jid, job.filter.clone(), job.page.clone(), bounds)
             });
             let index_known = self.seals.index().filter(|_| !counts);
             let step = index_known.map_or(Step::Done, |known| search.step(known));
-            let reply = match (step, &mut job.kind) {
-                (Step::Ask(op), _) => {
+            let reply = match step {
+                Step::Ask(op) => {
                     let purpose = job.asks(self.sessions[index].id);
                     self.begin(cx, purpose, op);
                     return false;
                 }
-                (Step::Fetch(op), _) => {
+                Step::Fetch(op) => {
                     let purpose = job.asks(self.sessions[index].id);
                     self.begin_blob(cx, purpose, op);
                     return false;
                 }
-                (Step::Give, What::Messages { query_id }) => {
+                Step::Give => {
                     let Some(found) = search.front() else {
                         return false;
                     };
@@ -263,24 +278,9 @@ impl User {
                     self.give(cx, index, result, keep);
                     continue;
                 }
-                (Step::Give, What::Metadata { .. }) => {
-                    search.pop();
-                    continue;
-                }
-                (Step::Missing, _) => job.request.error(&archive::not_found()),
-                (Step::Done, What::Messages { .. }) => {
+                Step::Missing => job.request.error(&archive::not_found()),
+                Step::Done => {
                     let content = self.fin(cx, job);
-                    job.request.reply().content(content)
-                }
-                (Step::Done, What::Metadata { start }) => {
-                    let ends = search.ends();
-                    let Some(first) = *start else {
-                        *start = Some(ends.map(|(first, _)| first));
-                        job.page = Page::end(true);
-                        job.search = None;
-                        continue;
-                    };
-                    let content = self.metadata(cx, [first, ends.map(|(_, last)| last)]);
                     job.request.reply().content(content)
                 }
             };
@@ -298,12 +298,6 @@ impl User {
                 }
             }
         }
-    }
-
-    /// The first and the last message (XEP-0313 section 5).
-    fn metadata(&self, cx: &Cx<'_>, ends: [Option<Hit>; 2]) -> Vec<u8> {
-        let owner = self.jid.owner();
-        archive::metadata(&Ids::new(&cx.home.archive_key, &owner), ends)
     }
 
     /// Whether the log owes an answer about this record or one before it.
@@ -344,7 +338,9 @@ impl User {
         let owner = self.jid.owner();
         let ids = Ids::new(&cx.home.archive_key, &owner);
         let open = job.filter.is_open() && job.page.ids.is_none();
-        let all = self.log.last_position().saturating_sub(self.archive.floor);
+        let gone = self.seals.index().map(|it| it.gone_to(job.filter.kept));
+        let before = self.archive.floor.max(gone.unwrap_or(0));
+        let all = self.log.last_position().saturating_sub(before);
         let search = job.search.as_ref();
         let ends = search.and_then(Search::ends);
         let ends = ends.map(|(first, last)| (first.position, last.position));
@@ -391,6 +387,7 @@ impl User {
             (Ok(BlobOutcome::Body(Some(object))), Some(search)) => {
                 let read = search.on_segment(object).is_ok();
                 cx.work.tally.unreadable += u64::from(!read);
+                job.missed &= !read;
                 read || search.do_without()
             }
             // The index may be out of date; once.
@@ -428,6 +425,16 @@ impl User {
         let jobs = self.archive.jobs.iter();
         let waiting = jobs.filter(|(_, jobs)| jobs.front().is_some_and(waits));
         for session in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.fail_query(cx, session);
+        }
+    }
+
+    /// The ends of the archive can't be looked up: refuses who asks for them.
+    pub(super) fn fail_metadata(&mut self, cx: &mut Cx<'_>) {
+        let asks = |job: &Job| matches!(job.kind, What::Metadata);
+        let jobs = self.archive.jobs.iter();
+        let asking = jobs.filter(|(_, jobs)| jobs.front().is_some_and(asks));
+        for session in asking.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.fail_query(cx, session);
         }
     }

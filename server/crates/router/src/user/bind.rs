@@ -67,7 +67,8 @@ impl User {
             .sm
             .map(|enable| session.enable_sm(enable, limit));
         self.sessions.push(session);
-        cx.pipe(pipe, PipeOut::Bound { jid, sm });
+        let archive = self.about_archive(cx, login);
+        cx.pipe(pipe, PipeOut::Bound { jid, sm, archive });
         if login.inline.inactive {
             self.set_active(cx, self.sessions.len() - 1, false);
         }

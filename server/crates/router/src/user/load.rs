@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::User;
 use super::spool::Cursor;
+use super::status::Status;
 use crate::event::{Effect, Origin, PipeEvent, PipeId, PipeOut, Token};
-use crate::home::{Body, Cx, Frame, Purpose};
-use crate::log::{Cover, Log, Tail, TailReader};
+use crate::home::{Body, Cx, Frame, Limits, Purpose};
+use crate::log::{Cover, Ends, Hit, Limits as LogLimits, Log, Tail, TailReader};
 
 /// Attributes of the account's row: it is being deleted, and the last archive position of an
 /// earlier account of that name.
@@ -38,7 +39,7 @@ pub(super) enum State {
     /// Nothing read, nothing waiting.
     #[default]
     New,
-    Loading(Loading),
+    Loading(Box<Loading>),
     Active,
     /// The account does not exist.
     Absent,
@@ -54,6 +55,9 @@ pub(super) struct Loading {
     roster: Vec<Item>,
     cursor: Cursor,
     tail: Option<TailReader>,
+    floor: u64,
+    /// What the last session knew as the first message of the archive.
+    first: Option<Hit>,
     failed: bool,
     /// The account is being deleted: it is there for its erasure only.
     deleting: bool,
@@ -137,10 +141,10 @@ impl User {
             }
             _ => Vec::new(),
         };
-        self.state = State::Loading(Loading {
+        self.state = State::Loading(Box::new(Loading {
             waiting: [input].into(),
             ..Loading::default()
-        });
+        }));
         if known.is_empty() {
             let pk = accounts::partition(&self.jid.owner());
             self.page(
@@ -242,6 +246,8 @@ impl User {
             let tail = TailReader::new(&self.jid, floor);
             let op = tail.op();
             loading.cursor = cursor;
+            loading.floor = floor;
+            loading.first = last.and_then(Status::first_message);
             loading.tail = Some(tail);
             loading.pages += 1;
             self.begin(cx, Purpose::LoadTail, op);
@@ -313,13 +319,18 @@ impl User {
                 cx.now,
             );
         }
-        let cursor = match &mut self.state {
-            State::Loading(loading) => std::mem::take(&mut loading.cursor),
-            _ => Cursor::default(),
+        let kept = cx.home.limits.kept_since(cx.now);
+        let (cursor, ends) = match &mut self.state {
+            State::Loading(loading) => (
+                std::mem::take(&mut loading.cursor),
+                Ends::of(tail, loading.floor, loading.first, kept),
+            ),
+            _ => (Cursor::default(), Ends::default()),
         };
         self.spool.load(cursor, tail, cx.now);
-        let limits = super::log_limits(&cx.home.limits);
+        let limits = log_limits(&cx.home.limits);
         let log = Log::new(&self.jid, limits, tail.next, tail.last_t, cx.rng.u128());
+        let log = log.with_ends(ends);
         self.log = match tail.expires {
             Some(expires) => log.covered(Cover::day(expires, cx.home.limits.day_ms)),
             None => log,
@@ -403,5 +414,14 @@ impl User {
                 cx.out.push(Effect::Erased { token, result });
             }
         }
+    }
+}
+
+/// The bounds of an account's log.
+pub(super) fn log_limits(limits: &Limits) -> LogLimits {
+    LogLimits {
+        deadline_ms: limits.store_deadline_ms,
+        day_ms: limits.day_ms,
+        ..LogLimits::default()
     }
 }

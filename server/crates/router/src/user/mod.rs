@@ -4,6 +4,7 @@ mod archive;
 mod bind;
 mod carbons;
 mod csi;
+mod ends;
 mod erase;
 mod exchange;
 mod iq;
@@ -31,11 +32,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Origin, PipeEvent, PipeId, SessionId};
 use crate::home::{Body, Cx, Frame, Limits, Purpose};
-use crate::log::{Content, Direction, Limits as LogLimits, Log, LogEffect, Record, Ticket};
+use crate::log::{Content, Direction, Log, LogEffect, Record, Ticket};
 use crate::roster::Roster;
 
 use archive::Archive;
-use load::{Input, State};
+use ends::Looks;
+use load::{Input, State, log_limits};
 use origins::Origins;
 pub(crate) use park::Lot;
 pub use park::parked_owner;
@@ -128,6 +130,7 @@ pub(crate) struct User {
     broken: bool,
     roster_waits: subscription::Waits,
     archive: Archive,
+    looks: Looks,
     seals: Seals,
     operations: usize,
     idle_since: u64,
@@ -155,6 +158,7 @@ impl User {
             broken: false,
             roster_waits: subscription::Waits::default(),
             archive: Archive::default(),
+            looks: Looks::default(),
             seals: Seals::default(),
             operations: 0,
             idle_since: 0,
@@ -330,6 +334,7 @@ impl User {
             Purpose::Park { session } => self.on_parked(cx, session, result),
             Purpose::Index { number } => self.on_index(cx, number, result),
             Purpose::Seal { number } => self.on_seal_store(cx, number, result),
+            Purpose::Ends { number } => self.on_ends_page(cx, number, result),
             Purpose::SpoolSegment { .. } | Purpose::Cleanup | Purpose::Account { .. } => {}
         }
     }
@@ -479,6 +484,7 @@ impl User {
         self.go_on_erasing(cx);
         self.drive_seal(cx);
         self.drive_queries(cx);
+        self.trim_index(cx);
         for session in &mut self.sessions {
             session.tell_handled(cx.out);
         }
@@ -503,6 +509,7 @@ impl User {
             }
         }
         self.drop_seals(cx, "the archive can't be written");
+        self.drop_looks();
         self.state = State::New;
     }
 
@@ -582,13 +589,5 @@ fn roster_limits(limits: &Limits) -> crate::roster::Limits {
     crate::roster::Limits {
         items: limits.roster_items,
         ..crate::roster::Limits::default()
-    }
-}
-
-fn log_limits(limits: &Limits) -> LogLimits {
-    LogLimits {
-        deadline_ms: limits.store_deadline_ms,
-        day_ms: limits.day_ms,
-        ..LogLimits::default()
     }
 }

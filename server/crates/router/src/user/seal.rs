@@ -5,11 +5,11 @@
 //! log is due, the rest is sealed too, together with the newest segment if that is not full. So at
 //! most one segment of a log is not full.
 //!
-//! The steps are: read the log's items, put the object, insert its row, remove the objects and then
-//! the rows that it covers. Each can be repeated, because an object is named after its content and
-//! a row after its last position; whatever fails, all of it begins anew with the index. Items are
-//! never removed here: they expire ([`Cover`](crate::log::Cover)), so until the row is there, and
-//! long after, they are there too.
+//! The steps are: read the log's items, put the object, insert its row, remove the rows that it
+//! covers and then their objects. So no row is ever without its object. Each can be repeated,
+//! because an object is named after its content and a row after its last position; whatever fails,
+//! all of it begins anew with the index. Items are never removed here: they expire
+//! ([`Cover`](crate::log::Cover)), so until the row is there, and long after, they are there too.
 //!
 //! When nothing is left to seal, and sixteen segments and one are in no digest, the next
 //! [digest](crate::segment::Digest) is made in the same steps: read, put, insert, remove what is
@@ -19,6 +19,11 @@
 //!
 //! Limits: one segment is in memory at a time, [`Limits::seal_bytes`] and one item unpacked, or one
 //! and a digest.
+
+mod chores;
+mod digest;
+mod index;
+mod join;
 
 use bytes::Bytes;
 use cirrus_schema::TableId;
@@ -33,6 +38,8 @@ use crate::home::{Cx, Limits, Purpose};
 use crate::log::{MAX_RECORDS, Record, decode};
 use crate::planted;
 use crate::segment::{self, Digest, Index, Row, Segment};
+use chores::Chore;
+use join::Joining;
 
 /// Pause after a failure; it doubles.
 const FIRST_PAUSE_MS: u64 = 1_000;
@@ -51,10 +58,17 @@ pub(super) struct Seals {
     mark: u64,
     /// Who waits until the log is sealed up to a position.
     waiting: Vec<(Token, u64)>,
+    /// What else is done for who waits.
+    chore: Chore,
+    /// The object of this row, which is not in the index any more, could not be removed yet.
+    left: Option<Box<Row>>,
     retry_at: Option<u64>,
     pause: u64,
-    /// A segment can't be read: no digest is made until the account is loaded again.
+    /// A segment can't be read: no digest is made until the account is loaded again, and no
+    /// segments are joined.
     no_digest: bool,
+    /// Segments that were joined in one go.
+    joined: u32,
 }
 
 /// What is known of the index.
@@ -70,9 +84,9 @@ enum Known {
 enum Stage {
     /// The index must be known.
     Index,
-    /// A segment that another covers is removed, and then its row.
+    /// The row of a segment that another covers is removed, and then its object.
+    RemoveRow(Box<Row>),
     Remove(Box<Row>),
-    RemoveRow,
     /// The newest segment, which is not full, is read.
     Absorb(Box<Row>),
     /// The log's items are read, behind what is there already.
@@ -88,6 +102,16 @@ enum Stage {
     Insert(Box<Row>),
     /// Segments are read for a digest.
     Gather(Box<Digest>),
+    /// Segments are read to be joined.
+    Join(Box<Joining>),
+    /// The object of something too old is removed, and then its row; or that is emptied.
+    Lapsed(Box<Row>),
+    LapsedRow(Box<Row>),
+    Emptied(Box<Row>),
+    /// Objects that no row names are looked for, or one is removed.
+    Tidy,
+    /// The log is put on the list of another day.
+    List,
 }
 
 impl Seals {
@@ -146,6 +170,7 @@ impl User {
                 self.on_archive_segment(cx, session, job, result);
             }
             Purpose::Seal { number } => self.on_seal_blob(cx, number, result),
+            Purpose::Ends { number } => self.on_ends_segment(cx, number, result),
             Purpose::SpoolSegment { pass } => self.on_spool_segment(cx, pass, result),
             Purpose::Erase => self.on_erased_blob(cx, result),
             _ => {}
@@ -169,70 +194,6 @@ impl User {
         }
     }
 
-    /// Begins to read the index, unless that is known or being read. `true`: it is known.
-    pub(super) fn want_index(&mut self, cx: &mut Cx<'_>) -> bool {
-        match self.seals.index {
-            Known::All(_) => return true,
-            Known::Reading(_) => return false,
-            Known::Nothing => {}
-        }
-        self.seals.readings += 1;
-        self.seals.index = Known::Reading(Index::default());
-        self.read_index(cx, None);
-        false
-    }
-
-    fn read_index(&mut self, cx: &mut Cx<'_>, after: Option<Bytes>) {
-        let number = self.seals.readings;
-        let (first, last) = archive::index_range();
-        let op = Op::Query {
-            table: TableId::Archive,
-            pk: archive::partition(&self.jid.owner()).into(),
-            range: SkRange::Between(first.into(), last.into()),
-            direction: Direction::Forward,
-            limit: None,
-            after,
-        };
-        self.begin(cx, Purpose::Index { number }, op);
-    }
-
-    /// Rows of the index arrived.
-    pub(super) fn on_index(
-        &mut self,
-        cx: &mut Cx<'_>,
-        number: u64,
-        result: Result<Outcome, StoreError>,
-    ) {
-        let Known::Reading(index) = &mut self.seals.index else {
-            return;
-        };
-        if number != self.seals.readings {
-            return; // Of an earlier life.
-        }
-        match result {
-            Ok(Outcome::Page { items, next }) if index.take(&items).is_ok() => match next {
-                Some(_) => self.read_index(cx, next),
-                None => {
-                    let mut index = std::mem::take(index);
-                    index.finish();
-                    self.seals.index = Known::All(index);
-                    self.index_for_pass(cx);
-                }
-            },
-            result => {
-                if result.is_ok() {
-                    cx.work.tally.unreadable += 1;
-                }
-                self.seals.index = Known::Nothing;
-                self.fail_queries(cx);
-                self.index_for_pass(cx);
-                if self.seals.under_way.is_some() {
-                    self.fail_seal(cx);
-                }
-            }
-        }
-    }
-
     /// Goes on with sealing as far as that is possible now.
     pub(super) fn drive_seal(&mut self, cx: &mut Cx<'_>) {
         if !self.state.is_active() || self.seals.retry_at.is_some_and(|at| cx.now < at) {
@@ -241,10 +202,12 @@ impl User {
         let size = cx.home.limits.seal_records.max(1);
         if self.seals.under_way.is_none() {
             let full = self.log.last_position() / size != self.seals.mark;
-            if !full && self.seals.waiting.is_empty() {
+            let failed = self.seals.retry_at.is_some();
+            if !full && !failed && self.seals.waiting.is_empty() {
                 return;
             }
             self.seals.under_way = Some(Stage::Index);
+            self.seals.joined = 0;
         }
         self.seals.retry_at = None;
         if matches!(self.seals.under_way, Some(Stage::Index)) && self.want_index(cx) {
@@ -257,9 +220,9 @@ impl User {
         let Known::All(index) = &mut self.seals.index else {
             return;
         };
-        if let Some(row) = index.covered.pop() {
-            let at = row.object(&self.jid.owner());
-            return self.ask_blob(cx, Stage::Remove(Box::new(row)), BlobOp::Delete { at });
+        let covered = index.covered.pop().map(Box::new);
+        if let Some(row) = covered.or_else(|| self.seals.left.take()) {
+            return self.remove_covered(cx, row);
         }
         let sealed = index.sealed().max(self.archive.floor());
         let unsealed = self.log.last_position().saturating_sub(sealed);
@@ -268,7 +231,9 @@ impl User {
             // Only a row that is not full is worth the work, and only with something behind it.
             let newest = index.rows().last();
             let partial = newest.filter(|row| {
-                row.records() < size && row.bytes < cx.home.limits.seal_bytes as u64 / 4
+                row.records() < size
+                    && !row.is_gone()
+                    && row.bytes < cx.home.limits.seal_bytes as u64 / 4
             });
             if let Some(row) = partial.cloned() {
                 let (at, range) = (row.object(&self.jid.owner()), None);
@@ -277,51 +242,58 @@ impl User {
             }
             return self.read_log(cx, None, Vec::new(), 0);
         }
+        if !self.seals.waiting.is_empty() && self.drive_chores(cx) {
+            return;
+        }
         self.seals.mark = self.log.last_position() / size;
         self.seals.under_way = None;
-        self.seals.pause = 0;
+        self.seals.chore = Chore::default();
         for (token, _) in std::mem::take(&mut self.seals.waiting) {
             let result = Ok(());
             cx.out.push(Effect::Erased { token, result });
         }
         let digest = self.seals.index().filter(|_| !self.seals.no_digest);
-        if let Some(digest) = digest.and_then(Digest::due) {
-            self.gather(cx, digest);
+        let kept = cx.home.limits.kept_since(cx.now);
+        match digest.and_then(|index| Digest::due(index, kept)) {
+            Some(digest) => self.gather(cx, digest),
+            None => self.join_next(cx),
+        }
+        if self.seals.under_way.is_none() {
+            self.seals.pause = 0;
         }
     }
 
-    /// Reads what a digest is to be made of, and then makes it.
-    fn gather(&mut self, cx: &mut Cx<'_>, digest: Digest) {
-        let owner = self.jid.owner();
-        if let Some(row) = digest.next() {
-            let (at, range) = (row.object(&owner), None);
-            let op = BlobOp::Get { at, range };
-            return self.ask_blob(cx, Stage::Gather(Box::new(digest)), op);
+    /// Removes what another row covers; where that one has taken the row's place in the table,
+    /// only the object.
+    fn remove_covered(&mut self, cx: &mut Cx<'_>, row: Box<Row>) {
+        if self
+            .seals
+            .index()
+            .is_some_and(|index| index.has_key_of(&row))
+        {
+            return self.remove_object(cx, row);
         }
-        let made = self.seals.index().and_then(|index| digest.finish(index));
-        match made {
-            Some((row, body)) => {
-                let at = row.object(&owner);
-                let op = BlobOp::PutIfAbsent { at, body };
-                self.ask_blob(cx, Stage::Put(Box::new(row)), op);
-            }
-            None => self.seals.no_digest = true,
-        }
+        let number = self.seals.number;
+        let op = Op::Delete {
+            key: row.key(&self.jid.owner()).into(),
+            condition: Condition::Version(row.version),
+        };
+        self.seals.under_way = Some(Stage::RemoveRow(row));
+        self.begin(cx, Purpose::Seal { number }, op);
     }
 
-    /// A segment was read for a digest.
-    fn gathered(&mut self, cx: &mut Cx<'_>, mut digest: Digest, body: Option<Bytes>) {
-        let index = self.seals.index();
-        let taken = body
-            .zip(index)
-            .map(|(body, index)| digest.take(body, index));
-        match taken {
-            Some(Ok(())) => self.gather(cx, digest),
-            _ => {
-                cx.work.tally.unreadable += 1;
-                self.seals.no_digest = true;
-            }
+    fn remove_object(&mut self, cx: &mut Cx<'_>, row: Box<Row>) {
+        // Two rows of the same content have the same object.
+        if self
+            .seals
+            .index()
+            .is_none_or(|index| index.has_object_of(&row))
+        {
+            self.seals.under_way = Some(Stage::Index);
+            return self.drive_seal(cx);
         }
+        let at = row.object(&self.jid.owner());
+        self.ask_blob(cx, Stage::Remove(row), BlobOp::Delete { at });
     }
 
     fn read_log(
@@ -391,11 +363,11 @@ impl User {
             return; // Of an attempt that was given up.
         }
         match (self.seals.under_way.take(), result) {
-            (Some(Stage::RemoveRow), Ok(_)) => self.seals.under_way = Some(Stage::Index),
-            // It was removed before.
-            (Some(Stage::RemoveRow), Err(StoreError::Conflict { existing: None, .. })) => {
-                self.seals.under_way = Some(Stage::Index);
-            }
+            // Perhaps it was removed before.
+            (
+                Some(Stage::RemoveRow(row)),
+                Ok(_) | Err(StoreError::Conflict { existing: None, .. }),
+            ) => self.remove_object(cx, row),
             (
                 Some(Stage::Read {
                     first,
@@ -406,14 +378,17 @@ impl User {
                 Ok(Outcome::Page { items, next }),
             ) => self.take_log(cx, (first, records, bytes), &items, next),
             (Some(Stage::Insert(row)), Ok(_)) => {
-                cx.work.tally.sealed += u64::from(!row.is_digest());
-                if let Known::All(index) = &mut self.seals.index {
-                    index.add(*row);
-                }
+                cx.work.tally.sealed += u64::from(!row.is_digest() && row.footer == 0);
                 // It goes on: a store that now and then fails must not fall behind the log.
                 self.seals.pause = 0;
-                self.seals.under_way = Some(Stage::Index);
+                self.index_is(|index| index.add(*row));
             }
+            (Some(Stage::Emptied(row)), Ok(_)) => self.index_is(|index| index.replace(*row)),
+            (
+                Some(Stage::LapsedRow(row)),
+                Ok(_) | Err(StoreError::Conflict { existing: None, .. }),
+            ) => self.index_is(|index| index.remove(&row)),
+            (Some(Stage::List), Ok(_)) => self.seals.under_way = Some(Stage::Index),
             _ => self.fail_seal(cx),
         }
     }
@@ -520,13 +495,10 @@ impl User {
         }
         let owner = self.jid.owner();
         match (self.seals.under_way.take(), result) {
-            (Some(Stage::Remove(row)), Ok(_)) => {
-                let op = Op::Delete {
-                    key: row.key(&owner).into(),
-                    condition: Condition::Version(row.version),
-                };
-                self.seals.under_way = Some(Stage::RemoveRow);
-                self.begin(cx, Purpose::Seal { number }, op);
+            (Some(Stage::Remove(_)), Ok(_)) => self.seals.under_way = Some(Stage::Index),
+            (Some(Stage::Remove(row)), Err(_)) => {
+                self.seals.left = Some(row);
+                self.fail_seal(cx);
             }
             (Some(Stage::Absorb(row)), Ok(BlobOutcome::Body(body))) => {
                 let read = body.and_then(|body| Segment::open(body).ok());
@@ -549,13 +521,23 @@ impl User {
                     }
                 }
             }
+            (Some(Stage::Join(joining)), Ok(BlobOutcome::Body(body))) => {
+                self.take_joining(cx, *joining, body);
+            }
+            (Some(Stage::Tidy), Ok(BlobOutcome::Page(page))) => self.take_names(cx, page),
+            (Some(Stage::Tidy), Ok(_)) => self.seals.under_way = Some(Stage::Index),
+            (Some(Stage::Lapsed(row)), Ok(_)) => self.remove_lapsed_row(cx, *row),
             (Some(Stage::Gather(digest)), Ok(BlobOutcome::Body(body))) => {
                 self.gathered(cx, *digest, body);
             }
             (Some(Stage::Put(row)), result) if result.is_ok() || planted::row_before_object() => {
                 let op = Op::Put {
                     item: row.item(&owner),
-                    condition: Condition::Absent,
+                    // A joined segment's row takes the place of another.
+                    condition: match row.version {
+                        1 => Condition::Absent,
+                        version => Condition::Version(version - 1),
+                    },
                     nonce: cx.rng.u128(),
                 };
                 self.seals.under_way = Some(Stage::Insert(row));
@@ -573,6 +555,7 @@ impl User {
         self.seals.retry_at = Some(cx.now.saturating_add(pause));
         self.seals.number += 1;
         self.seals.under_way = None;
+        self.seals.chore = Chore::default();
         self.seals.doubt_index();
         for (token, _) in std::mem::take(&mut self.seals.waiting) {
             let result = Err("the archive can't be sealed now".to_owned());

@@ -2,7 +2,8 @@
 //!
 //! Format 1: `l` = when the last session ended, Unix milliseconds; `s` = the status that it left;
 //! `c` = the last archive position up to which nothing waits for delivery; `g` = positions, eight
-//! bytes each, that a record behind `c` refers to and that were delivered nevertheless.
+//! bytes each, that a record behind `c` refers to and that were delivered nevertheless; `a`, `b` =
+//! position and time of the first message of the archive, where that is known.
 
 use bytes::Bytes;
 use cirrus_schema::keys::accounts::{self, Row};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::User;
 use super::spool::Cursor;
 use crate::home::{Cx, Purpose};
+use crate::log::{End, Hit};
 
 /// Format of the row.
 const FORMAT: u64 = 1;
@@ -46,6 +48,13 @@ impl Status {
             position: item.attrs.get_n("c").unwrap_or(0),
             partial: partial.iter().map(|p| u64::from_be_bytes(*p)).collect(),
         }
+    }
+
+    /// The first message of the archive, as the row has it.
+    pub fn first_message(item: &Item) -> Option<Hit> {
+        let number = |name| item.attrs.get_n(name);
+        let (position, t) = number("a").zip(number("b"))?;
+        Some(Hit { position, t })
     }
 
     /// Wants the row written.
@@ -108,6 +117,10 @@ impl User {
         if !cursor.partial.is_empty() {
             let partial = cursor.partial.iter().flat_map(|p| p.to_be_bytes());
             attrs.set("g", Value::B(partial.collect()));
+        }
+        if let End::At(hit) = self.log.ends().first {
+            attrs.set("a", Value::N(hit.position));
+            attrs.set("b", Value::N(hit.t));
         }
         if !self.status.text.is_empty() {
             attrs.set("s", Value::S(self.status.text.clone()));

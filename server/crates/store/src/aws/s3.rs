@@ -179,7 +179,13 @@ impl S3Blob {
                 .size
                 .and_then(|size| u64::try_from(size).ok())
                 .unwrap_or(0);
-            object.key.map(|name| BlobEntry { name, length })
+            let modified = object.last_modified.and_then(|at| at.to_millis().ok());
+            let modified = modified.and_then(|at| u64::try_from(at).ok());
+            object.key.map(|name| BlobEntry {
+                name,
+                length,
+                modified,
+            })
         };
         let blobs: Vec<BlobEntry> = output
             .contents

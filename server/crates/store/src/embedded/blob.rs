@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -252,9 +252,12 @@ fn list(folder: &Path, prefix: &str, after: Option<&str>, limit: usize) -> io::R
     let is_last = found.len() <= limit;
     found.truncate(limit);
     let entry = |(name, entry): (String, fs::DirEntry)| {
+        let about = entry.metadata()?;
+        let since = about.modified()?.duration_since(UNIX_EPOCH).ok();
         Ok(BlobEntry {
             name,
-            length: entry.metadata()?.len(),
+            length: about.len(),
+            modified: since.and_then(|since| u64::try_from(since.as_millis()).ok()),
         })
     };
     let blobs = found

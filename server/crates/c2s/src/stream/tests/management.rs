@@ -349,6 +349,7 @@ fn a_failed_resumption_may_be_followed_by_a_bind() {
     let read = talk.home(PipeOut::Bound {
         jid: juliet(),
         sm: None,
+        archive: None,
     });
     assert!(
         read.contains("<jid>juliet@example.com/phone</jid>"),
@@ -424,6 +425,7 @@ impl Talk {
         self.home(PipeOut::Bound {
             jid: juliet(),
             sm: None,
+            archive: None,
         });
         self.effects();
     }

@@ -164,6 +164,7 @@ impl Talk {
         self.home(PipeOut::Bound {
             jid: juliet(),
             sm: None,
+            archive: None,
         });
         self.effects();
     }

@@ -99,6 +99,7 @@ fn a_login_goes_on_without_a_new_stream() {
     let read = talk.home(PipeOut::Bound {
         jid: juliet(),
         sm: None,
+        archive: None,
     });
     assert!(read.starts_with("<iq type='result' id='b'>"), "{read}");
 }
@@ -171,6 +172,7 @@ fn a_resource_and_its_session_come_with_the_login() {
         sm,
         carbons: true,
         inactive: true,
+        archive: true,
     };
     assert_eq!(login.inline, inline);
     assert!(!talk.stream.wants_frames());
@@ -182,6 +184,7 @@ fn a_resource_and_its_session_come_with_the_login() {
     let bound = PipeOut::Bound {
         jid: juliet(),
         sm: Some(enabled),
+        archive: None,
     };
     let expected = success(
         "juliet@example.com/phone",
@@ -252,6 +255,7 @@ fn a_session_that_is_gone_is_followed_by_a_new_one() {
     let read = talk.home(PipeOut::Bound {
         jid: juliet(),
         sm: None,
+        archive: None,
     });
     let expected = success(
         "juliet@example.com/phone",

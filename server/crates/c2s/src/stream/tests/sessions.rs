@@ -43,7 +43,8 @@ fn a_resource_is_bound_by_the_home() {
     assert_eq!(
         talk.home(PipeOut::Bound {
             jid: juliet(),
-            sm: None
+            sm: None,
+            archive: None
         }),
         "<iq type='result' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
          <jid>juliet@example.com/phone</jid></bind></iq>"
@@ -122,6 +123,7 @@ fn what_follows_the_bind_waits_for_its_answer() {
     talk.home(PipeOut::Bound {
         jid: juliet(),
         sm: None,
+        archive: None,
     });
     talk.send("");
     assert_eq!(
@@ -169,6 +171,7 @@ fn the_streams_language_is_the_stanzas() {
     talk.home(PipeOut::Bound {
         jid: juliet(),
         sm: None,
+        archive: None,
     });
     talk.effects();
     talk.send("<presence/><presence xml:lang='fr'/>");
@@ -354,6 +357,7 @@ fn prefixes_of_the_header_stay_in_force() {
     talk.home(PipeOut::Bound {
         jid: juliet(),
         sm: None,
+        archive: None,
     });
     talk.effects();
     talk.send("<message><x:a/></message>");

@@ -103,7 +103,11 @@ fn a_token_logs_in_with_everything_in_one_message() {
     };
     assert_eq!(login.mechanism, "HT-SHA-256-NONE");
     let sm = None;
-    let read = talk.home(PipeOut::Bound { jid: juliet(), sm });
+    let read = talk.home(PipeOut::Bound {
+        jid: juliet(),
+        sm,
+        archive: None,
+    });
     let expected = "<success xmlns='urn:xmpp:sasl:2'><additional-data>YW5zd2Vy</additional-data>\
         <authorization-identifier>juliet@example.com/phone</authorization-identifier>\
         <bound xmlns='urn:xmpp:bind:0'/><token xmlns='urn:xmpp:fast:0' \

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use cirrus_store::BlobOp;
 use serde::{Deserialize, Serialize};
 
-use super::{Hit, Kept, REQUESTS, Search, Stage, Step};
-use crate::log::LogError;
+use super::{Kept, REQUESTS, Search, Stage, Step};
+use crate::log::{Hit, LogError};
 use crate::segment::{Index, Row, Segment, SegmentError, read_digest};
 
 /// What of a segment counts: positions from the first up to the last.
@@ -15,8 +15,47 @@ use crate::segment::{Index, Row, Segment, SegmentError, read_digest};
 pub(super) struct Part {
     first: u64,
     last: u64,
-    /// A digest was asked for.
-    is_digest: bool,
+    what: What,
+}
+
+/// What of it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum What {
+    Segment,
+    Digest,
+    /// The end of a joined segment of so many bytes: where its frames are.
+    Footer {
+        first: u64,
+        bytes: u64,
+    },
+    /// The frames from one to another, which begin at that byte.
+    Frames {
+        from: usize,
+        upto: usize,
+        at: u64,
+    },
+}
+
+/// The footer of a joined segment that was read last.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Footer {
+    first: u64,
+    last: u64,
+    bytes: u64,
+    #[serde(with = "cirrus_store::raw")]
+    footer: Bytes,
+}
+
+/// Most bytes of frames that are asked for at once, unless one has more.
+const RANGE_BYTES: usize = 256 * 1_024;
+/// Records that may have to be skipped in it: references, and what is not archived.
+const SPARE_RECORDS: u64 = 16;
+
+impl Footer {
+    fn open(&self) -> Option<Segment> {
+        let length = usize::try_from(self.bytes).ok()?;
+        Segment::open_end(self.footer.clone(), length).ok()
+    }
 }
 
 impl Search {
@@ -30,7 +69,7 @@ impl Search {
                 self.finish(true);
                 return None;
             }
-            if row.last_t >= self.filter.start && row.may_have(hash) {
+            if row.last_t >= self.filter.from() && row.may_have(hash) {
                 return Some(row.clone());
             }
         }
@@ -43,7 +82,7 @@ impl Search {
         let hash = self.filter.hash();
         let end = index.rows().partition_point(|row| row.from < self.at);
         for row in index.rows().iter().take(end).rev() {
-            if row.last < self.low || row.last_t < self.filter.start {
+            if row.last < self.low || row.last_t < self.filter.from() {
                 break;
             }
             if row.first_t <= self.filter.end && row.may_have(hash) {
@@ -58,7 +97,7 @@ impl Search {
         self.fetching = Some(Part {
             first: row.from,
             last: row.last,
-            is_digest: false,
+            what: What::Segment,
         });
         Step::Fetch(BlobOp::Get {
             at: row.object(&self.owner),
@@ -74,19 +113,109 @@ impl Search {
             .and_then(|hash| index.digest_of(row, hash));
         let digest = digest.filter(|digest| !self.without.contains(&digest.last));
         let Some(digest) = digest else {
-            return self.fetch(row);
+            return match row.footer {
+                0 => self.fetch(row),
+                _ => self.fetch_frames(index, row),
+            };
         };
         let step = self.fetch(digest);
         if let Some(part) = &mut self.fetching {
-            (part.first, part.is_digest) = (digest.first, true);
+            (part.first, part.what) = (digest.first, What::Digest);
         }
         step
+    }
+
+    /// Reads on in a joined segment: first where its frames are, then those that the page wants.
+    fn fetch_frames(&mut self, index: &Index, row: &Row) -> Step {
+        let (first, bytes) = (row.first, row.bytes);
+        let same = |it: &&Footer| (it.first, it.last, it.bytes) == (first, row.last, bytes);
+        let known = self.footer.as_ref().filter(same);
+        let segment = known.and_then(Footer::open);
+        let mut part = Part {
+            first: row.from,
+            last: row.last,
+            what: What::Footer { first, bytes },
+        };
+        let mut range = bytes.saturating_sub(row.footer)..bytes;
+        if let Some(segment) = segment {
+            let Some((from, upto)) = self.frames_of(part, &segment) else {
+                // Only its filter has the peer, or the time is between two messages.
+                self.leave(part);
+                return self.step(index);
+            };
+            let frames = segment.bytes_of(from..=upto);
+            range = frames.start as u64..frames.end as u64;
+            let at = range.start;
+            part.what = What::Frames { from, upto, at };
+        }
+        self.fetching = Some(part);
+        Step::Fetch(BlobOp::Get {
+            at: row.object(&self.owner),
+            range: Some(range),
+        })
+    }
+
+    /// The first and the last frame that the page wants next.
+    fn frames_of(&self, part: Part, segment: &Segment) -> Option<(usize, usize)> {
+        let mut frames = segment.frames(&self.positions_of(part), self.filter.hash());
+        let times = self.filter.from()..=self.filter.end;
+        frames.retain(|frame| segment.may_be_of(*frame, &times));
+        if self.page.backward {
+            frames.reverse();
+        }
+        let first = *frames.first()?;
+        let wanted = (self.page.max + 1).saturating_sub(self.hits.len()) as u64 + SPARE_RECORDS;
+        let (mut last, mut records) = (first, 0);
+        for frame in frames {
+            let bytes = segment.bytes_of(first.min(frame)..=first.max(frame));
+            let enough = self.filter.with.is_none() && records >= wanted;
+            if frame != first && (enough || bytes.len() > RANGE_BYTES) {
+                break;
+            }
+            last = frame;
+            // The first one may begin before the page does.
+            let positions = segment.positions_of(frame);
+            let inside = self.positions_of(part);
+            let start = positions.start.max(inside.start);
+            records += positions.end.min(inside.end).saturating_sub(start);
+        }
+        Some((first.min(last), first.max(last)))
+    }
+
+    /// Takes the frames that were asked for.
+    fn scan_frames(&mut self, part: Part, body: Bytes) -> Result<(), SegmentError> {
+        const LOST: SegmentError = SegmentError("its footer");
+        let What::Frames { from, upto, at } = part.what else {
+            return Ok(());
+        };
+        let known = self.footer.as_ref().and_then(Footer::open).ok_or(LOST)?;
+        let offset = usize::try_from(at).map_err(|_| LOST)?;
+        let segment = known.holding(body, offset);
+        let positions = self.positions_of(part);
+        let mut frames = segment.frames(&positions, self.filter.hash());
+        frames.retain(|frame| (from..=upto).contains(frame));
+        if self.page.backward {
+            frames.reverse();
+        }
+        self.objects += 1;
+        for frame in frames {
+            if self.look_through(&positions, segment.frame(frame)?) {
+                return Ok(());
+            }
+        }
+        let (first, last) = (segment.positions_of(from), segment.positions_of(upto));
+        self.leave(Part {
+            first: first.start.max(part.first),
+            last: last.end.saturating_sub(1).min(part.last),
+            what: part.what,
+        });
+        Ok(())
     }
 
     /// What was asked for can't be had. `true`: it was a digest, and segments have it too.
     pub fn do_without(&mut self) -> bool {
         match self.fetching.take() {
-            Some(part) if part.is_digest => {
+            Some(part) if part.what == What::Digest => {
                 self.without.push(part.last);
                 true
             }
@@ -131,10 +260,16 @@ impl Search {
         }
     }
 
+    /// Whether a segment has something that is kept.
+    pub(super) fn is_kept(&self, row: &Row) -> bool {
+        !row.is_gone() && row.last_t >= self.filter.kept
+    }
+
     /// Whether every message of a segment matches.
     pub(super) fn has_all(&self, row: &Row) -> bool {
         self.filter.is_open()
             && row.from == row.first
+            && row.first_t >= self.filter.kept
             && row.first >= self.low
             && row.last < self.high
     }
@@ -148,12 +283,29 @@ impl Search {
             return Ok(());
         };
         let damaged = |error: SegmentError| LogError::Broken(error.to_string());
-        if part.is_digest {
-            self.scan_digest(part, &object).map_err(damaged)?;
-            self.fetching = None;
-            return Ok(());
+        match part.what {
+            What::Segment => {}
+            What::Digest => self.scan_digest(part, &object).map_err(damaged)?,
+            What::Footer { first, bytes } => {
+                self.objects += 1;
+                let footer = Footer {
+                    first,
+                    last: part.last,
+                    bytes,
+                    footer: object.clone(),
+                };
+                footer
+                    .open()
+                    .ok_or(SegmentError("the footer"))
+                    .map_err(damaged)?;
+                self.footer = Some(footer);
+            }
+            What::Frames { .. } => self.scan_frames(part, object.clone()).map_err(damaged)?,
         }
         self.fetching = None;
+        if part.what != What::Segment {
+            return Ok(());
+        }
         let segment = Segment::open(object).map_err(damaged)?;
         match &self.stage {
             Stage::Scan(_) => self.scan_segment(part, &segment).map_err(damaged),

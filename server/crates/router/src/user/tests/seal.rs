@@ -1,5 +1,8 @@
 //! Archives are sealed, and nobody notices.
 
+mod join;
+mod retention;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cirrus_schema::keys::archive;
@@ -19,6 +22,11 @@ struct Sealed {
 
 impl Sealed {
     fn new(records: u64) -> Self {
+        Self::keeping(records, 0)
+    }
+
+    /// Messages are kept for so many days.
+    fn keeping(records: u64, days: u64) -> Self {
         let clock = Arc::new(AtomicU64::new(TODAY * DAY_MS + 1));
         let time = Arc::clone(&clock);
         let table = Arc::new(MemoryTable::new(Arc::new(move || {
@@ -29,7 +37,10 @@ impl Sealed {
         }
         let mut config = config();
         config.limits.seal_records = records;
-        let world = World::over(table, Arc::new(MemoryBlob::new()), Arc::new(config));
+        config.limits.retention_days = days;
+        let time = Arc::clone(&clock);
+        let blobs = MemoryBlob::timed(Arc::new(move || time.load(Ordering::Relaxed)));
+        let world = World::over(table, Arc::new(blobs), Arc::new(config));
         let mut sealed = Self { world, clock };
         sealed.pass(0);
         sealed.online();
@@ -107,6 +118,31 @@ impl Sealed {
         self.rows(archive::segment_sk(0), archive::segment_sk(u64::MAX))
     }
 
+    /// Every row of a segment or digest has its object, whatever has failed.
+    fn no_row_is_without_its_object(&self) {
+        let op = Op::Query {
+            table: TableId::Archive,
+            pk: archive::partition(&juliet()).into(),
+            range: SkRange::All,
+            direction: Direction::Forward,
+            limit: None,
+            after: None,
+        };
+        let Ok(Outcome::Page { items, .. }) = self.world.table.apply_now(op).result else {
+            panic!("no rows");
+        };
+        let is_row = |sk: &[u8]| {
+            archive::segment_last(sk)
+                .or(archive::digest_last(sk))
+                .is_some()
+        };
+        let names = self.segments();
+        for row in items.iter().filter(|item| is_row(&item.key.sk)) {
+            let object = crate::segment::object_of(&juliet(), row).unwrap();
+            assert!(names.contains(&object.name), "{} has no object", row.key);
+        }
+    }
+
     fn due(&mut self) -> Result<(), String> {
         let user = BareJid::parse(JULIET).unwrap();
         self.world.event(Event::Seal { user, token: 1 });
@@ -167,6 +203,7 @@ fn every_step_can_fail() {
         let sealed = it.due();
         it.world.fails = None;
         failures += usize::from(sealed.is_err());
+        it.no_row_is_without_its_object();
         if dies {
             it.world = it.world.killed();
             it.online();
@@ -174,13 +211,18 @@ fn every_step_can_fail() {
         assert_eq!(it.all(), (1..=27).collect::<Vec<_>>(), "step {step}");
         it.pass(1_000);
         it.due().unwrap();
+        if dies {
+            // What no row names is removed when it is old.
+            it.pass(2 * DAY_MS);
+            it.due().unwrap();
+        }
         assert_eq!((it.index(), it.segments().len()), (2, 2), "step {step}");
         it.pass(100 * DAY_MS);
         assert_eq!(it.all(), (1..=27).collect::<Vec<_>>(), "step {step}");
     }
     assert_eq!(
-        failures, 12,
-        "old segment, log, object, row, old object, old row"
+        failures, 16,
+        "old segment, log, object, row, old row, old object, index, objects"
     );
 }
 
@@ -399,11 +441,11 @@ fn who_is_seldom_met_is_found_in_few_requests() {
     it.say_some_to_nurse(1, 64);
     assert_eq!(it.digests(), 0, "the newest segment may be replaced");
     it.say_some_to_nurse(65, 72);
-    assert_eq!((it.digests(), it.segments().len()), (1, 18 + 1));
+    assert_eq!((it.digests(), it.segments().len()), (1, 3 + 1));
     it.check_nurse(72, true);
     it.say_some_to_nurse(73, 350);
-    assert_eq!((it.digests(), it.index()), (1, 87), "it has grown");
-    assert_eq!(it.segments().len(), 88);
+    assert_eq!((it.digests(), it.index()), (1, 5 + 7), "it has grown");
+    assert_eq!(it.segments().len(), 5 + 7 + 1);
     it.check_nurse(350, true);
     assert_eq!(it.all(), (1..=350).collect::<Vec<_>>());
     // Its process dies, and its items expire.
@@ -438,6 +480,9 @@ fn every_step_of_a_digest_can_fail() {
         drop(it.due());
         it.say_some_to_nurse(136, 160);
         drop(it.due());
+        // What it left behind is removed when it is a day old.
+        it.pass(2 * DAY_MS);
+        it.due().unwrap();
         assert_eq!(it.digests(), 1, "step {step}");
         let objects = it.segments().len() - it.index();
         assert_eq!(

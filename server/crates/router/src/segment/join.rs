@@ -1,0 +1,133 @@
+//! Joining neighbouring segments to a larger one: frames are copied as they are, and one footer is
+//! made of several.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::{Built, Index, MAX_FOOTER, MAX_RECORDS, Packed, Row, Segment, assemble};
+
+/// Most segments that are joined at once, and as many are worth it: 4,096 messages at their usual
+/// size.
+const AT_ONCE: usize = 16;
+/// So many are joined when with one more they would be too large.
+const WORTH: usize = 4;
+/// Most bytes of a joined segment, packed: what offline delivery reads at once.
+const MAX_BYTES: u64 = 1_024 * 1_024;
+/// A segment with more than this part of either bound is left as it is.
+const LARGE: u64 = 2;
+
+/// A joined segment, and the length of its footer with all that follows the frames.
+pub(crate) struct Joined {
+    pub built: Built,
+    pub footer: u64,
+}
+
+/// The segment of these neighbours; `None` when they are none, or have more than one may.
+pub(crate) fn join(parts: &[Segment], rows: &[Row]) -> Option<Joined> {
+    let (mut frames, mut peers) = (Vec::new(), BTreeMap::<u32, Vec<usize>>::new());
+    let first = parts.first()?.range().start;
+    let mut next = first;
+    for part in parts {
+        if part.range().start != next {
+            return None;
+        }
+        next = part.range().end;
+        let before = frames.len();
+        for (hash, bits) in &part.peers {
+            let at = peers.entry(*hash).or_default();
+            let has = |frame: &usize| {
+                let byte = bits.get(frame / 8).copied().unwrap_or(0);
+                byte & (1 << (frame % 8)) != 0
+            };
+            let inside = (0..part.frames.len()).filter(has);
+            at.extend(inside.map(|frame| before + frame));
+        }
+        for frame in &part.frames {
+            frames.push(Packed {
+                bytes: part.object.get(frame.bytes.clone())?.to_vec(),
+                unpacked: frame.unpacked,
+                records: usize::try_from(frame.records).ok()?,
+                t: frame.t,
+            });
+        }
+    }
+    if next - first > MAX_RECORDS as u64 {
+        return None;
+    }
+    let (bytes, footer) = assemble(first, &frames, &peers)?;
+    Some(Joined {
+        footer,
+        built: Built {
+            bytes,
+            last_t: rows.last()?.last_t,
+            archived: rows.iter().map(|row| row.archived).sum(),
+            peers: peers.into_keys().collect(),
+        },
+    })
+}
+
+/// The object of a segment: its frames, and what says where they are.
+pub(super) fn object(frames: &[Packed], footer: &[u8], packed: &[u8]) -> Option<(Bytes, u64)> {
+    if footer.len() > MAX_FOOTER {
+        return None;
+    }
+    let mut bytes = super::HEAD.to_vec();
+    for frame in frames {
+        bytes.extend_from_slice(&frame.bytes);
+    }
+    let start = bytes.len();
+    bytes.extend_from_slice(packed);
+    bytes.extend_from_slice(&u32::try_from(packed.len()).ok()?.to_be_bytes());
+    bytes.extend_from_slice(&u32::try_from(footer.len()).ok()?.to_be_bytes());
+    bytes.extend_from_slice(super::TAIL);
+    let length = (bytes.len() - start) as u64;
+    Some((bytes.into(), length))
+}
+
+impl Index {
+    /// The oldest neighbours that are to become one segment. They are in one digest, so that it
+    /// still has all that the joined one has; none is partly in another segment; and between the
+    /// first and the last message is no more than that time, in milliseconds.
+    pub fn joinable(&self, span: u64) -> Option<Vec<Row>> {
+        let mut run: Vec<Row> = Vec::new();
+        let mut digests = self.digests().iter().peekable();
+        for row in self.rows() {
+            while digests.next_if(|digest| digest.last < row.last).is_some() {
+                run.clear();
+            }
+            let digest = digests.peek()?;
+            let small =
+                row.records() * LARGE <= MAX_RECORDS as u64 && row.bytes * LARGE <= MAX_BYTES;
+            let whole = row.from == row.first && digest.first <= row.first;
+            if row.is_gone() || !small || !whole {
+                run.clear();
+                continue;
+            }
+            // Joined ones are joined with their like: else the oldest would be copied every time.
+            let like = |before: &Row| {
+                before.last + 1 == row.first && (before.footer > 0) == (row.footer > 0)
+            };
+            if !run.last().is_none_or(like) {
+                run.clear();
+            }
+            let records = row.records() + run.iter().map(Row::records).sum::<u64>();
+            let bytes = row.bytes + run.iter().map(|row| row.bytes).sum::<u64>();
+            let start = run.first().map_or(row.first_t, |first| first.first_t);
+            let fits = records <= MAX_RECORDS as u64
+                && bytes <= MAX_BYTES
+                && row.last_t.saturating_sub(start) <= span;
+            if !fits {
+                if run.len() >= WORTH {
+                    return Some(run);
+                }
+                run.clear();
+            }
+            run.push(row.clone());
+            if run.len() == AT_ONCE {
+                return Some(run);
+            }
+        }
+        None
+    }
+}
