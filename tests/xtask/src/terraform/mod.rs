@@ -16,7 +16,7 @@ pub(crate) mod python;
 mod quick_start;
 pub mod tables;
 
-pub use plan::plan;
+pub use plan::{minimal, plan};
 
 use std::fs;
 use std::io::IsTerminal as _;
