@@ -427,6 +427,8 @@ impl Operator {
                 "requests": counters.requests,
                 "write_units": counters.write_units,
                 "read_units": counters.read_units,
+                "written_bytes": counters.written,
+                "read_bytes": counters.read,
             });
             (
                 format!("{} {}", target.place_name(), target.kind_name()),
