@@ -19,6 +19,7 @@ use serde_json::json;
 
 use crate::fleet::Fleet;
 use crate::link;
+use crate::load::idle::{ACCOUNTS, MEASURED};
 use crate::load::{self, Outcome, SESSIONS, closed, paced};
 use crate::relay;
 use crate::session::{Dialect, Login, Shared};
@@ -28,6 +29,9 @@ use crate::sys;
 const PACE: u64 = 200;
 /// Longest time for slots and copies to be where they belong.
 const SETTLE: Duration = Duration::from_secs(60);
+
+/// Accounts, where memory is measured.
+const MOST: u32 = ACCOUNTS + MEASURED;
 
 /// What to measure.
 #[derive(Args)]
@@ -41,6 +45,9 @@ pub(crate) struct Arguments {
     /// Length of a measured window; the paced load takes twice that
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
+    /// Also measure the memory of idle sessions
+    #[arg(long)]
+    memory: bool,
     /// The nodes' CPU
     #[arg(long, default_value_t = 0)]
     server_cpu: usize,
@@ -56,6 +63,8 @@ struct Taken {
     closed: Outcome,
     /// At [`PACE`].
     paced: Outcome,
+    /// What an idle session takes on all nodes together, KiB.
+    idle: Option<f64>,
 }
 
 /// Measures, and prints a table.
@@ -74,6 +83,9 @@ pub(crate) fn run(arguments: &Arguments, say: &dyn Fn(&str)) -> Result<String> {
                 .with_context(|| format!("{nodes} nodes"))?;
             say(&format!("{nodes} nodes, saturated: {}", one.closed));
             say(&format!("{nodes} nodes, {PACE}/s: {}", one.paced));
+            if let Some(idle) = one.idle {
+                say(&format!("{nodes} nodes, an idle session: {idle:.1} KiB"));
+            }
             taken.push(one);
         }
     }
@@ -94,7 +106,8 @@ fn measure(arguments: &Arguments, nodes: u8, run: u32, window: Duration) -> Resu
     }
     let mut first = started.into_iter();
     let mut leader = first.next().context("no node")?;
-    for user in 0..SESSIONS {
+    let accounts = if arguments.memory { MOST } else { SESSIONS };
+    for user in 0..accounts {
         leader.add_account(&Identity::new(
             &format!("{}@{HOST}", account(user)),
             PASSWORD,
@@ -114,6 +127,10 @@ fn measure(arguments: &Arguments, nodes: u8, run: u32, window: Duration) -> Resu
     let number = 2 * run;
     let paced = paced::run(&mut fleet, &servers, number, PACE, 2 * window)?;
     let closed = closed::run(&mut fleet, &servers, number + 1, window, false)?;
+    let idle = arguments
+        .memory
+        .then(|| idle(&mut fleet, &servers, dialect));
+    let idle = idle.transpose()?;
     fleet.close_all();
     for outcome in [&paced, &closed] {
         if !outcome.faults.is_empty() {
@@ -124,12 +141,27 @@ fn measure(arguments: &Arguments, nodes: u8, run: u32, window: Duration) -> Resu
         nodes,
         closed,
         paced,
+        idle,
     })
+}
+
+/// What more sessions add to all nodes, each, with their copies.
+fn idle(fleet: &mut Fleet, servers: &[u32], dialect: Dialect) -> Result<f64> {
+    let all = || servers.iter().map(|server| sys::memory(*server));
+    let sum = || -> Result<f64> { all().map(|memory| Ok(memory?.pss)).sum() };
+    // Those first: with them comes what is there once, as connections to the store.
+    fleet.open(SESSIONS..ACCOUNTS, dialect)?;
+    load::quiet(fleet, load::idle::SETTLE)?;
+    let before = sum()?;
+    fleet.open(ACCOUNTS..MOST, dialect)?;
+    load::quiet(fleet, load::idle::SETTLE)?;
+    Ok((sum()? - before) / f64::from(MEASURED))
 }
 
 fn launch(cloud: &Cloud, number: u8) -> Result<Node> {
     let user_data = format!(
         "domain={HOST}\narchive.enabled=false\nlog.level=warn\n\
+         store.slow_ms=60000\nstore.deadline_ms=60000\n\
          limits.stanzas_per_second=1000000\nlimits.stanzas_burst=10000000\n\
          limits.bytes_per_second=1073741824\nlimits.bytes_burst=1073741824\n\
          limits.accepts_per_second=1000000\nlimits.logins_per_second=1000000\n\
@@ -206,5 +238,12 @@ fn table(arguments: &Arguments, taken: &[Taken], relays: &[(f64, f64)]) -> Strin
         );
     }
     let _ = writeln!(text, "| relay | | | | | {p50:.3}, {p99:.3} | 1 x |");
+    for nodes in arguments.nodes.iter().filter(|_| arguments.memory) {
+        let idle = of(*nodes, &|it| it.idle);
+        let _ = writeln!(
+            text,
+            "\nAn idle session, {nodes} nodes together: {idle:.1} KiB"
+        );
+    }
     text
 }

@@ -16,7 +16,7 @@ pub(crate) const MEASURED: u32 = 1_000;
 pub(crate) const ACCOUNTS: u32 = SESSIONS + MEASURED;
 
 /// Time for a collector to run, and for a session to settle.
-const SETTLE: Duration = Duration::from_secs(3);
+pub(crate) const SETTLE: Duration = Duration::from_secs(3);
 
 /// Opens the sessions, reads the memory, and closes all.
 pub(crate) fn run(fleet: &mut Fleet, server: u32, dialect: Dialect) -> Result<Outcome> {
