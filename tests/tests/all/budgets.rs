@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use base64::Engine as _;
+use cirrus_figures::measured::{BODY, STORED};
 use cirrus_tests::client::sasl2::Token;
 use cirrus_tests::client::{BIND2, Client, Identity};
 use cirrus_tests::dialogue::play::Stage as _;
@@ -254,6 +256,21 @@ fn chat(day: &mut Day, romeo: &mut Person) -> Person {
     romeo.is_handled();
     juliet.hears("live");
     day.step("message to a user who is online", &budget(0, 2));
+    for (kind, namespace) in [("received", "receipts"), ("displayed", "chat-markers:0")] {
+        juliet.say(&format!(
+            "<message to='{ROMEO}' type='chat' id='{kind}'>\
+             <{kind} xmlns='urn:xmpp:{namespace}' id='live'/></message>"
+        ));
+    }
+    juliet.is_handled();
+    day.step("receipt and marker, which wait", &FREE);
+    romeo.say(&message("takes"));
+    romeo.is_handled();
+    juliet.hears("takes");
+    day.step(
+        "message that takes a receipt and a marker along",
+        &budget(0, 2),
+    );
     romeo.say(&format!(
         "<message to='{JULIET}' type='chat'>\
          <composing xmlns='http://jabber.org/protocol/chatstates'/></message>"
@@ -378,6 +395,143 @@ fn a_message_costs_two_units_and_neither_bursts_nor_receipts_more() {
         receipts <= 2 * (BURST + 1),
         "{BURST} receipts and a message cost {receipts} units"
     );
+}
+
+/// What was measured, beside the figure that documents reckon with.
+#[derive(Default)]
+struct Figures {
+    all: String,
+    off: String,
+}
+
+impl Figures {
+    /// Within a tenth.
+    fn are_about(&mut self, what: &str, measured: f64, figure: f64) {
+        let line = format!("{what}: {measured}, {figure} in the figures\n");
+        self.all.push_str(&line);
+        if (measured - figure).abs() > figure / 10.0 {
+            self.off.push_str(&line);
+        }
+    }
+}
+
+/// Base64 of bytes that nothing compresses, as of an encrypted message.
+fn noise(seed: u64) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let bytes: Vec<u8> = (0..BODY).flat_map(|_| next()).collect();
+    let mut text = base64::engine::general_purpose::STANDARD.encode(bytes);
+    text.truncate(BODY);
+    text
+}
+
+/// Two who write to each other, and what the server's meter says.
+struct Pair {
+    day: Day,
+    romeo: Person,
+    juliet: Person,
+    messages: u64,
+}
+
+impl Pair {
+    fn new(node: Node) -> Self {
+        let day = Day::new(node);
+        let (romeo, juliet) = (day.login(ROMEO), day.login("juliet@localhost/balcony"));
+        Self {
+            day,
+            romeo,
+            juliet,
+            messages: 0,
+        }
+    }
+
+    fn count(&self, target: &str, what: &str) -> f64 {
+        let status = json!({ "v": 1, "call": "server.status" });
+        let status = call(&self.day.node.control(), &status).unwrap();
+        status["store"][target][what].as_u64().unwrap_or(0) as f64
+    }
+
+    /// One message, in both archives and delivered when this returns.
+    fn say(&mut self) {
+        self.messages += 1;
+        let (id, body) = (self.messages, noise(self.messages));
+        self.romeo.say(&format!(
+            "<message to='{JULIET}' type='chat' id='{id:08}'><body>{body}</body></message>"
+        ));
+        self.romeo.is_handled();
+        self.juliet.hears(&body);
+    }
+
+    /// Bytes that the next message takes in each archive.
+    fn bytes(&mut self) -> f64 {
+        let before = self.count("archive put", "written_bytes");
+        self.say();
+        (self.count("archive put", "written_bytes") - before) / 2.0
+    }
+
+    fn receipt_and_marker(&mut self) {
+        for (kind, namespace) in [("received", "receipts"), ("displayed", "chat-markers:0")] {
+            self.juliet.say(&format!(
+                "<message to='{ROMEO}' type='chat' id='{kind}'>\
+                 <{kind} xmlns='urn:xmpp:{namespace}' id='00000002'/></message>"
+            ));
+        }
+        self.juliet.is_handled();
+    }
+}
+
+/// The bytes and units that docs/COST.md reckons with.
+#[test]
+fn what_is_stored_is_what_the_figures_say() {
+    let cloud = Cloud::start().unwrap();
+    let mut node = Node::start(&cloud, "i-0000000000000000a", "domain=localhost").unwrap();
+    for jid in [ROMEO, JULIET] {
+        let account = Identity::new(jid, "wherefore").unwrap();
+        node.add_account(&account).unwrap();
+    }
+    let mut pair = Pair::new(node);
+    let mut figures = Figures::default();
+    // The first one has more to write, once a week.
+    pair.say();
+    let message = pair.bytes();
+    figures.are_about("bytes of a message", message, STORED.message);
+    pair.receipt_and_marker();
+    let more = pair.bytes() - message;
+    let figure = STORED.receipt_and_marker;
+    figures.are_about("bytes of receipt and marker", more, figure);
+
+    let (reads, writes) = (
+        ("archive query", "read_units"),
+        ("archive put", "write_units"),
+    );
+    let before = [reads, writes].map(|(target, what)| pair.count(target, what));
+    // Three messages are there, a receipt and a marker.
+    let rest = STORED.segment_records as u64 - 5;
+    for _ in 0..rest {
+        pair.say();
+    }
+    let messages = 2.0 * rest as f64;
+    // The last that is written is the row of the index, in both archives.
+    let rows = |pair: &Pair| pair.count(writes.0, writes.1) - before[1] - messages;
+    assert!(
+        (0..MANY).any(|_| rows(&pair) >= 2.0),
+        "there is no row of the index"
+    );
+    let reads = (pair.count(reads.0, reads.1) - before[0]) / 2.0;
+    figures.are_about("read units to seal", reads, STORED.seal_reads);
+    let rows = rows(&pair) / 2.0;
+    figures.are_about("write units to seal", rows, STORED.seal_writes);
+    let objects = pair.count("data put_object", "requests") / 2.0;
+    figures.are_about("objects to seal", objects, STORED.seal_objects);
+    let bytes = pair.count("data put_object", "written_bytes") / 2.0 / STORED.segment_records;
+    figures.are_about("bytes of a record", bytes, STORED.segment_record);
+    println!("{}", figures.all);
+    assert_eq!(figures.off, "", "the figures are others");
 }
 
 const FAST: &str = "<user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'/>\
