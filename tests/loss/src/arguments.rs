@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use crate::client::schedule::Means;
+use crate::ledger::{Account, At};
 use crate::script;
 
 /// Numbered messages, pings and presences between many accounts while faults happen; then: what was
@@ -49,6 +50,9 @@ pub struct Arguments {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) unmanaged: u8,
 
+    /// First logins a second
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) logins: u32,
     /// Messages a second, of all accounts together
     #[arg(long, default_value_t = 50.0)]
     pub(crate) rate: f64,
@@ -123,6 +127,11 @@ impl Arguments {
     #[must_use]
     pub fn json(&self) -> bool {
         self.json
+    }
+
+    /// When an account logs in for the first time, in microseconds since the beginning.
+    pub(crate) fn begins(&self, account: Account) -> At {
+        u64::from(account) * 1_000_000 / u64::from(self.logins)
     }
 
     /// The mean times of one client, from the rates of all.

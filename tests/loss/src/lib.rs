@@ -142,7 +142,8 @@ fn once(
         };
         let rng = Rng::new(arguments.seed, account);
         let settings = Arc::clone(&settings);
-        let machine = Machine::new(account, identity, &friends(account), settings, rng);
+        let who = (account, arguments.begins(account));
+        let machine = Machine::new(who, identity, &friends(account), settings, rng);
         Client::new(account, machine, Arc::clone(&shared))
     });
     let clients = clients.collect();

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -59,12 +59,18 @@ impl Default for Instance {
     }
 }
 
-/// A running metadata service. It stops answering when this is dropped.
+/// What a running metadata service says of one instance. It stops answering when this is dropped.
 #[derive(Debug)]
 pub struct Metadata {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
+    others: Others,
+    /// From where its instance asks, if others ask at the same address.
+    from: Option<IpAddr>,
 }
+
+/// What instances are told that ask from these addresses.
+type Others = Arc<Mutex<BTreeMap<IpAddr, Arc<Mutex<State>>>>>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -106,21 +112,50 @@ impl Metadata {
         let listener = listener.with_context(|| format!("the metadata at {address}"))?;
         let address = listener.local_addr()?;
         let state = Arc::new(Mutex::new(State::default()));
-        let metadata = Metadata { address, state };
+        let others = Others::default();
+        let metadata = Metadata {
+            address,
+            state,
+            others,
+            from: None,
+        };
         metadata.describe(instance);
         metadata.set_user_data(user_data);
         let state = Arc::clone(&metadata.state);
+        let others = Arc::clone(&metadata.others);
         thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
                 if lock(&state).stopped {
                     return;
                 }
-                let state = Arc::clone(&state);
+                let from = socket.peer_addr().ok().map(|it| it.ip());
+                let other = from.and_then(|it| lock(&others).get(&it).cloned());
+                let state = other.unwrap_or_else(|| Arc::clone(&state));
                 // A client that goes away ends only its own connection.
                 thread::spawn(move || drop(converse(&socket, &state)));
             }
         });
         Ok(metadata)
+    }
+
+    /// What another instance is told by the same service: the one that asks from this address.
+    #[must_use]
+    pub fn for_another(
+        &self,
+        from: IpAddr,
+        instance: &Instance,
+        user_data: Option<&[u8]>,
+    ) -> Metadata {
+        let other = Metadata {
+            address: self.address,
+            state: Arc::default(),
+            others: Arc::clone(&self.others),
+            from: Some(from),
+        };
+        other.describe(instance);
+        other.set_user_data(user_data);
+        lock(&self.others).insert(from, Arc::clone(&other.state));
+        other
     }
 
     /// The value of `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
@@ -208,13 +243,17 @@ impl Metadata {
 
 impl Drop for Metadata {
     fn drop(&mut self) {
+        if let Some(from) = self.from {
+            lock(&self.others).remove(&from);
+            return;
+        }
         lock(&self.state).stopped = true;
         // The accepting thread sees it with the next connection.
         drop(TcpStream::connect(self.address));
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

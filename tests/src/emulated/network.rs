@@ -42,6 +42,7 @@ struct State {
 enum Ends {
     Nodes(u8, Option<u8>),
     Store(u8),
+    Open,
 }
 
 impl State {
@@ -52,6 +53,7 @@ impl State {
                     self.links.contains(&one) || other.is_some_and(|it| self.links.contains(&it))
                 }
                 Ends::Store(node) => self.stores.contains(&node),
+                Ends::Open => false,
             }
     }
 }
@@ -116,6 +118,12 @@ impl Network {
         let address = listener.local_addr()?;
         self.relay(listener, behind, move |_| Ends::Store(node))?;
         Ok(address)
+    }
+
+    /// A way that is never cut, from an address of this machine to what is at `behind`.
+    pub(crate) fn door(&self, at: SocketAddr, behind: SocketAddr) -> Result<()> {
+        let listener = TcpListener::bind(at).with_context(|| format!("a way at {at}"))?;
+        self.relay(listener, behind, |_| Ends::Open)
     }
 
     fn relay(

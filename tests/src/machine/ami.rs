@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::disk::Disk;
-use super::guest::{Guest, MAC};
+use super::guest::{Card, Guest, MAC};
 use super::held::layer;
 use crate::emulated::metadata::{Instance, Metadata};
 use crate::process::Process;
@@ -72,7 +72,7 @@ pub fn build(workspace: &Path, base: &Disk, binaries: &Path, python: &Path) -> R
     metadata.set("meta-data/public-keys/", Some(b"0=packer"));
     let place = "meta-data/public-keys/0/openssh-key";
     metadata.set(place, Some(key.as_bytes()));
-    let guest = Guest::of("qcow2", &layer(base.file())?, &[])?;
+    let guest = Guest::of("qcow2", &layer(base.file())?, &Card::alone(), &[])?;
     let ended = packer.wait_for("the end of the build", |line| {
         let last = line.starts_with("==> Builds finished") || line.contains("Build was cancelled");
         let wrong = line.contains("errored") || line.contains("didn't complete");

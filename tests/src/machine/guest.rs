@@ -20,10 +20,39 @@ use crate::{deadline_in, left};
 pub const C2S: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15_222);
 /// The machine's network card.
 pub const MAC: &str = "52:54:00:12:34:56";
-/// What EC2 machines have for a serial number begins so; cloud-init looks at it.
-const UUID: &str = "ec2c1225-b007-4c4c-9a9a-0123456789ab";
+/// What EC2 machines have for a serial number begins so; cloud-init looks at it. Twelve digits more
+/// make it whole, those of the network card's address.
+const UUID: &str = "ec2c1225-b007-4c4c-9a9a-";
 /// For anything that a machine is waited for. Only a failing boot comes near it.
 const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A machine's network card, and what it is plugged into.
+#[derive(Debug, Clone)]
+pub struct Card {
+    mac: String,
+    backend: String,
+}
+
+impl Card {
+    /// One in a network that has nothing in it but the loopback of this one, with a way in at
+    /// [`C2S`].
+    #[must_use]
+    pub fn alone() -> Card {
+        Card {
+            mac: MAC.to_owned(),
+            backend: format!("user,id=net,hostfwd=tcp:{C2S}-:5222,hostfwd=tcp::22-:22"),
+        }
+    }
+
+    /// One whose other end is an interface of this machine, which is there.
+    #[must_use]
+    pub fn tap(mac: &str, interface: &str) -> Card {
+        Card {
+            mac: mac.to_owned(),
+            backend: format!("tap,id=net,ifname={interface},script=no,downscript=no"),
+        }
+    }
+}
 
 /// A running machine. It is switched off when this is dropped.
 #[derive(Debug)]
@@ -43,14 +72,22 @@ impl Guest {
     /// # Errors
     /// When QEMU can't be started.
     pub fn start(disk: &Disk) -> Result<Guest> {
-        Guest::of("raw", disk.file(), &[])
+        Guest::with(disk, &Card::alone())
+    }
+
+    /// Switches a machine with this disk and this card on.
+    ///
+    /// # Errors
+    /// When QEMU can't be started.
+    pub fn with(disk: &Disk, card: &Card) -> Result<Guest> {
+        Guest::of("raw", disk.file(), card, &[])
     }
 
     /// Switches a machine on whose disk is a file of this format, with further options of QEMU.
     ///
     /// # Errors
     /// When QEMU can't be started.
-    pub(super) fn of(format: &str, file: &Path, more: &[&str]) -> Result<Guest> {
+    pub(super) fn of(format: &str, file: &Path, card: &Card, more: &[&str]) -> Result<Guest> {
         let folder = TempDir::with_prefix("cirrus-guest-")?;
         let socket = |name: &str| folder.path().join(name);
         let (monitor, orders) = (socket("monitor"), socket("orders"));
@@ -75,14 +112,14 @@ impl Guest {
             "file={file},id=root,if=none,format={format},cache=unsafe"
         ));
         qemu.args(["-device", "virtio-blk-pci,drive=root"]);
-        qemu.arg("-netdev").arg(format!(
-            "user,id=net,hostfwd=tcp:{C2S}-:5222,hostfwd=tcp::22-:22"
-        ));
+        let Card { mac, backend } = card;
+        qemu.arg("-netdev").arg(backend);
         qemu.arg("-device")
-            .arg(format!("virtio-net-pci,netdev=net,mac={MAC},romfile="));
+            .arg(format!("virtio-net-pci,netdev=net,mac={mac},romfile="));
         qemu.args(["-smbios", "type=0,vendor=Amazon EC2"]);
+        let uuid = format!("{UUID}{}", mac.replace(':', ""));
         let system =
-            format!("type=1,manufacturer=Amazon EC2,product=t3.small,serial={UUID},uuid={UUID}");
+            format!("type=1,manufacturer=Amazon EC2,product=t3.small,serial={uuid},uuid={uuid}");
         qemu.arg("-smbios").arg(system);
         qemu.args(["-smbios", "type=3,manufacturer=Amazon EC2,asset=Amazon EC2"]);
         qemu.args(more);

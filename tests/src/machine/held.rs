@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use super::checked;
 use super::disk::Disk;
-use super::guest::Guest;
+use super::guest::{Card, Guest};
 
 /// What the console shows when the machine waits.
 const WAITS: &str = "MACHINE waits";
@@ -59,7 +59,7 @@ impl Held {
         let wants = "/etc/systemd/system/sysinit.target.wants";
         disk.link(&format!("{wants}/cirrus-test-hold.service"), unit)?;
         let file = layer(disk.file())?;
-        let guest = Guest::of("qcow2", &file, &[])?;
+        let guest = Guest::of("qcow2", &file, &Card::alone(), &[])?;
         guest.wait_for(WAITS)?;
         guest.keep(STATE)?;
         Ok(Held { file })
@@ -70,7 +70,7 @@ impl Held {
     /// # Errors
     /// When it can't be started.
     pub fn go_on(&self, order: &str) -> Result<Guest> {
-        let mut guest = Guest::of("qcow2", &self.file, &["-loadvm", STATE])?;
+        let mut guest = Guest::of("qcow2", &self.file, &Card::alone(), &["-loadvm", STATE])?;
         guest.order(order)?;
         Ok(guest)
     }

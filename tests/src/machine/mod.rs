@@ -4,8 +4,8 @@
 //! made. [`base`] is Debian without Cirrus, [`disk`] a bootable disk of a root folder, [`guest`]
 //! the running machine, [`scene`] what it finds around itself: its metadata at the link-local
 //! address, DynamoDB and S3; [`held`] a machine in the middle of its boot, from where it goes on
-//! as often as wanted, [`forms`] what it is then given, and [`trial`] what comes of it. [`ami`]
-//! has Packer build one.
+//! as often as wanted, [`forms`] what it is then given, and [`trial`] what comes of it. [`pair`] is
+//! two of them in one network. [`ami`] has Packer build one.
 //!
 //! What it does not do: it uses no kernel-based virtualisation, so its seconds are those of
 //! emulation and several times a real instance's. It needs root: for the owners of files on the
@@ -17,6 +17,7 @@ pub mod disk;
 pub mod forms;
 pub mod guest;
 pub mod held;
+pub mod pair;
 pub mod scene;
 pub mod trial;
 

@@ -14,10 +14,10 @@ use crate::emulated::metadata::{Instance, Metadata};
 use crate::emulated::services::Group;
 
 /// The address of the instance metadata.
-const METADATA: SocketAddr =
+pub(super) const METADATA: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
 /// As which address a machine sees the loopback of its namespace.
-const HOST: &str = "10.0.2.2";
+pub(super) const HOST: &str = "10.0.2.2";
 /// The domain of the machine.
 pub const DOMAIN: &str = "example.com";
 /// An account that is made as an operator makes one.
@@ -28,10 +28,15 @@ pub const PASSWORD: &str = "wherefore-art-thou";
 pub const ACCOUNT_MADE: &str = "MACHINE account made";
 /// What the console shows about the configuration, the server and cloud-init.
 pub const FOUND: &str = "MACHINE found:";
+/// What the console shows of how many nodes the cluster has.
+pub const NODES: &str = "MACHINE nodes:";
 /// What the console shows when everything has started, with what did not go well.
 pub const REPORT: &str = "MACHINE report:";
 
-/// Makes the account: on an instance, bootstrap makes none.
+/// What an instance of a group is told by its metadata: where it is in its life.
+pub(super) const LIFECYCLE: &str = "meta-data/autoscaling/target-lifecycle-state";
+
+/// Makes accounts: on an instance, bootstrap makes none.
 const ACCOUNT_UNIT: &str = "\
 [Unit]
 DefaultDependencies=no
@@ -42,9 +47,11 @@ Type=oneshot
 StandardInput=file:/etc/cirrus-test/password
 StandardOutput=journal+console
 StandardError=journal+console
-ExecStart=-/usr/local/bin/cirrus-server user add romeo@example.com
+ACCOUNTS
 ExecStart=/bin/echo MACHINE account made
 ";
+/// What makes one of them.
+const ACCOUNT_LINE: &str = "ExecStart=-/usr/local/bin/cirrus-server user add";
 
 /// Reports when cloud-init, the last of all, has ended.
 const REPORT_UNIT: &str = "\
@@ -66,6 +73,8 @@ echo "MACHINE server: $(systemctl show cirrus-server --property=StatusText,Memor
   | tr '\n' ' ')"
 [ -z "$warnings" ] || echo "MACHINE cloud-init: $warnings"
 [ -z "$refused" ] || echo "MACHINE refused: $refused"
+nodes=$(cirrus-server cluster status --json 2>/dev/null | grep -o '"instance"' | wc -l)
+echo "MACHINE nodes: $nodes"
 [ -e /etc/cirrus/cirrus.yaml ] && configured=yes || configured=no
 echo "MACHINE cloud-init status: $(cloud-init status --long | tr '\n' ' ')"
 echo "MACHINE found: configured=$configured server=$(systemctl is-active cirrus-server) \
@@ -89,29 +98,8 @@ impl Scene {
     pub fn start(user_data: &str) -> Result<Scene> {
         let instance = Instance::default();
         let metadata = Metadata::start_at(METADATA, &instance, Some(user_data.as_bytes()))?;
-        let interface = format!("meta-data/network/interfaces/macs/{MAC}");
-        for (path, value) in [
-            ("meta-data/ami-id".to_owned(), "ami-0abcdef1234567890"),
-            ("meta-data/instance-type".to_owned(), "t3.small"),
-            ("meta-data/hostname".to_owned(), "ip-10-0-2-15.ec2.internal"),
-            (
-                "meta-data/local-hostname".to_owned(),
-                "ip-10-0-2-15.ec2.internal",
-            ),
-            ("meta-data/mac".to_owned(), MAC),
-            (format!("{interface}/mac"), MAC),
-            (format!("{interface}/device-number"), "0"),
-            (format!("{interface}/local-ipv4s"), "10.0.2.15"),
-            (format!("{interface}/subnet-ipv4-cidr-block"), "10.0.2.0/24"),
-        ] {
-            metadata.set(&path, Some(value.as_bytes()));
-        }
+        describe(&metadata, &instance, MAC);
         let cloud = Cloud::start()?;
-        // It has been launched by a group, which waits for its word.
-        metadata.set(
-            "meta-data/autoscaling/target-lifecycle-state",
-            Some(b"InService"),
-        );
         let scene = Scene { cloud, metadata };
         scene.launch();
         Ok(scene)
@@ -125,13 +113,8 @@ impl Scene {
 
     /// The group waits for the machine's word, as if it had just launched it.
     pub fn launch(&self) {
-        self.cloud.services().put_group(Group {
-            name: "example-com-nodes".to_owned(),
-            instance: Instance::default().id,
-            states: vec!["Pending:Wait"],
-            hooks: vec!["ready"],
-            ..Group::default()
-        });
+        let launched = launched(Instance::default().id);
+        self.cloud.services().put_group(launched);
     }
 
     /// What the group has heard: hook and result of each word.
@@ -147,37 +130,89 @@ impl Scene {
     /// # Errors
     /// When it can't be written.
     pub fn prepare(&self, disk: &Disk) -> Result<()> {
-        let seen = |endpoint: String| endpoint.replace("127.0.0.1", HOST);
-        let mut endpoints = self.cloud.services().environment();
-        endpoints.push(("AWS_ENDPOINT_URL_DYNAMODB", self.cloud.dynamodb()));
-        endpoints.push(("AWS_ENDPOINT_URL_S3", self.cloud.s3()));
-        let lines = endpoints.into_iter();
-        let environment = lines
-            .map(|(name, endpoint)| format!("{name}={}\n", seen(endpoint)))
-            .collect();
-        let text = str::to_owned;
-        disk.add(&[
-            ("/etc/cirrus/environment", 0o644, environment),
-            ("/etc/cirrus-test/password", 0o600, format!("{PASSWORD}\n")),
-            ("/etc/cirrus-test/report.sh", 0o644, text(REPORT_SCRIPT)),
-            (
-                "/etc/systemd/system/cirrus-test-account.service",
-                0o644,
-                text(ACCOUNT_UNIT),
-            ),
-            (
-                "/etc/systemd/system/cirrus-test-report.service",
-                0o644,
-                text(REPORT_UNIT),
-            ),
-        ])?;
-        for unit in ["account", "report"] {
-            let unit = format!("cirrus-test-{unit}.service");
-            let wants = format!("/etc/systemd/system/multi-user.target.wants/{unit}");
-            disk.link(&wants, &format!("/etc/systemd/system/{unit}"))?;
-        }
-        Ok(())
+        prepare(disk, endpoints(&self.cloud), &[ACCOUNT])
     }
+}
+
+/// A machine that a group has launched, which waits for its word.
+pub(super) fn launched(instance: String) -> Group {
+    Group {
+        name: "example-com-nodes".to_owned(),
+        instance,
+        states: vec!["Pending:Wait"],
+        hooks: vec!["ready"],
+        ..Group::default()
+    }
+}
+
+/// What the metadata says beyond the instance: of its card, its names and its group.
+pub(super) fn describe(metadata: &Metadata, instance: &Instance, mac: &str) {
+    let interface = format!("meta-data/network/interfaces/macs/{mac}");
+    let address = instance.address.as_str();
+    let name = format!("ip-{}.ec2.internal", address.replace('.', "-"));
+    for (path, value) in [
+        ("meta-data/ami-id".to_owned(), "ami-0abcdef1234567890"),
+        ("meta-data/instance-type".to_owned(), "t3.small"),
+        ("meta-data/hostname".to_owned(), name.as_str()),
+        ("meta-data/local-hostname".to_owned(), name.as_str()),
+        ("meta-data/mac".to_owned(), mac),
+        (format!("{interface}/mac"), mac),
+        (format!("{interface}/device-number"), "0"),
+        (format!("{interface}/local-ipv4s"), address),
+        (format!("{interface}/subnet-ipv4-cidr-block"), "10.0.2.0/24"),
+        (LIFECYCLE.to_owned(), "InService"),
+    ] {
+        metadata.set(&path, Some(value.as_bytes()));
+    }
+}
+
+/// The environment that leads to this AWS, with its addresses on the loopback.
+pub(super) fn endpoints(cloud: &Cloud) -> Vec<(&'static str, String)> {
+    let mut endpoints = cloud.services().environment();
+    endpoints.push(("AWS_ENDPOINT_URL_DYNAMODB", cloud.dynamodb()));
+    endpoints.push(("AWS_ENDPOINT_URL_S3", cloud.s3()));
+    endpoints
+}
+
+/// Puts onto a disk what a machine needs to find the AWS behind the endpoints, accounts, and the
+/// report.
+///
+/// # Errors
+/// When it can't be written.
+pub(super) fn prepare(
+    disk: &Disk,
+    endpoints: Vec<(&'static str, String)>,
+    accounts: &[&str],
+) -> Result<()> {
+    let seen = |endpoint: String| endpoint.replace("127.0.0.1", HOST);
+    let lines = accounts.iter().map(|it| format!("{ACCOUNT_LINE} {it}"));
+    let accounts = ACCOUNT_UNIT.replace("ACCOUNTS", &lines.collect::<Vec<_>>().join("\n"));
+    let lines = endpoints.into_iter();
+    let environment = lines
+        .map(|(name, endpoint)| format!("{name}={}\n", seen(endpoint)))
+        .collect();
+    let text = str::to_owned;
+    disk.add(&[
+        ("/etc/cirrus/environment", 0o644, environment),
+        ("/etc/cirrus-test/password", 0o600, format!("{PASSWORD}\n")),
+        ("/etc/cirrus-test/report.sh", 0o644, text(REPORT_SCRIPT)),
+        (
+            "/etc/systemd/system/cirrus-test-account.service",
+            0o644,
+            accounts,
+        ),
+        (
+            "/etc/systemd/system/cirrus-test-report.service",
+            0o644,
+            text(REPORT_UNIT),
+        ),
+    ])?;
+    for unit in ["account", "report"] {
+        let unit = format!("cirrus-test-{unit}.service");
+        let wants = format!("/etc/systemd/system/multi-user.target.wants/{unit}");
+        disk.link(&wants, &format!("/etc/systemd/system/{unit}"))?;
+    }
+    Ok(())
 }
 
 /// Runs this program again with these arguments, in a network namespace of its own whose loopback

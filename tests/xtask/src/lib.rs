@@ -35,11 +35,12 @@ pub const VERBS: &[(&str, &str)] = &[
     ("tools", "only install what the tests need"),
     (
         "boot",
-        "boot the image with fresh programs, twice or with all `forms` of user-data; needs root",
+        "boot the image with fresh programs, twice, as a `pair` or with all `forms` of user-data; \
+         needs root",
     ),
     (
         "image",
-        "build the image with Packer, boot it twice and in all forms of user-data; needs root",
+        "build the image with Packer, boot it twice, as a pair and in all forms; needs root",
     ),
     (
         "nightly",

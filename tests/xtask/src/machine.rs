@@ -13,13 +13,15 @@ const CACHE: &str = "target/image";
 const EC2: &str = "cirrus-bootstrap/ec2";
 
 /// What `cargo xtask boot` takes.
-const USAGE: &str = "cargo xtask boot takes nothing, `forms [WORDS]...` or `--if-possible`";
+const USAGE: &str = "cargo xtask boot takes nothing, `pair`, `forms [WORDS]...` or `--if-possible`";
 
-/// Boots the image with programs built now: twice, or with every form of user-data.
+/// Boots the image with programs built now: twice, as two of a group, or with every form of
+/// user-data.
 pub fn boot(run: &mut Run, arguments: &[String]) {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let verb = match words.as_slice() {
         [] => "boot",
+        ["pair"] => "pair",
         ["forms", ..] => "forms",
         ["--if-possible"] => return boot_if_possible(run),
         _ => return run.part("boot", |_| Err(USAGE.to_owned())),
@@ -119,7 +121,11 @@ pub fn image(run: &mut Run) {
         let arguments = ["ami", "target/release", CACHE, &python];
         program(run, "target/debug/machine", &arguments)
     });
-    for (part, verb) in [("boot", "image"), ("forms", "image-forms")] {
+    for (part, verb) in [
+        ("boot", "image"),
+        ("pair", "image-pair"),
+        ("forms", "image-forms"),
+    ] {
         run.part(part, |run| {
             // Each begins with an image that has never booted.
             let image = format!("{CACHE}/qemu/cirrus.qcow2");

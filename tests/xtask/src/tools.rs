@@ -20,6 +20,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
 /// Those of an emulated machine: to make its disk and to run it.
 const MACHINE_PACKAGES: &[(&str, &[&str])] = &[
     ("binutils", &["strip", "--version"]),
+    ("dnsmasq-base", &["dnsmasq", "--version"]),
     ("e2fsprogs", &["mke2fs", "-V"]),
     ("fdisk", &["sfdisk", "--version"]),
     (

@@ -111,6 +111,9 @@ pub(crate) struct Machine {
     /// A connection could not be had since the last one.
     troubled: bool,
     ready: bool,
+    /// When the roster is asked for again, until all contacts are subscribed: a step of a
+    /// subscription that a server could not take is no longer under way.
+    asks_again_at: At,
     session: u32,
     sequences: BTreeMap<Account, u32>,
     pings: u32,
@@ -120,9 +123,9 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A client that has not come yet.
+    /// A client that comes at a time.
     pub(crate) fn new(
-        me: Account,
+        (me, begins): (Account, At),
         identity: Identity,
         contacts: &[Account],
         settings: Arc<Settings>,
@@ -137,13 +140,14 @@ impl Machine {
             schedule: Schedule::new(settings.means),
             settings,
             stage: Stage::Setup,
-            phase: Phase::Away(0),
+            phase: Phase::Away(begins),
             managed: None,
             login: Login::Expected,
-            coming_back: (0, true),
+            coming_back: (begins, true),
             back_at: 0,
             troubled: false,
             ready: false,
+            asks_again_at: At::MAX,
             session: 0,
             sequences: BTreeMap::new(),
             pings: 0,
@@ -171,7 +175,7 @@ impl Machine {
         let phase = match &self.phase {
             Phase::Away(_) => At::MAX,
             Phase::LoggingIn(_, until) | Phase::Leaving(until) | Phase::Closing(until) => *until,
-            Phase::Online => self.silent_at(),
+            Phase::Online => self.silent_at().min(self.asks_again_at),
         };
         phase.min(self.schedule.deadline())
     }
@@ -282,6 +286,7 @@ impl Machine {
             }
             Phase::Leaving(until) if *until <= now => self.close(now),
             Phase::Online if self.silent_at() <= now => self.broken(now),
+            Phase::Online if self.asks_again_at <= now => self.ask_roster(now),
             _ => {}
         }
         while let Some(deed) = self.schedule.due(now, &mut self.rng) {
@@ -352,9 +357,14 @@ impl Machine {
         self.note(Event::LoggedIn(self.login));
         self.login = Login::Unmanaged;
         if !self.ready {
-            self.offer(now, stanzas::ask_roster(), None);
+            self.ask_roster(now);
         }
         self.show(now);
+    }
+
+    fn ask_roster(&mut self, now: At) {
+        self.asks_again_at = now + micros(self.settings.silence);
+        self.offer(now, stanzas::ask_roster(), None);
     }
 
     fn act(&mut self, now: At, deed: Deed) {

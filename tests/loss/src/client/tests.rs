@@ -28,7 +28,7 @@ fn machine(managed: bool) -> Machine {
         resource: "loss".to_owned(),
         managed,
     };
-    Machine::new(0, identity, &[1], Arc::new(settings), Rng::new(1, 0))
+    Machine::new((0, 0), identity, &[1], Arc::new(settings), Rng::new(1, 0))
 }
 
 fn hear(machine: &mut Machine, text: &str) -> Vec<Effect> {
@@ -206,4 +206,21 @@ fn friends_are_made_both_ways() {
     let push = "<iq type='set' id='1'><query xmlns='jabber:iq:roster'>\
                 <item jid='u1@a.test' subscription='both'/></query></iq>";
     assert!(notes(&hear(&mut machine, push)).contains(&Event::Ready));
+}
+
+#[test]
+fn a_step_of_a_subscription_that_failed_is_made_again() {
+    let mut machine = online();
+    let roster = "<iq type='result' id='roster'><query xmlns='jabber:iq:roster'>\
+                  <item jid='u1@a.test' subscription='to'/></query></iq>";
+    hear(&mut machine, roster);
+    hear(&mut machine, "<a xmlns='urn:xmpp:sm:3' h='3'/>");
+    let later = machine.deadline();
+    assert_eq!(later, 5_000_000);
+    machine.tick(later);
+    assert!(sent(&machine.effects()).contains("jabber:iq:roster"));
+    assert!(sent(&hear(&mut machine, roster)).contains("type='subscribe'"));
+    hear(&mut machine, "<a xmlns='urn:xmpp:sm:3' h='5'/>");
+    hear(&mut machine, &roster.replace("'to'", "'both'"));
+    assert_eq!(machine.deadline(), u64::MAX);
 }

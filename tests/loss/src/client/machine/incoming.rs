@@ -85,6 +85,7 @@ impl Machine {
         }
         if !self.ready && self.contacts.values().all(|both| *both) {
             self.ready = true;
+            self.asks_again_at = At::MAX;
             self.note(Event::Ready);
         }
     }

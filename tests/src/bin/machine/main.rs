@@ -5,6 +5,8 @@
 //! `machine image FILE` does the same with a raw disk that Packer has made.
 //! `machine forms BINARIES CACHE` and `machine image-forms FILE` boot it once, and let it go on
 //! with every form of user-data, or with those whose names have one of some words in them.
+//! `machine pair BINARIES CACHE` and `machine image-pair FILE` boot two of them as two instances of
+//! one group, of which one is taken away while clients talk.
 //! `machine base CACHE` makes what Packer begins with, `machine archive CACHE` only what that is
 //! made of. `machine ami BINARIES CACHE PYTHON` has Packer build an AMI of that base in an emulated
 //! EC2, for which PYTHON has the packages.
@@ -14,6 +16,8 @@
     clippy::print_stderr,
     reason = "a command line prints"
 )]
+
+mod pair;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,6 +50,9 @@ fn main() -> ExitCode {
         ["image-forms", disk, words @ ..] => {
             scene::enter_namespace(&[&["inside-forms"], words, &[disk]].concat())
         }
+        ["pair", binaries, cache] => install(binaries.as_ref(), cache.as_ref(), &["inside-pair"]),
+        ["image-pair", disk] => scene::enter_namespace(&["inside-pair", disk]),
+        ["inside-pair", disk] => pair::boot(&workspace(), disk.as_ref()),
         ["ami", binaries, cache, python] => {
             scene::enter_namespace(&["inside-ami", binaries, cache, python])
         }
@@ -56,7 +63,8 @@ fn main() -> ExitCode {
         ["archive", cache] => base::archive(&workspace(), cache.as_ref()).map(drop),
         _ => Err(anyhow::anyhow!(
             "usage: machine boot BINARIES CACHE | image FILE | forms BINARIES CACHE [WORDS]... | \
-             image-forms FILE [WORDS]... | (base | archive) CACHE | ami BINARIES CACHE PYTHON"
+             image-forms FILE [WORDS]... | pair BINARIES CACHE | image-pair FILE | \
+             (base | archive) CACHE | ami BINARIES CACHE PYTHON"
         )),
     };
     match done {
