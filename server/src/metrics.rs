@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cirrus_c2s::shell::Counts;
-use cirrus_runtime::Census;
+use cirrus_runtime::{Census, Work};
 use cirrus_store::Pacing;
 use cirrus_store::meter::{Counters, Snapshot};
 use cirrus_tls::Certificate;
@@ -199,6 +199,44 @@ fn of_calls(census: &Census) -> [Metric; 4] {
     ]
 }
 
+/// What homes and copies have done, and what nodes have said to each other about it.
+fn of_work(work: &Work) -> [Metric; 3] {
+    let one = |name, help, label, values: &[(&str, u64)]| Metric {
+        name,
+        help,
+        kind: Kind::Counter,
+        samples: values
+            .iter()
+            .map(|(is, value)| sample(label, is, *value))
+            .collect(),
+    };
+    [
+        one(
+            "cirrus_events",
+            "Events that homes have taken, and copies after them",
+            "at",
+            &[("home", work.taken), ("copy", work.copied)],
+        ),
+        one(
+            "cirrus_link_frames_sent",
+            "Frames to other nodes, by what they say",
+            "kind",
+            &[
+                ("entry", work.entries),
+                ("message", work.messages),
+                ("acks", work.acks),
+                ("other", work.others),
+            ],
+        ),
+        Metric::one(
+            Kind::Counter,
+            "cirrus_link_bytes_sent",
+            "Bytes of frames to other nodes",
+            work.bytes,
+        ),
+    ]
+}
+
 /// What is in memory.
 pub(crate) fn of_home(census: &Census) -> Vec<Metric> {
     let gauge = |name, help, value| Metric::one(Kind::Gauge, name, help, value as u64);
@@ -263,6 +301,7 @@ pub(crate) fn of_home(census: &Census) -> Vec<Metric> {
         ),
     ];
     all.extend(of_calls(census));
+    all.extend(of_work(&census.slots.work));
     all
 }
 

@@ -13,7 +13,7 @@ use cirrus_peers::{HOST, PASSWORD, account};
 use cirrus_tests::client::Identity;
 use cirrus_tests::dialogue::play::Stage as _;
 use cirrus_tests::emulated::cloud::{Cloud, Node};
-use cirrus_tests::server::call;
+use cirrus_tests::server::{call, page};
 use clap::Args;
 use serde_json::json;
 
@@ -65,7 +65,27 @@ struct Taken {
     paced: Outcome,
     /// What an idle session takes on all nodes together, KiB.
     idle: Option<f64>,
+    /// How often each of [`STAGES`] was gone through for a message at saturation.
+    stages: Vec<f64>,
 }
+
+/// What a message goes through, as all nodes count it together: the name, and the samples of a
+/// metric that begin so.
+const STAGES: [(&str, &str); 7] = [
+    ("events at homes", "cirrus_events_total{at=\"home\"}"),
+    ("at copies", "cirrus_events_total{at=\"copy\"}"),
+    (
+        "frames: entries",
+        "cirrus_link_frames_sent_total{kind=\"entry\"}",
+    ),
+    (
+        "messages",
+        "cirrus_link_frames_sent_total{kind=\"message\"}",
+    ),
+    ("acks", "cirrus_link_frames_sent_total{kind=\"acks\"}"),
+    ("others", "cirrus_link_frames_sent_total{kind=\"other\"}"),
+    ("bytes of frames", "cirrus_link_bytes_sent_total"),
+];
 
 /// Measures, and prints a table.
 pub(crate) fn run(arguments: &Arguments, say: &dyn Fn(&str)) -> Result<String> {
@@ -126,7 +146,9 @@ fn measure(arguments: &Arguments, nodes: u8, run: u32, window: Duration) -> Resu
     load::quiet(&mut fleet, Duration::from_millis(300))?;
     let number = 2 * run;
     let paced = paced::run(&mut fleet, &servers, number, PACE, 2 * window)?;
+    let before = counted(&all)?;
     let closed = closed::run(&mut fleet, &servers, number + 1, window, false)?;
+    let after = counted(&all)?;
     let idle = arguments
         .memory
         .then(|| idle(&mut fleet, &servers, dialect));
@@ -139,6 +161,11 @@ fn measure(arguments: &Arguments, nodes: u8, run: u32, window: Duration) -> Resu
     }
     Ok(Taken {
         nodes,
+        stages: before
+            .iter()
+            .zip(after)
+            .map(|(before, after)| (after - before) / closed.delivered as f64)
+            .collect(),
         closed,
         paced,
         idle,
@@ -156,6 +183,21 @@ fn idle(fleet: &mut Fleet, servers: &[u32], dialect: Dialect) -> Result<f64> {
     fleet.open(ACCOUNTS..MOST, dialect)?;
     load::quiet(fleet, load::idle::SETTLE)?;
     Ok((sum()? - before) / f64::from(MEASURED))
+}
+
+/// What all nodes have counted of each of [`STAGES`].
+fn counted(nodes: &[Node]) -> Result<Vec<f64>> {
+    let mut sums = vec![0.0; STAGES.len()];
+    for node in nodes {
+        let (_, metrics) = page(node.health(), "/metrics")?;
+        for (sum, (_, sample)) in sums.iter_mut().zip(STAGES) {
+            let line = metrics.lines().find(|line| line.starts_with(sample));
+            let value = line.and_then(|line| line.rsplit(' ').next());
+            let value = value.with_context(|| format!("{sample} is not among the metrics"))?;
+            *sum += value.parse::<f64>()?;
+        }
+    }
+    Ok(sums)
 }
 
 fn launch(cloud: &Cloud, number: u8) -> Result<Node> {
@@ -238,6 +280,17 @@ fn table(arguments: &Arguments, taken: &[Taken], relays: &[(f64, f64)]) -> Strin
         );
     }
     let _ = writeln!(text, "| relay | | | | | {p50:.3}, {p99:.3} | 1 x |");
+    text += "\n| nodes, for each message |";
+    text.extend(STAGES.map(|(name, _)| format!(" {name} |")));
+    text += "\n|---|---|---|---|---|---|---|---|\n";
+    for nodes in &arguments.nodes {
+        let _ = write!(text, "| {nodes} |");
+        for stage in 0..STAGES.len() {
+            let times = of(*nodes, &|it| it.stages.get(stage).copied());
+            let _ = write!(text, " {times:.2} |");
+        }
+        text.push('\n');
+    }
     for nodes in arguments.nodes.iter().filter(|_| arguments.memory) {
         let idle = of(*nodes, &|it| it.idle);
         let _ = writeln!(

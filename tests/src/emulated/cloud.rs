@@ -155,6 +155,7 @@ pub struct Node {
     process: Process,
     address: SocketAddr,
     tls_address: SocketAddr,
+    health: SocketAddr,
 }
 
 impl Node {
@@ -250,6 +251,7 @@ impl Node {
             process,
             address,
             tls_address,
+            health: doors.health,
         })
     }
 
@@ -297,6 +299,12 @@ impl Node {
     #[must_use]
     pub fn control(&self) -> PathBuf {
         data(self.folder.path()).join("control.sock")
+    }
+
+    /// Where health and metrics are.
+    #[must_use]
+    pub fn health(&self) -> SocketAddr {
+        self.health
     }
 
     /// The folder of everything durable that is on the instance itself.

@@ -1,12 +1,11 @@
 //! What a load balancer and a monitoring system are told.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 use cirrus_tests::client::{Client, Identity};
 use cirrus_tests::dialogue::play::Stage as _;
 use cirrus_tests::process::Process;
-use cirrus_tests::server::{Options, Server};
+use cirrus_tests::server::{Options, Server, page};
 
 /// Where a server says that it can be asked.
 pub(crate) fn address(process: &Process) -> SocketAddr {
@@ -21,12 +20,7 @@ pub(crate) fn address(process: &Process) -> SocketAddr {
 
 /// Status line and body.
 pub(crate) fn get(address: SocketAddr, path: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.lines().next().unwrap().to_owned(), body.to_owned())
+    page(address, path).unwrap()
 }
 
 #[test]

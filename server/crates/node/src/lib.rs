@@ -26,6 +26,7 @@ use cirrus_replica::{Machine as _, Now, Random, Replica, Token};
 use cirrus_router::{HomeConfig, PipeId, PipeOut};
 use cirrus_store::{Op, Outcome, StoreError};
 
+pub use cirrus_replica::Work;
 pub use membership::LinkTo;
 pub use slot::{Answered, Ask, SlotHome};
 pub use spread::Options as SpreadOptions;

@@ -226,7 +226,7 @@ impl<M: Machine> Replica<M> {
         }
         self.send(node, &Frame::Copies { slots });
         for frame in frames {
-            self.send_bytes(node, frame);
+            self.send_again(node, frame);
         }
     }
 
@@ -244,6 +244,7 @@ impl<M: Machine> Replica<M> {
             _ => Follows::Behind,
         };
         if follows == Follows::Yes {
+            self.work.copied += 1;
             self.confirm.insert((node, slot));
         } else {
             let diverged = follows == Follows::Otherwise;

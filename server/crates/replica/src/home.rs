@@ -187,6 +187,7 @@ impl<M: Machine> Replica<M> {
             self.slots.hold(slot, held);
             return;
         };
+        self.work.taken += 1;
         let copying = home.is_copying();
         // What has to wait may have to go on elsewhere.
         let keep_all = keep_all || copying || !home.retired.is_empty();
@@ -222,10 +223,7 @@ impl<M: Machine> Replica<M> {
             };
             let frame = frame.bytes();
             for copy in home.copies.iter().filter(|copy| copy.base().is_some()) {
-                if self.links.contains(&copy.node) {
-                    let (node, frame) = (copy.node, frame.clone());
-                    self.effects.push(Effect::Send { node, frame });
-                }
+                self.send_entry(copy.node, frame.clone());
             }
             home.log.push_back((number, frame));
         } else {

@@ -22,6 +22,7 @@
 //! * **Copies**: the home sends its state to the backup that the view names. Until that one has it,
 //!   a backup of before goes on being one.
 
+mod census;
 mod copies;
 mod frame;
 mod home;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use cirrus_cluster::planted::{self, Bug};
 use cirrus_cluster::{Placement, Slot, View};
 
+pub use census::{Census, Work};
 use frame::{Copied, Frame, Has, Taken};
 use home::Said;
 pub use machine::{Factory, Input, Machine, Output, Payload, Peer, Port, Random, Token};
@@ -120,29 +122,6 @@ pub struct Now {
     pub wall: u64,
 }
 
-/// What a node has, as counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
-    /// Slots that this node is home of.
-    pub homes: usize,
-    /// Slots that it keeps a copy of.
-    pub copies: usize,
-    /// Slots that it should be home of and is not yet.
-    pub awaited: usize,
-    /// Slots that it is home of and should not be any more.
-    pub leaving: usize,
-    /// Entities of which there is no copy.
-    pub single_copy: usize,
-    /// Entities whose home it is.
-    pub entities: usize,
-    /// Ports.
-    pub ports: usize,
-    /// Entries that a copy has not confirmed.
-    pub unconfirmed: usize,
-    /// Copies that did not come to the home's outputs and were replaced.
-    pub diverged: u64,
-}
-
 /// One node's part in the slots.
 pub struct Replica<M: Machine> {
     me: u64,
@@ -172,6 +151,7 @@ pub struct Replica<M: Machine> {
     /// Slots whose home is here since the batch began.
     arrived: SlotSet,
     diverged: u64,
+    work: Work,
     pacing: Pacing,
     /// Slots here that have said something that is not taken.
     speaking: SlotSet,
@@ -212,6 +192,7 @@ impl<M: Machine> Replica<M> {
             taken: BTreeMap::new(),
             arrived: SlotSet::default(),
             diverged: 0,
+            work: Work::default(),
             pacing: Pacing::default(),
             speaking: SlotSet::default(),
             waiting: SlotSet::default(),
@@ -239,51 +220,6 @@ impl<M: Machine> Replica<M> {
     /// The view; `None` before the first.
     pub fn view(&self) -> Option<&View> {
         self.view.as_deref()
-    }
-
-    /// What this node has. Looks at every slot here.
-    pub fn census(&self) -> Census {
-        let mut census = Census {
-            homes: self.slots.homes().len(),
-            copies: self.slots.copies().len(),
-            awaited: self.slots.wanted().len(),
-            ports: self.ports.len(),
-            diverged: self.diverged,
-            ..Census::default()
-        };
-        for slot in self.slots.homes() {
-            let Some(home) = self.slots.home(slot) else {
-                continue;
-            };
-            census.leaving += usize::from(self.home_of(slot) != Some(self.me));
-            let entities = home.core.machine.entities();
-            census.entities += entities;
-            census.unconfirmed += home.unconfirmed();
-            if !home.is_copied() {
-                census.single_copy += entities;
-            }
-        }
-        for slot in self.slots.copies() {
-            if let Held::Copy(copy) = self.slots.get(slot).held()
-                && copy.alone
-            {
-                census.single_copy += copy.core.machine.entities();
-            }
-        }
-        census
-    }
-
-    /// Bytes of the state of everything here, homes and copies, as a link would carry it. Makes the
-    /// state of every slot, so it is for measurements only.
-    pub fn state_bytes(&self) -> usize {
-        let mut here = self.slots.homes();
-        here.extend(self.slots.copies());
-        let image = |slot: Slot| match self.slots.get(slot).held() {
-            Held::Home(home) => home.core.image().len(),
-            Held::Copy(copy) => copy.core.image().len(),
-            Held::Nothing => 0,
-        };
-        here.into_iter().map(image).sum()
     }
 
     /// The epoch in which a slot began whose home is here: nobody knows what was before.
@@ -499,13 +435,38 @@ impl<M: Machine> Replica<M> {
     }
 
     fn send(&mut self, node: u64, frame: &Frame<'_>) {
-        self.send_bytes(node, frame.bytes());
+        let work = &mut self.work;
+        let count = match frame {
+            Frame::Entry { .. } => &mut work.entries,
+            Frame::Message { .. } => &mut work.messages,
+            Frame::Acks { .. } => &mut work.acks,
+            _ => &mut work.others,
+        };
+        if self.links.contains(&node) {
+            *count += 1;
+            self.push(node, frame.bytes());
+        }
     }
 
-    fn send_bytes(&mut self, node: u64, frame: Vec<u8>) {
+    /// Sends an entry, which is encoded once for all copies.
+    fn send_entry(&mut self, node: u64, frame: Vec<u8>) {
         if self.links.contains(&node) {
-            self.effects.push(Effect::Send { node, frame });
+            self.work.entries += 1;
+            self.push(node, frame);
         }
+    }
+
+    /// Sends what was said before, over a link that is new.
+    fn send_again(&mut self, node: u64, frame: Vec<u8>) {
+        if self.links.contains(&node) {
+            self.work.others += 1;
+            self.push(node, frame);
+        }
+    }
+
+    fn push(&mut self, node: u64, frame: Vec<u8>) {
+        self.work.bytes += frame.len() as u64;
+        self.effects.push(Effect::Send { node, frame });
     }
 
     fn set_deadline(&mut self, slot: Slot) {
