@@ -79,6 +79,8 @@ module "cluster" {
   sessions_per_node  = var.sessions_per_node
   cpu_percent        = var.cpu_percent
   scale_in_minutes   = var.scale_in_minutes
+  upgrade            = var.upgrade
+  rollback_alarms    = module.observability.rollback_alarm_names
   options            = local.options
   key_name           = var.key_name
   alarm_topic_arns   = var.alarm_topic_arns
@@ -100,6 +102,7 @@ module "observability" {
   name                   = local.name
   domain                 = var.domain
   autoscaling_group_name = module.cluster.autoscaling_group_name
+  balancer               = module.cluster.balancer
   size                   = var.size
   table_names            = [for name in keys(module.data.table_arns) : "${local.prefix}-${name}"]
   topic_arns             = var.alarm_topic_arns

@@ -337,6 +337,39 @@ variable "scale_in_minutes" {
   }
 }
 
+variable "upgrade" {
+  type = object({
+    start           = optional(bool, true)
+    canary_minutes  = optional(number, 15)
+    at_once_percent = optional(number, 10)
+    failed_launches = optional(number, 3)
+    protected       = optional(string, "Refresh")
+    standby         = optional(string, "Ignore")
+  })
+  default     = {}
+  description = "How nodes are replaced by those of a new image or other options: whether Terraform starts it; minutes for which the first new node is watched before others follow; percent of the nodes replaced at a time, at least one; launches that may fail before it is rolled back; what is done with nodes protected from scale-in (`Refresh`, `Ignore`, `Wait`) and in standby (`Terminate`, `Ignore`, `Wait`)."
+
+  validation {
+    condition     = var.upgrade.canary_minutes >= 0 && var.upgrade.canary_minutes <= 2880 && floor(var.upgrade.canary_minutes) == var.upgrade.canary_minutes
+    error_message = "The first new node is watched for 0 to 2880 whole minutes."
+  }
+
+  validation {
+    condition     = var.upgrade.at_once_percent >= 1 && var.upgrade.at_once_percent <= 100 && floor(var.upgrade.at_once_percent) == var.upgrade.at_once_percent
+    error_message = "Replace 1 to 100 percent of the nodes at a time."
+  }
+
+  validation {
+    condition     = var.upgrade.failed_launches >= 1 && var.upgrade.failed_launches <= 10 && floor(var.upgrade.failed_launches) == var.upgrade.failed_launches
+    error_message = "Roll back after 1 to 10 launches that failed."
+  }
+
+  validation {
+    condition     = contains(["Refresh", "Ignore", "Wait"], var.upgrade.protected) && contains(["Terminate", "Ignore", "Wait"], var.upgrade.standby)
+    error_message = "`protected` is Refresh, Ignore or Wait, and `standby` is Terminate, Ignore or Wait."
+  }
+}
+
 variable "options" {
   type        = map(string)
   default     = {}

@@ -223,6 +223,7 @@ run "everything_else_that_reaches_a_module" {
     sessions_per_node      = 5000
     cpu_percent            = 40
     scale_in_minutes       = 60
+    upgrade                = { canary_minutes = 30 }
     key_name               = "operator"
     alarm_topic_arns       = ["arn:aws:sns:eu-west-1:123456789012:alarms"]
     tags                   = { team = "chat" }
@@ -231,6 +232,28 @@ run "everything_else_that_reaches_a_module" {
   assert {
     condition     = output.dashboard_name == "chat"
     error_message = "The cluster has the name that was given."
+  }
+}
+
+run "alarms_that_roll_back" {
+  command = apply
+
+  assert {
+    condition     = jsondecode(module.cluster.refresh_preferences).AlarmSpecification.Alarms == ["example-com-single-copy", "example-com-store-failures", "example-com-unhealthy"]
+    error_message = "An upgrade looks at what says that users notice."
+  }
+}
+
+run "alarms_without_a_balancer" {
+  command = apply
+
+  variables {
+    balancer = false
+  }
+
+  assert {
+    condition     = jsondecode(module.cluster.refresh_preferences).AlarmSpecification.Alarms == ["example-com-single-copy", "example-com-store-failures"]
+    error_message = "Without a balancer nobody says that a node is unhealthy."
   }
 }
 
@@ -291,10 +314,11 @@ run "what_leads_nowhere_is_refused" {
     zone_ids          = { "example.net" = "Z0123456789ABCDEFGHIJ" }
     sessions_per_node = 0
     destroy_data      = "yes"
+    upgrade           = { at_once_percent = 101 }
   }
 
   expect_failures = [
-    var.subnet_ids, var.addresses, var.zone_ids, var.sessions_per_node, var.destroy_data,
+    var.subnet_ids, var.addresses, var.zone_ids, var.sessions_per_node, var.destroy_data, var.upgrade,
   ]
 }
 

@@ -8,6 +8,7 @@ instance lets in. What moto is corrected in, beside that, is said below.
 """
 
 import copy
+import datetime
 import logging
 import sys
 
@@ -68,13 +69,40 @@ def _put_policy(before, self):
     return ActionResult({"PolicyARN": before(self).result["PolicyArn"]})
 
 
-# Instance refreshes are unknown.
+# Instance refreshes are unknown. Here one is under way when it is looked at for the first time; at
+# the second look it has succeeded, and the group has what it was to have, as at AWS.
+REFRESHES = {}
+
+
 def _start_refresh(self):
-    return ActionResult({"InstanceRefreshId": "00000000-0000-0000-0000-000000000000"})
+    group = self._get_param("AutoScalingGroupName")
+    identifier = f"00000000-0000-0000-0000-{len(REFRESHES):012}"
+    REFRESHES[identifier] = {
+        "InstanceRefreshId": identifier,
+        "AutoScalingGroupName": group,
+        "Status": "Pending",
+        "StartTime": datetime.datetime.now(datetime.timezone.utc),
+        "PercentageComplete": 0,
+        "DesiredConfiguration": self._get_param("DesiredConfiguration") or {},
+        "Preferences": self._get_param("Preferences") or {},
+    }
+    return ActionResult({"InstanceRefreshId": identifier})
 
 
 def _refreshes(self):
-    return ActionResult({"InstanceRefreshes": []})
+    group = self._get_param("AutoScalingGroupName")
+    identifiers = self._get_param("InstanceRefreshIds") or list(REFRESHES)
+    found = [REFRESHES[it] for it in identifiers if REFRESHES[it]["AutoScalingGroupName"] == group]
+    for refresh in found:
+        if refresh["Status"] == "Pending":
+            refresh["Status"] = "InProgress"
+        elif refresh["Status"] == "InProgress":
+            refresh.update(Status="Successful", PercentageComplete=100)
+            policy = refresh["DesiredConfiguration"].get("MixedInstancesPolicy")
+            if policy:
+                groups = self.autoscaling_backend.autoscaling_groups
+                groups[group].mixed_instances_policy = policy
+    return ActionResult({"InstanceRefreshes": copy.deepcopy(found)})
 
 
 autoscaling_responses.AutoScalingResponse.start_instance_refresh = _start_refresh

@@ -18,6 +18,14 @@ locals {
   # Where the balancer's own addresses are: one in each of its subnets.
   balancers = distinct([for subnet in data.aws_subnet.this : subnet.cidr_block])
 
+  # Of which kind the instances are.
+  distribution = {
+    base               = 1
+    on_demand          = 100 - var.spot_percentage
+    on_demand_strategy = "prioritized"
+    spot_strategy      = "price-capacity-optimized"
+  }
+
   # The prefix is the first domain unless another one is given, and the health port is for this
   # machine alone unless a balancer asks for it. A header says for whom a connection is only if it
   # comes from the balancer.
@@ -168,7 +176,7 @@ resource "aws_autoscaling_group" "node" {
   # Replacing a node cuts its connections, and the balancer sends no new ones to an unhealthy one.
   health_check_type         = var.replace_unhealthy ? "ELB" : "EC2"
   health_check_grace_period = 180
-  default_instance_warmup   = 90
+  default_instance_warmup   = local.warmup
   capacity_rebalance        = var.spot_percentage > 0
   wait_for_capacity_timeout = "0"
   termination_policies      = ["OldestLaunchTemplate", "AllocationStrategy", "Default"]
@@ -176,10 +184,10 @@ resource "aws_autoscaling_group" "node" {
 
   mixed_instances_policy {
     instances_distribution {
-      on_demand_base_capacity                  = 1
-      on_demand_percentage_above_base_capacity = 100 - var.spot_percentage
-      on_demand_allocation_strategy            = "prioritized"
-      spot_allocation_strategy                 = "price-capacity-optimized"
+      on_demand_base_capacity                  = local.distribution.base
+      on_demand_percentage_above_base_capacity = local.distribution.on_demand
+      on_demand_allocation_strategy            = local.distribution.on_demand_strategy
+      spot_allocation_strategy                 = local.distribution.spot_strategy
     }
 
     launch_template {
@@ -212,17 +220,6 @@ resource "aws_autoscaling_group" "node" {
     heartbeat_timeout    = 600
   }
 
-  instance_refresh {
-    strategy = "Rolling"
-
-    preferences {
-      min_healthy_percentage = 100
-      max_healthy_percentage = 150
-      auto_rollback          = true
-      skip_matching          = true
-    }
-  }
-
   dynamic "tag" {
     for_each = merge(var.tags, { Name = "${var.name}-node", "cirrus:domain" = var.domains[0] })
 
@@ -234,7 +231,11 @@ resource "aws_autoscaling_group" "node" {
   }
 
   lifecycle {
-    ignore_changes = [desired_capacity]
+    # Scaling changes the size, and an upgrade that has succeeded the version (upgrade.tf).
+    ignore_changes = [
+      desired_capacity,
+      mixed_instances_policy[0].launch_template[0].launch_template_specification[0].version,
+    ]
   }
 
   # A node that starts before its role has a policy would fail.

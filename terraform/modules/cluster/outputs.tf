@@ -19,8 +19,14 @@ output "instance_profile_name" {
 }
 
 output "balancer" {
-  description = "DNS name and zone of the load balancer; null without one."
-  value       = var.balancer ? { dns_name = aws_lb.this[0].dns_name, zone_id = aws_lb.this[0].zone_id, arn_suffix = aws_lb.this[0].arn_suffix } : null
+  description = "DNS name and zone of the load balancer, and what it and its targets are called in CloudWatch; null without one."
+
+  value = var.balancer ? {
+    dns_name          = aws_lb.this[0].dns_name
+    zone_id           = aws_lb.this[0].zone_id
+    arn_suffix        = aws_lb.this[0].arn_suffix
+    target_arn_suffix = aws_lb_target_group.this["c2s"].arn_suffix
+  } : null
 }
 
 output "ports" {
@@ -31,4 +37,9 @@ output "ports" {
 output "user_data" {
   description = "The user-data of a node."
   value       = local.user_data
+}
+
+output "refresh_preferences" {
+  description = "The preferences of the instance refresh that an upgrade is, as JSON."
+  value       = jsonencode(local.refresh)
 }

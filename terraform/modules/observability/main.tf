@@ -70,6 +70,26 @@ resource "aws_cloudwatch_metric_alarm" "group" {
   tags                = var.tags
 }
 
+# The group itself looks at no more than EC2's checks. A node that drains is no target any more.
+resource "aws_cloudwatch_metric_alarm" "unhealthy" {
+  count = var.balancer == null ? 0 : 1
+
+  alarm_name          = "${var.name}-unhealthy"
+  alarm_description   = "A node has failed the balancer's health check for 3 minutes."
+  namespace           = "AWS/NetworkELB"
+  metric_name         = "UnHealthyHostCount"
+  dimensions          = { LoadBalancer = var.balancer.arn_suffix, TargetGroup = var.balancer.target_arn_suffix }
+  statistic           = "Maximum"
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 0
+  period              = 60
+  evaluation_periods  = 3
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = var.topic_arns
+  ok_actions          = var.topic_arns
+  tags                = var.tags
+}
+
 resource "aws_cloudwatch_metric_alarm" "throttled" {
   for_each = toset(var.table_names)
 

@@ -13,6 +13,12 @@ variable "autoscaling_group_name" {
   description = "The autoscaling group to watch."
 }
 
+variable "balancer" {
+  type        = object({ arn_suffix = string, target_arn_suffix = string })
+  default     = null
+  description = "The load balancer and the group of its targets to watch; null without one."
+}
+
 variable "size" {
   type = object({
     min = optional(number, 2)

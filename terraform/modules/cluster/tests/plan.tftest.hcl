@@ -57,8 +57,11 @@ run "defaults" {
     error_message = "A node that the balancer finds unhealthy is not replaced: that would cut its connections."
   }
   assert {
-    condition     = aws_autoscaling_group.node.instance_refresh[0].preferences[0].auto_rollback && aws_autoscaling_group.node.instance_refresh[0].preferences[0].min_healthy_percentage == 100
-    error_message = "A new image is rolled out without a gap, and back if it fails."
+    condition = jsondecode(terraform_data.upgrade.input.preferences) == {
+      AutoRollback          = true, SkipMatching = true, MinHealthyPercentage = 100, MaxHealthyPercentage = 110, InstanceWarmup = 90,
+      CheckpointPercentages = [1, 100], CheckpointDelay = 900, ScaleInProtectedInstances = "Refresh", StandbyInstances = "Ignore",
+    } && length(aws_autoscaling_group.node.instance_refresh) == 0
+    error_message = "A new image is rolled out without a gap, one node first, and back if it fails; and not by the provider, which would roll back to the new one."
   }
   assert {
     condition     = length(base64decode(aws_launch_template.node.user_data)) < 1024
@@ -253,6 +256,28 @@ run "targets" {
   }
 }
 
+run "upgrade" {
+  command = plan
+
+  variables {
+    upgrade         = { canary_minutes = 0, at_once_percent = 50, failed_launches = 1, protected = "Wait", standby = "Terminate" }
+    rollback_alarms = ["example-store-failures"]
+  }
+
+  assert {
+    condition = jsondecode(terraform_data.upgrade.input.preferences) == {
+      AutoRollback          = true, SkipMatching = true, MinHealthyPercentage = 100, MaxHealthyPercentage = 150, InstanceWarmup = 90,
+      CheckpointPercentages = [100], CheckpointDelay = 0, ScaleInProtectedInstances = "Wait", StandbyInstances = "Terminate",
+      AlarmSpecification    = { Alarms = ["example-store-failures"] },
+    }
+    error_message = "The refresh is as it was asked for, and looks at the alarms."
+  }
+  assert {
+    condition     = terraform_data.upgrade.input.failed_launches == 1
+    error_message = "So many launches may fail."
+  }
+}
+
 run "user_data_stays_small" {
   command = plan
 
@@ -261,6 +286,17 @@ run "user_data_stays_small" {
   }
 
   expect_failures = [aws_launch_template.node]
+}
+
+run "refusals_of_upgrades" {
+  command = plan
+
+  variables {
+    upgrade         = { canary_minutes = 2881, at_once_percent = 0, failed_launches = 0, protected = "Terminate", standby = "Refresh" }
+    rollback_alarms = [for n in range(11) : "alarm-${n}"]
+  }
+
+  expect_failures = [var.upgrade, var.rollback_alarms]
 }
 
 run "refusals" {

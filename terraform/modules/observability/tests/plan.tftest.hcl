@@ -46,6 +46,23 @@ run "tables_and_topics" {
   }
 }
 
+run "balancer" {
+  command = plan
+
+  variables {
+    balancer = { arn_suffix = "net/example/0123456789abcdef", target_arn_suffix = "targetgroup/example-c2s/0123456789abcdef" }
+  }
+
+  assert {
+    condition     = one(aws_cloudwatch_metric_alarm.unhealthy).dimensions == tomap({ LoadBalancer = "net/example/0123456789abcdef", TargetGroup = "targetgroup/example-c2s/0123456789abcdef" })
+    error_message = "Nodes that fail the balancer's health check are told of."
+  }
+  assert {
+    condition     = output.rollback_alarm_names == ["example-single-copy", "example-store-failures", "example-unhealthy"]
+    error_message = "What users notice rolls an upgrade back."
+  }
+}
+
 run "refusals" {
   command = plan
 

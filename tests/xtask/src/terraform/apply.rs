@@ -30,7 +30,7 @@ const DESTROY: &[&str] = &[
 /// Seven tables and three buckets.
 const OBJECTS: usize = 10;
 
-/// An option that changes the nodes: a new launch template, and a refresh of the group.
+/// An option that changes the nodes: a new version of the launch template, and an upgrade to it.
 const CHANGE: &str = "  options  = { \"log.level\" = \"debug\" }\n";
 /// What lets everything be destroyed.
 const WORDS: &str = "  destroy_data = \"destroy all data of example.com\"\n";
@@ -162,7 +162,11 @@ fn edit(path: &Path, line: &str) -> Result<(), String> {
 }
 
 fn emulated<'a>(command: &'a mut Command, endpoint: &str) -> &'a mut Command {
+    // AWS's command line, which upgrades take.
+    let programs = crate::root().join("target/terraform/aws/bin");
+    let path = std::env::var("PATH").unwrap_or_default();
     command
+        .env("PATH", format!("{path}:{}", programs.display()))
         .env("AWS_ENDPOINT_URL", endpoint)
         .env("AWS_ACCESS_KEY_ID", "test")
         .env("AWS_SECRET_ACCESS_KEY", "test")
