@@ -1,14 +1,18 @@
-//! The group: it starts instances and takes them away, through its hooks, as its policies want.
+//! The group: it starts instances and takes them away, through its hooks, as its policies want, and
+//! replaces them by those of another version of its launch template.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::balancer::Doors;
-use super::plan::{Metric, Scaling};
-use super::scaler::{Decision, Scaler, Standing};
-use crate::emulated::cloud::{Cloud, Node};
+use super::plan::{Metric, Refreshing, Scaling};
+use super::refresh::{Member as Standing, Outcome, Refresh, Stage, Step};
+use super::scaler::{self, Decision, Scaler};
+use crate::emulated::cloud::{Cloud, Node, Programs};
 use crate::emulated::network::Network;
 use crate::emulated::services::Group as Member;
 use crate::process::Process;
@@ -24,6 +28,13 @@ const DRAIN: &str = "drain";
 /// share of the machine.
 const CPU: f64 = 5.0;
 
+/// Minutes for which a node in service fails its health check, before an alarm is raised. At AWS it
+/// is fewer; but here a minute is short, and a node that a busy machine has lost comes back in real
+/// time.
+const UNHEALTHY: u32 = 15;
+/// How long a health check may take.
+const CHECK: Duration = Duration::from_millis(500);
+
 /// How long things took.
 #[derive(Debug, Clone, Default)]
 pub struct Times {
@@ -33,22 +44,31 @@ pub struct Times {
     pub to_go: Vec<Duration>,
     /// The most that were in service at once.
     pub most: usize,
+    /// The fewest that were, since there were as many as there had to be.
+    pub fewest: usize,
+    /// Launches that were given up.
+    pub given_up: usize,
 }
 
-/// Where an instance is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Pending,
-    InService,
-    Terminating,
+/// A version of a launch template.
+#[derive(Debug, Clone, Default)]
+pub struct Version {
+    /// The user-data of its instances.
+    pub user_data: String,
+    /// What runs on them.
+    pub programs: Programs,
 }
 
 struct Instance {
     id: String,
+    /// Which version it is of, from 0.
+    version: usize,
     /// Which doors it has.
     place: usize,
     stage: Stage,
     since: Instant,
+    /// Minutes in a row in which it failed its health check.
+    unhealthy: u32,
     node: Node,
     watch: Process,
 }
@@ -57,7 +77,13 @@ struct Instance {
 pub struct Group {
     cloud: Cloud,
     network: Network,
-    user_data: String,
+    /// All versions of the launch template.
+    versions: Vec<Version>,
+    /// The one that is saved in the group.
+    version: usize,
+    refreshing: Refreshing,
+    refresh: Option<Refresh>,
+    refreshed: Option<Outcome>,
     doors: Vec<Doors>,
     heartbeat_seconds: u32,
     minute: Duration,
@@ -80,12 +106,16 @@ impl Group {
     ///
     /// # Errors
     /// When a node cannot be launched.
-    pub fn start(scaling: &Scaling, user_data: &str, doors: Vec<Doors>) -> Result<Group> {
+    pub fn start(scaling: &Scaling, version: Version, doors: Vec<Doors>) -> Result<Group> {
         ensure!(doors.len() >= scaling.max, "{} doors", doors.len());
         let mut group = Group {
             cloud: Cloud::start()?,
             network: Network::default(),
-            user_data: user_data.to_owned(),
+            versions: vec![version],
+            version: 0,
+            refreshing: scaling.refreshing.clone(),
+            refresh: None,
+            refreshed: None,
             doors,
             heartbeat_seconds: scaling.heartbeat_seconds,
             minute: Duration::from_millis(scaling.minute_ms),
@@ -121,6 +151,33 @@ impl Group {
         serving.map(|it| it.node.control())
     }
 
+    /// Has its nodes replaced by those of a new version.
+    ///
+    /// # Errors
+    /// When that is under way already.
+    pub fn upgrade(&mut self, version: Version) -> Result<()> {
+        ensure!(self.refresh.is_none(), "a refresh is under way");
+        self.versions.push(version);
+        let ends = (self.version, self.versions.len() - 1);
+        let minute_ms = u64::try_from(self.minute.as_millis())?;
+        self.refresh = Some(Refresh::new(self.refreshing.clone(), minute_ms, ends));
+        self.refreshed = None;
+        self.say("a refresh begins");
+        Ok(())
+    }
+
+    /// How the last refresh has ended; none while it is under way.
+    #[must_use]
+    pub fn refreshed(&self) -> Option<&Outcome> {
+        self.refreshed.as_ref()
+    }
+
+    /// The version of each node that is there, from 0 for that of the beginning.
+    #[must_use]
+    pub fn versions(&self) -> Vec<usize> {
+        self.instances.iter().map(|it| it.version).collect()
+    }
+
     /// How long things took so far.
     #[must_use]
     pub fn times(&self) -> &Times {
@@ -151,6 +208,9 @@ impl Group {
         self.look()?;
         if self.evaluated.elapsed() >= self.minute {
             self.evaluated = now();
+            if self.refresh.is_some() {
+                self.check();
+            }
             if let Some(decision) = self.decide()? {
                 let (from, to) = (self.desired, decision.desired);
                 self.say(&format!("{from} -> {to}: {}", decision.why));
@@ -160,8 +220,11 @@ impl Group {
         while self.staying() < self.desired {
             self.launch()?;
         }
-        while self.staying() > self.desired {
-            self.take_away()?;
+        if self.refresh.is_some() {
+            self.replace()?;
+        }
+        while self.refresh.is_none() && self.staying() > self.desired {
+            self.take_away(None)?;
         }
         self.count();
         Ok(())
@@ -196,11 +259,78 @@ impl Group {
             let at = self.millis();
             self.in_service.push((at, count));
         }
-        self.times.most = self.times.most.max(count);
+        let times = &mut self.times;
+        let once_complete = times.most >= self.desired;
+        times.fewest = if once_complete {
+            times.fewest.min(count)
+        } else {
+            count
+        };
+        times.most = times.most.max(count);
+    }
+
+    /// Does what the refresh wants.
+    fn replace(&mut self) -> Result<()> {
+        let now_ms = self.millis();
+        let since = |it: &Instance| it.since.duration_since(self.began).as_millis();
+        let members: Vec<Standing> = self
+            .instances
+            .iter()
+            .map(|it| Standing {
+                version: it.version,
+                stage: it.stage,
+                since_ms: u64::try_from(since(it)).unwrap_or(u64::MAX),
+            })
+            .collect();
+        let Some(refresh) = &mut self.refresh else {
+            return Ok(());
+        };
+        let steps = refresh.step(now_ms, self.desired, &members);
+        let wanted = refresh.wanted();
+        for step in steps {
+            match step {
+                Step::Launch(count) => (0..count).try_for_each(|_| self.launch())?,
+                Step::TakeAway(count) => {
+                    for _ in 0..count.min(self.replaceable(wanted)) {
+                        self.take_away(Some(wanted))?;
+                    }
+                }
+                Step::Say(words) => self.say(&words),
+                Step::Over(outcome) => {
+                    self.say(&format!("the refresh is over: {outcome:?}"));
+                    self.version = wanted;
+                    self.refresh = None;
+                    self.refreshed = Some(outcome);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the nodes' health as a balancer does. Its alarm ends a refresh.
+    fn check(&mut self) {
+        let mut raised = None;
+        for it in &mut self.instances {
+            let healthy = it.stage != Stage::InService || is_healthy(&self.doors[it.place]);
+            it.unhealthy = if healthy { 0 } else { it.unhealthy + 1 };
+            if it.unhealthy >= UNHEALTHY {
+                raised = Some(format!("{} fails its health check", it.id));
+            }
+        }
+        let Some(why) = raised else { return };
+        if self.refresh.as_mut().is_some_and(|it| it.fail(&why)) {
+            self.say(&format!("{why}: it goes back"));
+        }
+    }
+
+    /// How many are in service and not of this version.
+    fn replaceable(&self, wanted: usize) -> usize {
+        let serve = |it: &&Instance| it.stage == Stage::InService && it.version != wanted;
+        self.instances.iter().filter(serve).count()
     }
 
     fn decide(&mut self) -> Result<Option<Decision>> {
-        let standing = Standing {
+        let standing = scaler::Standing {
             desired: self.desired,
             in_service: self.serving(),
             busy: self.settled_at().is_none(),
@@ -243,26 +373,35 @@ impl Group {
             ..Member::default()
         });
         let doors = self.doors[place];
+        let version = self.refresh.as_ref().map_or(self.version, Refresh::wanted);
+        let Version {
+            user_data,
+            programs,
+        } = &self.versions[version];
         let (network, cloud) = (&self.network, &self.cloud);
-        let node = Node::launch_behind(network, number, cloud, &id, &self.user_data, doors)?;
+        let programs = programs.clone();
+        let node = Node::launch_with(programs, network, number, cloud, &id, user_data, doors)?;
         // As its unit: it is there before there is a configuration.
         let watch = node.watch()?;
-        self.say(&format!("{id} is launched"));
+        self.say(&format!("{id} is launched, of version {version}"));
         self.instances.push(Instance {
             id,
+            version,
             place,
             stage: Stage::Pending,
             since: now(),
+            unhealthy: 0,
             node,
             watch,
         });
         Ok(())
     }
 
-    /// The oldest one goes, if others serve.
-    fn take_away(&mut self) -> Result<()> {
+    /// The oldest one goes, of another version than this one.
+    fn take_away(&mut self, but: Option<usize>) -> Result<()> {
         let mut instances = self.instances.iter_mut();
-        let oldest = instances.find(|it| it.stage == Stage::InService);
+        let goes = |it: &&mut Instance| it.stage == Stage::InService && Some(it.version) != but;
+        let oldest = instances.find(goes);
         let it = oldest.context("none of those that there are can be taken away")?;
         self.cloud.services().change(&it.id, |member| {
             member.states = vec!["Terminating:Wait"];
@@ -277,73 +416,96 @@ impl Group {
 
     /// What instances have told the group.
     fn look(&mut self) -> Result<()> {
-        let mut said = Vec::new();
-        let mut gone = Vec::new();
-        for (at, it) in self.instances.iter_mut().enumerate() {
+        for at in (0..self.instances.len()).rev() {
+            let it = &mut self.instances[at];
             let member = self.cloud.services().member(&it.id).unwrap_or_default();
-            let heard = |hook: &str| member.completed.iter().any(|(name, _)| name == hook);
+            let results = member.completed.iter();
+            let heard = |hook: &str| results.clone().find(|(name, _)| name == hook);
             let seconds = it.since.elapsed();
-            match it.stage {
-                Stage::Pending if heard(READY) => {
-                    let result = &member.completed[0].1;
-                    ensure!(
-                        result == "CONTINUE",
-                        "{}: {result}",
-                        it.node.process().log()
-                    );
-                    it.stage = Stage::InService;
-                    self.times.to_serve.push(seconds);
-                    let words = format!(
-                        "{} is in service, {:.1} s after",
-                        it.id,
-                        seconds.as_secs_f64()
-                    );
-                    said.push(words);
+            let runs = it.node.process().runs()?;
+            let watched = it.watch.runs()?;
+            let told = match it.stage {
+                Stage::Pending => heard(READY).map(|(_, result)| result == "CONTINUE"),
+                Stage::Terminating => heard(DRAIN).map(|_| true),
+                Stage::InService => None,
+            };
+            match (it.stage, told) {
+                (Stage::Pending, Some(true)) => self.serves(at, seconds),
+                (Stage::Pending, Some(false)) => self.give_up(at)?,
+                (Stage::Pending, None) if !runs => self.give_up(at)?,
+                (Stage::Terminating, Some(_)) => {
+                    // One that ends and is started again and again may be about to start.
+                    let ended = !runs || it.unhealthy > 0;
+                    ensure!(ended, "the group was told before {} had ended", it.id);
+                    self.gone(at, seconds, member.heartbeats);
                 }
-                Stage::Terminating if heard(DRAIN) => {
-                    self.times.to_go.push(seconds);
-                    let beats = member.heartbeats;
-                    said.push(format!(
-                        "{} is gone, {:.1} s after, {beats} heartbeats",
-                        it.id,
-                        seconds.as_secs_f64()
-                    ));
-                    gone.push(at);
-                }
-                Stage::Pending => {
-                    let runs = it.node.process().runs()?;
-                    ensure!(runs, "{} has ended:\n{}", it.id, it.node.process().log());
-                }
-                Stage::InService if !it.node.process().runs()? => {
+                (Stage::InService, _) if !runs => {
                     // Others may find a node silent for too long on a busy machine; its service
                     // manager starts it again.
                     it.node.launch_again()?;
-                    said.push(format!("{} has ended, and is started anew", it.id));
+                    let words = format!("{} has ended, and is started anew", it.id);
+                    self.say(&words);
                 }
-                Stage::InService | Stage::Terminating => {}
+                _ => ensure!(watched, "a watch has ended:\n{}", it.watch.log()),
             }
-            ensure!(
-                it.watch.runs()?,
-                "the watch of {} has ended:\n{}",
-                it.id,
-                it.watch.log()
-            );
-        }
-        for at in gone.into_iter().rev() {
-            let mut instance = self.instances.remove(at);
-            let ended = !instance.node.process().runs()?;
-            ensure!(
-                ended,
-                "the group was told before the server of {} had ended",
-                instance.id
-            );
-            self.cloud.services().remove_member(&instance.id);
-        }
-        for words in said {
-            self.say(&words);
         }
         Ok(())
     }
+
+    fn serves(&mut self, at: usize, after: Duration) {
+        let it = &mut self.instances[at];
+        it.stage = Stage::InService;
+        it.since = now();
+        let words = format!(
+            "{} is in service, {:.1} s after",
+            it.id,
+            after.as_secs_f64()
+        );
+        self.times.to_serve.push(after);
+        self.say(&words);
+    }
+
+    fn gone(&mut self, at: usize, after: Duration, beats: u32) {
+        let id = self.instances.remove(at).id;
+        self.cloud.services().remove_member(&id);
+        self.times.to_go.push(after);
+        let seconds = after.as_secs_f64();
+        self.say(&format!(
+            "{id} is gone, {seconds:.1} s after, {beats} heartbeats"
+        ));
+    }
+
+    /// One that will not serve is killed; a refresh that launched it counts it.
+    fn give_up(&mut self, at: usize) -> Result<()> {
+        let mut it = self.instances.remove(at);
+        let refresh = self.refresh.as_mut();
+        ensure!(
+            refresh.is_some_and(|refresh| refresh.launch_failed(it.version)),
+            "{} does not come up:\n{}",
+            it.id,
+            it.node.process().log()
+        );
+        self.cloud.services().remove_member(&it.id);
+        self.times.given_up += 1;
+        self.say(&format!("{} is given up", it.id));
+        Ok(())
+    }
+}
+
+/// Whether a node says that it serves.
+fn is_healthy(doors: &Doors) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&doors.health, CHECK)?;
+        stream.set_read_timeout(Some(CHECK))?;
+        write!(
+            stream,
+            "GET /health HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
 /// The mean of a value that changes at these times, between two times.

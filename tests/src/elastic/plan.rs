@@ -58,6 +58,21 @@ pub(super) struct Alarm {
     pub(super) period_s: u64,
 }
 
+/// How an instance refresh goes: what is read of its preferences.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refreshing {
+    /// Percent of the nodes that there may be, with those that come.
+    pub most_percent: u64,
+    /// Seconds for which a node in service is not counted yet.
+    pub warmup_s: u64,
+    /// Percent of new nodes at which it stops for a while; the last one is its end.
+    pub checkpoints: Vec<u64>,
+    /// Seconds for which it stops.
+    pub delay_s: u64,
+    /// Launches that may fail before it has failed.
+    pub failed_launches: u64,
+}
+
 /// What a group does by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scaling {
@@ -69,6 +84,8 @@ pub struct Scaling {
     pub heartbeat_seconds: u32,
     /// Milliseconds that a minute of the policies takes here.
     pub minute_ms: u64,
+    /// How a group's nodes are replaced by those of another version.
+    pub refreshing: Refreshing,
     pub(super) tracking: Vec<Tracking>,
     pub(super) stepping: Vec<Stepping>,
 }
@@ -92,6 +109,7 @@ impl Scaling {
             max: number(group, "max_size")? as usize,
             heartbeat_seconds: number(hook("drain")?, "heartbeat_timeout")? as u32,
             minute_ms,
+            refreshing: refreshing(plan)?,
             tracking: Vec::new(),
             stepping: Vec::new(),
         };
@@ -109,6 +127,31 @@ impl Scaling {
     pub(super) fn millis(&self, seconds: u64) -> u64 {
         seconds * self.minute_ms / 60
     }
+}
+
+/// What the module hands to its upgrade, which starts instance refreshes.
+fn refreshing(plan: &Value) -> Result<Refreshing, PlanError> {
+    let upgrade = &only(plan, "terraform_data")?["input"];
+    let preferences = text(upgrade, "preferences")?;
+    let preferences: Value = serde_json::from_str(&preferences)
+        .map_err(|error| PlanError(format!("the preferences of a refresh: {error}")))?;
+    let whole = |name: &str| number(&preferences, name).map(|it| it as u64);
+    let checkpoints = array(&preferences, "CheckpointPercentages").iter();
+    let it = Refreshing {
+        most_percent: whole("MaxHealthyPercentage")?,
+        warmup_s: whole("InstanceWarmup")?,
+        checkpoints: checkpoints.filter_map(Value::as_u64).collect(),
+        delay_s: whole("CheckpointDelay")?,
+        failed_launches: number(upgrade, "failed_launches")? as u64,
+    };
+    let known = whole("MinHealthyPercentage")? == 100
+        && it.most_percent > 100
+        && it.checkpoints.last() == Some(&100)
+        && preferences["AutoRollback"] == true
+        && preferences["SkipMatching"] == true;
+    known
+        .then_some(it)
+        .ok_or_else(|| PlanError("such a refresh is not played".into()))
 }
 
 fn tracking(name: String, policy: &Value) -> Result<Tracking, PlanError> {

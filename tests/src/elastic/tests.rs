@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::plan::{Metric, Scaling};
+use super::plan::{Metric, Refreshing, Scaling};
 use super::scaler::{Scaler, Standing};
 
 /// What is read of a plan of the module, with 12 sessions a node.
@@ -17,6 +17,7 @@ fn plan() -> Value {
             "min_size": 1, "max_size": 3,
             "initial_lifecycle_hook": [hook("ready", 300), hook("drain", 600)],
         })),
+        after("terraform_data", json!({ "input": { "failed_launches": 3, "preferences": PREFERENCES } })),
         after("aws_autoscaling_policy", json!({
             "name": "chat-sessions", "policy_type": "TargetTrackingScaling",
             "target_tracking_configuration": [{
@@ -56,6 +57,10 @@ fn plan() -> Value {
         })),
     ] })
 }
+
+/// Those of a refresh, as the module hands them to its upgrade.
+const PREFERENCES: &str = r#"{"AutoRollback":true,"CheckpointDelay":900,"CheckpointPercentages":[1,100],
+    "InstanceWarmup":90,"MaxHealthyPercentage":110,"MinHealthyPercentage":100,"SkipMatching":true}"#;
 
 /// A minute takes as long as it takes.
 const MINUTE: u64 = 60_000;
@@ -154,23 +159,35 @@ fn what_is_under_way_is_waited_for() {
 }
 
 #[test]
+fn a_refresh_is_as_the_plan_has_it() {
+    let expected = Refreshing {
+        most_percent: 110,
+        warmup_s: 90,
+        checkpoints: vec![1, 100],
+        delay_s: 900,
+        failed_launches: 3,
+    };
+    assert_eq!(scaling().refreshing, expected);
+}
+
+#[test]
 fn plans_that_are_not_played_are_named() {
     for (at, name, value, words) in [
         (
-            1,
+            2,
             "policy_type",
             json!("StepScaling"),
             "`StepScaling` is not played",
         ),
         (
-            3,
+            4,
             "adjustment_type",
             json!("ExactCapacity"),
             "chat-fewer does not add or take away",
         ),
-        (4, "alarm_name", json!("other"), "chat-fewer has no alarm"),
+        (5, "alarm_name", json!("other"), "chat-fewer has no alarm"),
         (
-            4,
+            5,
             "treat_missing_data",
             json!("breaching"),
             "the alarm chat-fewer compares otherwise",
@@ -182,6 +199,13 @@ fn plans_that_are_not_played_are_named() {
             "there is no hook `ready`",
         ),
         (0, "max_size", json!(null), "`max_size` is no number in"),
+        (1, "input", json!({}), "`preferences` is no text in"),
+        (
+            1,
+            "input",
+            json!({ "failed_launches": 3, "preferences": PREFERENCES.replace("110", "100") }),
+            "such a refresh is not played",
+        ),
     ] {
         let mut plan = plan();
         plan["resource_changes"][at]["change"]["after"][name] = value;

@@ -146,10 +146,20 @@ fn exchange(endpoint: &str, head: &str, body: &str) -> Result<String> {
     Ok(answer)
 }
 
+/// Programs that are others than those of this build.
+#[derive(Debug, Clone, Default)]
+pub struct Programs {
+    /// `cirrus-bootstrap`.
+    pub bootstrap: Option<PathBuf>,
+    /// `cirrus-server`, if it is not beside that.
+    pub server: Option<PathBuf>,
+}
+
 /// An instance: its metadata, and `cirrus-bootstrap` with the server that it starts. Nothing but
 /// the environment tells them that this is not AWS. Everything is killed when this is dropped.
 pub struct Node {
     folder: TempDir,
+    programs: Programs,
     metadata: Metadata,
     cloud: Vec<(&'static str, String)>,
     process: Process,
@@ -167,7 +177,8 @@ impl Node {
     pub fn launch(cloud: &Cloud, id: &str, user_data: &str) -> Result<Node> {
         let user_data = format!("{user_data}\nlisten.links=127.0.0.1:0\ncluster.address=127.0.0.1");
         let stores = [cloud.dynamodb(), cloud.s3()];
-        Node::place(cloud, id, &user_data, stores, Doors::free()?)
+        let programs = Programs::default();
+        Node::place(programs, cloud, id, &user_data, stores, Doors::free()?)
     }
 
     /// The same, as the node of this number in a network.
@@ -196,6 +207,23 @@ impl Node {
         user_data: &str,
         doors: Doors,
     ) -> Result<Node> {
+        let programs = Programs::default();
+        Node::launch_with(programs, network, number, cloud, id, user_data, doors)
+    }
+
+    /// The same, with these programs instead of those of this build.
+    ///
+    /// # Errors
+    /// When it cannot be launched.
+    pub fn launch_with(
+        programs: Programs,
+        network: &Network,
+        number: u8,
+        cloud: &Cloud,
+        id: &str,
+        user_data: &str,
+        doors: Doors,
+    ) -> Result<Node> {
         let port = free_address()?.port();
         network.links(number, port)?;
         let way = |endpoint: String| -> Result<String> {
@@ -206,10 +234,11 @@ impl Node {
         let links = format!("listen.links={inner}:{port}\ncluster.address={outer}");
         let stores = [way(cloud.dynamodb())?, way(cloud.s3())?];
         let user_data = format!("{user_data}\n{links}");
-        Node::place(cloud, id, &user_data, stores, doors)
+        Node::place(programs, cloud, id, &user_data, stores, doors)
     }
 
     fn place(
+        programs: Programs,
         cloud: &Cloud,
         id: &str,
         user_data: &str,
@@ -243,9 +272,10 @@ impl Node {
         environment.push(("AWS_ENDPOINT_URL_DYNAMODB", dynamodb));
         environment.push(("AWS_ENDPOINT_URL_S3", s3));
         let cloud = environment;
-        let process = run(folder.path(), &metadata, &cloud)?;
+        let process = run(folder.path(), &metadata, &cloud, &programs)?;
         Ok(Node {
             folder,
+            programs,
             metadata,
             cloud,
             process,
@@ -318,7 +348,7 @@ impl Node {
     /// # Errors
     /// When it cannot be started.
     pub fn watch(&self) -> Result<Process> {
-        let mut command = bootstrap(&self.metadata, &self.cloud)?;
+        let mut command = bootstrap(&self.metadata, &self.cloud, &self.programs)?;
         command.arg("watch").arg("--config");
         command.arg(self.data().join("cirrus.yaml"));
         Process::start("cirrus-bootstrap watch", &mut command)
@@ -329,7 +359,8 @@ impl Node {
     /// # Errors
     /// When it cannot be started.
     pub fn launch_again(&mut self) -> Result<()> {
-        self.process = run(self.folder.path(), &self.metadata, &self.cloud)?;
+        let folder = self.folder.path();
+        self.process = run(folder, &self.metadata, &self.cloud, &self.programs)?;
         Ok(())
     }
 }
@@ -369,15 +400,30 @@ fn data(folder: &Path) -> PathBuf {
     folder.join("data")
 }
 
-fn run(folder: &Path, metadata: &Metadata, cloud: &[(&'static str, String)]) -> Result<Process> {
-    let mut command = bootstrap(metadata, cloud)?;
+fn run(
+    folder: &Path,
+    metadata: &Metadata,
+    cloud: &[(&'static str, String)],
+    programs: &Programs,
+) -> Result<Process> {
+    let mut command = bootstrap(metadata, cloud, programs)?;
     command.arg("run").arg("--data-dir").arg(data(folder));
+    if let Some(server) = &programs.server {
+        command.arg("--server").arg(server);
+    }
     Process::start("cirrus-bootstrap", &mut command)
 }
 
 /// The program, on an instance with this metadata in this cloud.
-fn bootstrap(metadata: &Metadata, cloud: &[(&'static str, String)]) -> Result<Command> {
-    let mut command = Command::new(binary("cirrus-bootstrap")?);
+fn bootstrap(
+    metadata: &Metadata,
+    cloud: &[(&'static str, String)],
+    programs: &Programs,
+) -> Result<Command> {
+    let mut command = match &programs.bootstrap {
+        Some(program) => Command::new(program),
+        None => Command::new(binary("cirrus-bootstrap")?),
+    };
     let names = std::env::vars_os().map(|(name, _)| name);
     for name in names.filter(|name| name.to_string_lossy().starts_with("AWS_")) {
         command.env_remove(name);

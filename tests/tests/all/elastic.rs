@@ -10,8 +10,8 @@ use cirrus_loss::Arguments;
 use cirrus_loss::report::{Report, table};
 use cirrus_tests::client::Identity;
 use cirrus_tests::dialogue::play::Stage as _;
-use cirrus_tests::elastic::{Balancer, Doors, Group, Scaling};
-use cirrus_tests::emulated::cloud::{Cloud, Node};
+use cirrus_tests::elastic::{Balancer, Doors, Group, Scaling, Version};
+use cirrus_tests::emulated::cloud::{Cloud, Node, Programs};
 use cirrus_tests::emulated::network::Network;
 use cirrus_tests::server::call;
 use clap::Parser as _;
@@ -26,9 +26,9 @@ pub(crate) const USER_DATA: &str = "domain=localhost\ncluster.silence_ms=2000\nc
      cluster.cut_off_ms=10000\ndrain.settle_seconds=1\ndrain.deadline_seconds=20\n\
      watch.poll_seconds=1\nwatch.gone_seconds=2\nwatch.metrics_seconds=1";
 /// A minute of the policies.
-const MINUTE_MS: u64 = 1_000;
+pub(crate) const MINUTE_MS: u64 = 1_000;
 /// How long each part may take.
-const PATIENCE: Duration = Duration::from_secs(240);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A number of the environment, for a run that is to be measured.
 fn given(name: &str, otherwise: usize) -> usize {
@@ -58,6 +58,14 @@ impl Front {
             Front::Addresses(_) => "",
         };
         format!("{USER_DATA}{networks}")
+    }
+
+    /// The first version of nodes behind it.
+    pub(crate) fn version(&self) -> Version {
+        Version {
+            user_data: self.user_data(),
+            programs: Programs::default(),
+        }
     }
 
     fn addresses(&self) -> Vec<String> {
@@ -150,8 +158,18 @@ impl Drop for Ends<'_> {
     }
 }
 
+/// Makes accounts, on a node of a group.
+pub(crate) fn add(group: &Group, letter: &str, count: usize) {
+    let control = group.control().unwrap();
+    for n in 0..count {
+        let jid = format!("{letter}{n}@localhost");
+        let add = json!({ "v": 1, "call": "user.add", "jid": jid, "password": "wherefore" });
+        assert_eq!(call(&control, &add).unwrap()["ok"], true);
+    }
+}
+
 /// Lets the group do what it does until it has so many nodes, and none comes or goes.
-fn until(group: &mut Group, nodes: usize) {
+pub(crate) fn until(group: &mut Group, nodes: usize) {
     let end = cirrus_tests::deadline_in(PATIENCE);
     while group.settled_at() != Some(nodes) {
         let ticked = group.tick();
@@ -164,7 +182,7 @@ fn until(group: &mut Group, nodes: usize) {
 }
 
 /// Lets the group do what it does for a while.
-fn go_on(group: &mut Group, time: Duration) {
+pub(crate) fn go_on(group: &mut Group, time: Duration) {
     let end = cirrus_tests::deadline_in(time);
     while !cirrus_tests::left(end).is_zero() {
         group.tick().unwrap();
@@ -173,7 +191,7 @@ fn go_on(group: &mut Group, time: Duration) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "between two looks")]
-fn pause() {
+pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(50));
 }
 
@@ -212,7 +230,7 @@ fn nobody_notices_that_a_group_grows_and_shrinks() {
     assert_eq!((scaling.min, scaling.max), (1, most));
     let doors: Vec<Doors> = (0..=most).map(|_| Doors::free().unwrap()).collect();
     let front = Front::new(&doors);
-    let mut group = Group::start(&scaling, &front.user_data(), doors).unwrap();
+    let mut group = Group::start(&scaling, front.version(), doors).unwrap();
     until(&mut group, 1);
 
     let folder = TempDir::with_prefix("cirrus-elastic-").unwrap();
@@ -220,13 +238,8 @@ fn nobody_notices_that_a_group_grows_and_shrinks() {
     // Few enough for one node, and enough for all with those that come and go.
     let stay = sessions * 2 / 3;
     let come = most * sessions - stay;
-    let control = group.control().unwrap();
     for (letter, count) in [("a", stay), ("b", come)] {
-        for n in 0..count {
-            let jid = format!("{letter}{n}@localhost");
-            let add = json!({ "v": 1, "call": "user.add", "jid": jid, "password": "wherefore" });
-            assert_eq!(call(&control, &add).unwrap()["ok"], true);
-        }
+        add(&group, letter, count);
     }
     let those_that_stay = talk("a{}", (stay, stay * 2), &front, folder.path());
     let those_that_come = talk("b{}", (come, come * 2), &front, folder.path());

@@ -32,4 +32,5 @@ mod storm;
 mod terraform;
 mod tickets;
 mod units;
+mod upgrade;
 mod watch;
