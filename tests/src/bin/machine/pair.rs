@@ -74,7 +74,7 @@ fn come_up(guests: &[Guest; 2]) -> Result<()> {
         }
     }
     let two = |guest: &Guest| {
-        let nodes = |line: &String| line.contains(scene::NODES) && line.ends_with(" 2");
+        let nodes = |line: &String| line.contains(scene::NODES) && line.trim_end().ends_with(" 2");
         guest.console().iter().any(nodes)
     };
     // Whoever came first may have been alone when it reported.
