@@ -59,7 +59,7 @@ resource "terraform_data" "upgrade" {
   }
 
   provisioner "local-exec" {
-    command = "sh ${path.module}/upgrade.sh"
+    command = "sh '${path.module}/upgrade.sh'"
 
     environment = {
       CIRRUS_REGION          = data.aws_region.this.name
