@@ -59,6 +59,8 @@ pub(crate) enum Cluster {
     /// sessions can go on elsewhere.
     Drain(Server),
     /// Take a drain back: the server is to have slots again
+    ///
+    /// If it moves clients to nodes that have fewer it stops that, until nodes come or go.
     Abort(Server),
 }
 

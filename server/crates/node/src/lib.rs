@@ -381,8 +381,11 @@ impl Node {
         self.heed(now, random);
     }
 
-    /// The node is to have slots again.
+    /// The node is to have slots again, and to keep its clients.
     pub fn undrain(&mut self, now: Now, random: &mut dyn Random) {
+        if let Some(spread) = &mut self.spread {
+            spread.abort();
+        }
         if let Some(membership) = &mut self.membership {
             membership.undrain(now);
         }

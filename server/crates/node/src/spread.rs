@@ -159,6 +159,14 @@ impl Spread {
         0
     }
 
+    /// Nobody more is moved from here until nodes come or go, or something else moves.
+    pub(crate) fn abort(&mut self) {
+        if let Some(round) = self.round.take() {
+            tracing::info!(left = round.left, "moving clients was stopped");
+        }
+        (self.last, self.rests_until) = (None, u64::MAX);
+    }
+
     fn begin(&mut self, now: u64, seen: &Seen) {
         let seen = seen.with_parted();
         if !seen.is_crowded(&self.options) {

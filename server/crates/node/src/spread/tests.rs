@@ -219,3 +219,17 @@ fn it_is_quiet_while_something_else_moves() {
     };
     assert_eq!((node.look(99_250, Some(&others)), node.left()), (5, 0));
 }
+
+#[test]
+fn what_was_stopped_begins_again_when_nodes_come_or_go() {
+    let mut world = World::new(&[1_000, 0]);
+    world.run(11, least);
+    assert!(world.moved > 0 && world.moved < 500, "{}", world.moved);
+    let moved = world.moved;
+    world.nodes[0].abort();
+    world.run(7_200, least);
+    assert_eq!((world.moved, world.nodes[0].left()), (moved, 0));
+    world.epoch += 1;
+    world.run(60, least);
+    assert_eq!(world.clients, [500, 500]);
+}
