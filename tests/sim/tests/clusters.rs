@@ -52,7 +52,7 @@ fn every_bug_planted_in_a_cluster_is_found() {
         (Bug::ForgetPending, 1),
         (Bug::LeaseNotAwaited, 2),
         (Bug::DrainEndsEarly, 3),
-        (Bug::ViewBackwards, 71),
+        (Bug::ViewBackwards, 3),
     ];
     let found = spread(bugs, |(bug, known)| {
         plant(*bug);

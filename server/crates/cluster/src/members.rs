@@ -44,7 +44,6 @@ use self::looks::Looks;
 use self::peers::Peers;
 use self::store::Asked;
 use crate::lease::Held;
-use crate::planted::{self, Bug};
 use crate::{ClusterError, Member, MemberState, View};
 
 /// Names an operation from [`Effect::Store`] to [`Members::on_result`].
@@ -501,13 +500,12 @@ impl Members {
 
     /// A view that is in the store, or was.
     fn learn(&mut self, now: u64, view: View, out: &mut Vec<Effect>) {
-        let newer = match planted::is(Bug::ViewBackwards) {
-            true => view.epoch != self.epoch(),
-            false => view.epoch > self.epoch(),
-        };
-        if self.phase == Phase::Stopped || !newer {
-            return;
+        if self.phase != Phase::Stopped && view.epoch > self.epoch() {
+            self.take(now, view, out);
         }
+    }
+
+    fn take(&mut self, now: u64, view: View, out: &mut Vec<Effect>) {
         let mine = view.member(&self.options.me).is_some();
         let before = self.view.replace(view);
         self.wanted = None;

@@ -26,7 +26,7 @@ pub enum Bug {
     LeaseNotAwaited,
     /// A drain is over before the copies are made.
     DrainEndsEarly,
-    /// A view that is older than the last one is adopted.
+    /// A view that was read counts, though a newer one has come from another node meanwhile.
     ViewBackwards,
 }
 

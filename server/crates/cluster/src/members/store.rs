@@ -4,6 +4,7 @@ use cirrus_schema::keys::cluster;
 use cirrus_store::{Condition, Item, Op, Outcome, StoreError};
 
 use super::{Effect, Members, Phase};
+use crate::planted::{self, Bug};
 use crate::{ClusterError, Member, Token, View, lease};
 
 /// The operation under way besides the renewal of the lease.
@@ -111,8 +112,11 @@ impl Members {
     fn on_view(&mut self, now: u64, leased: bool, view: Option<View>, out: &mut Vec<Effect>) {
         self.stale = false;
         let epoch = view.as_ref().map_or(0, |view| view.epoch);
-        if let Some(view) = view {
-            self.learn(now, view, out);
+        let backwards = planted::is(Bug::ViewBackwards) && self.phase != Phase::Stopped;
+        match view {
+            Some(view) if backwards && epoch < self.epoch() => self.take(now, view, out),
+            Some(view) => self.learn(now, view, out),
+            None => {}
         }
         if leased && self.lapsed && self.seen.is_none() {
             self.seen = Some(epoch);

@@ -123,7 +123,9 @@ impl World {
         cluster.look_whether_whole();
         // What may not happen now does not keep what may from happening.
         let due = cluster.due.clone();
-        let next = due.iter().position(|incident| self.happens(*incident));
+        let calm = (!due.is_empty()).then(|| cluster.is_calm(self.now, &self.store));
+        let calm = calm.unwrap_or_default();
+        let next = due.iter().position(|it| self.happens(*it, calm));
         if let Some(index) = next
             && let Some(cluster) = &mut self.cluster
             && let Some(incident) = cluster.due.remove(index)
@@ -146,12 +148,11 @@ impl World {
     }
 
     /// Lets something happen, if it may now.
-    fn happens(&mut self, incident: Incident) -> bool {
+    fn happens(&mut self, incident: Incident, safe: bool) -> bool {
         let Some(cluster) = &self.cluster else {
             return false;
         };
         let serving = cluster.serving();
-        let safe = cluster.is_calm(self.now, &self.store);
         let harmless = match incident {
             Incident::Suspend { ms, .. } => ms <= HARMLESS_MS,
             // Of a link that breaks without a word, nobody knows for long.
@@ -402,6 +403,9 @@ impl Cluster {
 
     /// After the loss of a node: everything has a home and a copy again.
     fn look_whether_whole(&mut self) {
+        if self.lost.is_empty() {
+            return;
+        }
         let settled = |c: Census| c.awaited + c.leaving + c.single_copy == 0;
         let all = self.processes.values().all(Process::serves);
         let names = |process: &Process| self.lost.iter().any(|id| process.names(*id));
@@ -431,16 +435,14 @@ impl Cluster {
 
     /// The loss of one more node loses nothing: no other is in danger, and every home has a copy.
     fn may_lose_one(&self, now: u64) -> bool {
-        let copied = self.censuses().all(|census| census.single_copy == 0);
-        let idle = self.links.blocked.is_empty();
-        let run = self
-            .processes
-            .values()
-            .all(|it| !it.suspended && it.stall.is_none());
-        let linked = self.processes.keys().all(|id| self.is_linked(*id));
-        let heard = self.hear_each_other(now);
-        let whole = copied && idle && run && linked && heard;
-        whole && self.lost.is_empty() && self.serving().len() >= 2
+        let runs = |it: &Process| !it.suspended && it.stall.is_none();
+        let idle = self.lost.is_empty() && self.links.blocked.is_empty();
+        idle && self.processes.values().all(runs)
+            && self.serving().len() >= 2
+            && self.processes.keys().all(|id| self.is_linked(*id))
+            && self.hear_each_other(now)
+            // Last, as every slot is looked at.
+            && self.censuses().all(|census| census.single_copy == 0)
     }
 
     /// A node that has just been linked again may still count the time in which it heard nobody.
