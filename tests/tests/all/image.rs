@@ -42,6 +42,8 @@ fn packers_template_is_valid_for_both_builders() {
             ),
             ("seed", folder.path().join("seed").display().to_string()),
             ("base_key", key.display().to_string()),
+            // A build may have left one where the next one goes.
+            ("output", folder.path().join("out").display().to_string()),
             (
                 "copy_regions",
                 "[\"eu-central-1\", \"us-east-1\"]".to_owned(),
