@@ -47,7 +47,7 @@ fn every_bug_planted_in_a_cluster_is_found() {
         (Bug::StaleEpoch, 251),
         (Bug::SkipPrev, 9),
         (Bug::TakeTwice, 1),
-        (Bug::RetireUnasked, 30),
+        (Bug::RetireUnasked, 92),
         (Bug::ForgetHeard, 84),
         (Bug::ForgetPending, 1),
         (Bug::LeaseNotAwaited, 2),
