@@ -44,16 +44,18 @@ given_up() {
 }
 
 # A group is made with the first version of its template: it has nothing to replace.
-[ "$CIRRUS_VERSION" -gt 1 ] || exit 0
+[ "$CIRRUS_VERSION" != 1 ] || exit 0
 
 command -v aws >/dev/null || fail "this needs AWS's command line, aws; nothing was changed in \
 $CIRRUS_GROUP. Install it and apply again, or set upgrade = { start = false } to start it elsewhere."
 
 saved=$(aws autoscaling describe-auto-scaling-groups --region "$CIRRUS_REGION" \
   --auto-scaling-group-names "$CIRRUS_GROUP" --output text --query \
-  'AutoScalingGroups[0].MixedInstancesPolicy.LaunchTemplate.LaunchTemplateSpecification.[LaunchTemplateId, Version]')
+  'AutoScalingGroups[0].MixedInstancesPolicy.LaunchTemplate.LaunchTemplateSpecification.[LaunchTemplateId, Version]') ||
+  fail "AWS does not say which version $CIRRUS_GROUP has; nothing was changed."
 # shellcheck disable=SC2086 # two words
 set -- $saved
+[ $# -eq 2 ] || fail "AWS knows no group $CIRRUS_GROUP of a launch template; nothing was changed."
 if [ "$1 $2" = "$CIRRUS_TEMPLATE $CIRRUS_VERSION" ]; then
   say "$CIRRUS_GROUP has version $CIRRUS_VERSION already"
   exit 0
@@ -68,7 +70,8 @@ if [ "$start" != true ]; then
 fi
 
 refresh=$(autoscaling start-instance-refresh --preferences "$CIRRUS_PREFERENCES" \
-  --desired-configuration "$CIRRUS_CONFIGURATION" --query InstanceRefreshId --output text)
+  --desired-configuration "$CIRRUS_CONFIGURATION" --query InstanceRefreshId --output text) ||
+  fail "it did not begin; nothing was changed in $CIRRUS_GROUP."
 by_hand="aws autoscaling rollback-instance-refresh --region $CIRRUS_REGION --auto-scaling-group-name $CIRRUS_GROUP"
 say "$CIRRUS_GROUP goes from version $2 to $CIRRUS_VERSION; to take it back: $by_hand"
 trap 'say "it goes on without this; to take it back: $by_hand" >&2; exit 1' INT TERM

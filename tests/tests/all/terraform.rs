@@ -55,14 +55,24 @@ esac
 
 /// Runs the module's upgrade from version 4 of a template to this one: whether it has succeeded, what
 /// it said, and what it asked of AWS.
-fn upgrade(version: u32, (looks, failed): (&str, u32), start: bool) -> (bool, String, String) {
+fn upgrade(version: u32, told: (&str, u32), start: bool) -> (bool, String, String) {
+    upgrade_with(AWS, version, told, start)
+}
+
+/// The same, with something else for AWS's command line.
+fn upgrade_with(
+    aws: &str,
+    version: u32,
+    (looks, failed): (&str, u32),
+    start: bool,
+) -> (bool, String, String) {
     let folder = TempDir::with_prefix("cirrus-upgrade-").unwrap();
     let at = |name: &str| folder.path().join(name);
     for (name, text) in [
         ("looks", looks.replace(", ", "\n") + "\n"),
         ("failed", failed.to_string()),
         ("calls", String::new()),
-        ("aws", AWS.replace("FOLDER", &at("").display().to_string())),
+        ("aws", aws.replace("FOLDER", &at("").display().to_string())),
     ] {
         std::fs::write(at(name), text).unwrap();
     }
@@ -102,6 +112,29 @@ fn an_upgrade_without_the_command_line_of_aws_says_so() {
         !succeeded && said.contains("nothing was changed in chat"),
         "{said}"
     );
+}
+
+#[test]
+fn an_upgrade_that_cannot_begin_says_that_nothing_was_changed() {
+    for (answer, instead, expected) in [
+        (
+            r"printf 'lt-1\t4\n'",
+            "echo None",
+            "AWS knows no group chat",
+        ),
+        (
+            r"printf 'lt-1\t4\n'",
+            "exit 255",
+            "AWS does not say which version",
+        ),
+        ("echo refresh-1", "exit 254", "it did not begin"),
+    ] {
+        let aws = AWS.replace(answer, instead);
+        let (succeeded, said, calls) = upgrade_with(&aws, 5, ("Successful", 0), true);
+        assert!(!succeeded && said.contains(expected), "{said}");
+        assert!(said.contains("nothing was changed"), "{said}");
+        assert!(!calls.contains("describe-instance-refreshes"), "{calls}");
+    }
 }
 
 /// It says how far it is, and ends when it is over: well, or with the reason.
