@@ -21,6 +21,17 @@ struct Sealed {
 }
 
 impl Sealed {
+    /// The account is deleted, and nothing of its archive is left.
+    fn erase(&mut self) {
+        let user = BareJid::parse(JULIET).unwrap();
+        self.world.event(Event::Erase { user, token: 2 });
+        assert_eq!(self.world.done.pop(), Some(Ok(())));
+        assert_eq!(
+            (self.index(), self.digests(), self.segments().len()),
+            (0, 0, 0)
+        );
+    }
+
     fn new(records: u64) -> Self {
         Self::keeping(records, 0)
     }
@@ -304,10 +315,7 @@ fn a_deleted_account_leaves_no_segment() {
     let mut it = Sealed::new(16);
     it.say(1, 40);
     assert_eq!(it.segments().len(), 2);
-    let user = BareJid::parse(JULIET).unwrap();
-    it.world.event(Event::Erase { user, token: 2 });
-    assert_eq!(it.world.done.pop(), Some(Ok(())));
-    assert_eq!((it.index(), it.segments().len()), (0, 0));
+    it.erase();
 }
 
 /// A message to a user and one in the sender's archive: two units, also when that seals a segment,
@@ -455,10 +463,7 @@ fn who_is_seldom_met_is_found_in_few_requests() {
     it.online();
     it.check_nurse(350, true);
     assert_eq!(it.world.home.census().tally.unreadable, 0);
-    let user = BareJid::parse(JULIET).unwrap();
-    it.world.event(Event::Erase { user, token: 2 });
-    assert_eq!(it.world.done.pop(), Some(Ok(())));
-    assert_eq!((it.index(), it.digests(), it.segments().len()), (0, 0, 0));
+    it.erase();
 }
 
 /// The store fails at every step of making a digest and of letting it grow; and so dies the home.

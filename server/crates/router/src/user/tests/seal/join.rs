@@ -59,10 +59,7 @@ fn sixteen_segments_become_one_and_pages_stay_as_cheap() {
     let (page, asked) = it.page_before(60, 20);
     assert_eq!((page.len(), asked), (20, 2), "where it is, and what it is");
     assert_eq!(it.world.home.census().tally.unreadable, 0);
-    let user = BareJid::parse(JULIET).unwrap();
-    it.world.event(Event::Erase { user, token: 2 });
-    assert_eq!(it.world.done.pop(), Some(Ok(())));
-    assert_eq!((it.index(), it.digests(), it.segments().len()), (0, 0, 0));
+    it.erase();
 }
 
 /// With a contact who is in no digest, because there are too many messages, and with one who is.
