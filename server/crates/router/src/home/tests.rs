@@ -480,3 +480,5 @@ fn a_copy_that_is_told_the_same_asks_for_the_same() {
         assert_eq!(copy.snapshot(), pair.homes[0].snapshot());
     }
 }
+
+mod formats;
