@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use cirrus_cluster::members::Options;
-use cirrus_cluster::{Member, MemberState};
+use cirrus_cluster::{Member, MemberState, number_of};
 use cirrus_config::Config;
 use cirrus_link::Links;
 use cirrus_router::Entropy;
+use cirrus_router::codec::{FORMAT, OLDEST};
 use cirrus_runtime::{Cluster, SystemEntropy};
 use cirrus_store::Table;
 use tokio::sync::mpsc;
@@ -14,9 +15,6 @@ use tokio::sync::mpsc;
 use crate::parts::{self, PartsError};
 use crate::shared_keys;
 
-/// Versions of frames between nodes and of stored values that this server understands.
-const WIRE: u16 = 1;
-const STORAGE: u16 = 1;
 /// Largest frame between nodes: the state of a slot.
 const FRAME_BYTES: usize = 64 * 1024 * 1024;
 /// Events of links that wait for the node.
@@ -44,7 +42,7 @@ pub(crate) async fn cluster(config: &Config, table: &dyn Table) -> Result<Cluste
     let options = cirrus_link::Options {
         me: me.node_id(),
         key: shared_keys::obtain(table, shared_keys::LINKS).await?,
-        versions: WIRE..=WIRE,
+        versions: number_of(OLDEST.into())..=number_of(newest(config).into()),
         from: (!address.ip().is_unspecified()).then(|| address.ip()),
         queue_bytes: config.cluster.link_queue_bytes,
         frame_bytes: FRAME_BYTES,
@@ -62,6 +60,7 @@ pub(crate) async fn cluster(config: &Config, table: &dyn Table) -> Result<Cluste
     entropy.fill(&mut slot_key);
     let options = Options {
         me,
+        oldest: OLDEST.into(),
         lease_ms: config.cluster.lease_ms,
         renew_ms: config.cluster.renew_ms,
         silence_ms: config.cluster.silence_ms.min(config.cluster.lease_ms),
@@ -70,6 +69,14 @@ pub(crate) async fn cluster(config: &Config, table: &dyn Table) -> Result<Cluste
         seed: entropy.u128(),
     };
     Ok(Cluster::new(options, links, events))
+}
+
+/// The newest format that this server writes, and lets others write to it.
+pub(crate) fn newest(config: &Config) -> u8 {
+    match config.cluster.hold_format {
+        true => OLDEST,
+        false => FORMAT,
+    }
 }
 
 fn member(config: &Config, port: u16) -> Member {
@@ -86,8 +93,8 @@ fn member(config: &Config, port: u16) -> Member {
         zone: config.cluster.zone.clone().unwrap_or_default(),
         weight: 1,
         state: MemberState::Serving,
-        wire: WIRE,
-        storage: STORAGE,
+        wire: newest(config).into(),
+        storage: newest(config).into(),
     }
 }
 

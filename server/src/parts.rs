@@ -351,6 +351,7 @@ fn node_options(config: &Config) -> cirrus_runtime::Options {
             ..cirrus_runtime::ReplicaOptions::default()
         },
         spread: config.rebalance.enabled.then(|| spread(&config.rebalance)),
+        newest: joining::newest(config),
     }
 }
 

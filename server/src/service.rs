@@ -385,6 +385,7 @@ impl Operator {
         let view = self.home.view().await;
         if let Some(view) = view.map_err(|gone| Refusal::new("stopping", gone.to_string()))? {
             fields.insert("epoch".into(), view.epoch.into());
+            fields.insert("format".into(), view.format.into());
             let nodes = view.nodes.iter().map(|node| {
                 json!({
                     "instance": node.instance,
@@ -393,6 +394,16 @@ impl Operator {
                     "state": node.state,
                     "here": node.here,
                     "connections": node.connections,
+                    "about": node.about.as_ref().map(|it| json!({
+                        "version": it.version,
+                        "formats": it.formats,
+                        "lease_ms": it.lease_ms,
+                        "slots": it.slots,
+                        "copies": it.copies,
+                        "slots_coming": it.coming,
+                        "slots_leaving": it.leaving,
+                        "sessions": it.sessions,
+                    })),
                 })
             });
             fields.insert("nodes".into(), nodes.collect());

@@ -102,6 +102,11 @@ impl Sweep {
     /// Takes the lease. `None`: another node has it.
     async fn claim(&self, now: u64) -> Result<Option<Lease>, StoreError> {
         let item = self.table.get(cluster::sweep()).await?;
+        let unknown = |item: &Item| item.attrs.get_n("v") != Some(FORMAT);
+        if item.as_ref().is_some_and(unknown) {
+            tracing::warn!("archives are sealed by nodes of a newer version only");
+            return Ok(None);
+        }
         let number = |name| item.as_ref().and_then(|item| item.attrs.get_n(name));
         if number("u").is_some_and(|until| now < until) && number("n") != Some(self.name) {
             return Ok(None);

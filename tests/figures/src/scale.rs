@@ -108,8 +108,8 @@ fn fullest(nodes: usize) -> f64 {
         zone: format!("zone-{}", number % 3),
         weight: 1,
         state: MemberState::Serving,
-        wire: 1,
-        storage: 1,
+        wire: 9,
+        storage: 9,
     };
     let view = View {
         epoch: 1,

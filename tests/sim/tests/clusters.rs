@@ -53,6 +53,7 @@ fn every_bug_planted_in_a_cluster_is_found() {
         (Bug::LeaseNotAwaited, 2),
         (Bug::DrainEndsEarly, 3),
         (Bug::ViewBackwards, 3),
+        (Bug::NewestFormat, 2),
     ];
     let found = spread(bugs, |(bug, known)| {
         plant(*bug);

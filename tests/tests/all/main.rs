@@ -20,6 +20,7 @@ mod contract_aws;
 mod dialogues;
 mod ejabberd;
 mod elastic;
+mod formats;
 mod health;
 mod image;
 mod instance;

@@ -23,19 +23,6 @@ pub enum ClusterError {
         /// How much it may be.
         limit: usize,
     },
-    /// A member and a node that wants to join don't understand each other's frames.
-    #[error(
-        "{member} speaks wire version {theirs} and this node {ours}: only adjacent versions run \
-         together, so update step by step"
-    )]
-    Wire {
-        /// The member's instance.
-        member: String,
-        /// Its version.
-        theirs: u16,
-        /// The version of this node.
-        ours: u16,
-    },
     /// The store failed in a way that asking again does not cure.
     #[error("the cluster table can't be used: {0}")]
     Store(String),

@@ -25,4 +25,6 @@ mod view;
 pub use error::ClusterError;
 pub use members::Token;
 pub use place::{Placement, SLOTS, Slot, slot};
-pub use view::{MAX_MEMBERS, MAX_TEXT, MAX_WEIGHT, Member, MemberState, View};
+pub use view::{
+    MAX_MEMBERS, MAX_TEXT, MAX_WEIGHT, Member, MemberState, View, format_of, number_of,
+};

@@ -60,6 +60,8 @@ const BEATS: u64 = 4;
 pub struct Options {
     /// This node; its state is what it wants to be: serving or draining.
     pub me: Member,
+    /// The oldest format of frames and stored values that it understands.
+    pub oldest: u16,
     /// How long a lease lasts.
     pub lease_ms: u64,
     /// How often it is renewed and the view is read; at most a third of the lease.

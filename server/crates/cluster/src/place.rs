@@ -142,8 +142,8 @@ mod tests {
             zone: (*zone).into(),
             weight: *weight,
             state: MemberState::Serving,
-            wire: 1,
-            storage: 1,
+            wire: 9,
+            storage: 9,
         };
         let members = members.iter().enumerate().map(member).collect();
         View {

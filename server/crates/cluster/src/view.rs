@@ -3,7 +3,8 @@
 //! Format 1, key `v` / 0: `e` = epoch, `v` = 1, `k` = the 16 bytes of the slot-hash key, `m` = the
 //! members. A member: instance id, address and zone, each as one byte of length and UTF-8; boot id
 //! (16 bytes); weight and state (one byte each; 1 serving, 3 draining); wire and storage
-//! format (two bytes each). Numbers are big-endian; the list begins with two bytes of count.
+//! format (two bytes each, as their [number](number_of)). Numbers are big-endian; the list begins with two
+//! bytes of count.
 
 use cirrus_schema::keys::cluster;
 use cirrus_store::{Attrs, Item};
@@ -18,6 +19,19 @@ pub const MAX_TEXT: usize = 64;
 pub const MAX_WEIGHT: u8 = 32;
 
 const FORMAT: u64 = 1;
+/// The first format that had a number.
+const BEFORE: u16 = 8;
+
+/// The number of a format of frames and stored values, in a view and in a link's hello: they were
+/// counted from 1 before formats were.
+pub const fn number_of(format: u16) -> u16 {
+    format.saturating_sub(BEFORE)
+}
+
+/// The format of that number.
+pub const fn format_of(number: u16) -> u16 {
+    number.saturating_add(BEFORE)
+}
 
 /// What a member does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +77,11 @@ impl Member {
     /// Whether it is the same process, whatever it does now.
     pub fn is_same(&self, other: &Self) -> bool {
         (self.boot, &self.instance) == (other.boot, &other.instance)
+    }
+
+    /// The newest format of both that it understands.
+    pub fn understands(&self) -> u16 {
+        self.wire.min(self.storage)
     }
 
     fn check(&self) -> Result<(), ClusterError> {
@@ -116,9 +135,11 @@ impl View {
         2 * count > all || (2 * count == all && all > 2 && lowest())
     }
 
-    /// The format in which values are stored: the newest that every member understands.
-    pub fn storage_format(&self) -> Option<u16> {
-        self.members.iter().map(|member| member.storage).min()
+    /// The cluster's format, of frames between nodes and of stored values alike: the newest that
+    /// every member understands, which all of them write. Who does not understand it does not
+    /// join, so it only rises.
+    pub fn common(&self) -> Option<u16> {
+        self.members.iter().map(Member::understands).min()
     }
 
     /// The item that holds it.
@@ -140,8 +161,8 @@ impl View {
                 MemberState::Draining => 3,
             };
             members.extend_from_slice(&[member.weight, state]);
-            members.extend_from_slice(&member.wire.to_be_bytes());
-            members.extend_from_slice(&member.storage.to_be_bytes());
+            members.extend_from_slice(&number_of(member.wire).to_be_bytes());
+            members.extend_from_slice(&number_of(member.storage).to_be_bytes());
         }
         let attrs = Attrs::new()
             .with("v", FORMAT)
@@ -203,8 +224,8 @@ fn decode(bytes: &[u8]) -> Option<Vec<Member>> {
             zone,
             weight,
             state,
-            wire,
-            storage,
+            wire: format_of(wire),
+            storage: format_of(storage),
         };
         member.check().ok()?;
         members.push(member);
@@ -239,8 +260,8 @@ mod tests {
             zone: "eu-central-1a".into(),
             weight: n,
             state,
-            wire: 1,
-            storage: u16::from(n) + 256,
+            wire: 9,
+            storage: u16::from(n) + 264,
         }
     }
 
@@ -280,7 +301,15 @@ mod tests {
             assert_eq!(View::from_item(&view.to_item().unwrap()), Ok(view));
         }
         assert_eq!(view().serving().count(), 1);
-        assert_eq!(view().storage_format(), Some(257));
+        assert_eq!(view().common(), Some(9));
+        let mut newer = view();
+        newer.members[0].wire = 300;
+        newer.members[1].wire = 300;
+        assert_eq!(
+            newer.common(),
+            Some(265),
+            "the older of both numbers counts"
+        );
         let restarted = Member {
             boot: 9,
             ..member(1, MemberState::Serving)

@@ -425,6 +425,11 @@ section! {
         silence_ms: u64 = 1_000, 100..=60_000;
         /// Milliseconds without other nodes and without the store after which a node stops.
         cut_off_ms: u64 = 5_000, 500..=600_000;
+        /// Write the older of the two formats that this version understands, as if it were the one
+        /// before. While nodes do so the whole cluster keeps to it, and the version before can be
+        /// brought back. A cluster does not go back: set it before the update, and take it out when
+        /// the new version stays.
+        hold_format: bool = false;
         /// Bytes that wait to be sent to one node; past them the link is broken and made anew.
         link_queue_bytes: usize = 268_435_456, 134_217_728..=4_294_967_295;
         /// States of slots under way to one node at once, when nodes come and go.

@@ -1,6 +1,7 @@
 //! What can go wrong.
 
 use std::io;
+use std::ops::RangeInclusive;
 
 use crate::frame::TooBig;
 use crate::hello::Refusal;
@@ -37,6 +38,16 @@ pub(crate) enum Lost {
     RefusedThere(Refusal),
     #[error("the other node has closed it")]
     Ended,
+    #[error(
+        "no link version is understood by both: the other node understands {}, this one {}; \
+         update the older one through each version in turn",
+        range(theirs.as_ref()), range(Some(ours))
+    )]
+    Versions {
+        /// What the other node understands, if it has said so.
+        theirs: Option<RangeInclusive<u16>>,
+        ours: RangeInclusive<u16>,
+    },
     #[error("{0}")]
     Closed(&'static str),
     #[error(transparent)]
@@ -51,7 +62,7 @@ impl Lost {
     /// Trying again soon would change nothing.
     pub(crate) fn is_stubborn(&self) -> bool {
         match self {
-            Lost::Protocol => true,
+            Lost::Protocol | Lost::Versions { .. } => true,
             Lost::Refused(refusal) | Lost::RefusedThere(refusal) => *refusal != Refusal::Crossed,
             _ => false,
         }
@@ -63,5 +74,12 @@ impl Lost {
             self,
             Lost::Refused(Refusal::Crossed) | Lost::RefusedThere(Refusal::Crossed)
         )
+    }
+}
+
+fn range(versions: Option<&RangeInclusive<u16>>) -> String {
+    match versions {
+        Some(versions) => format!("{} to {}", versions.start(), versions.end()),
+        None => "others".into(),
     }
 }

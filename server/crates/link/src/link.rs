@@ -1,5 +1,6 @@
 //! One connection: its greeting, and then its frames in both directions until it ends.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
@@ -70,8 +71,14 @@ pub(crate) async fn greet_dialled(
         .await?;
     stream.flush().await?;
     let status = stream.read_u8().await?;
-    if status != ACCEPTED {
-        return Err(Lost::RefusedThere(Refusal::of(status)));
+    match Refusal::of(status) {
+        _ if status == ACCEPTED => {}
+        Refusal::Version => {
+            let theirs = versions_of(&mut stream).await;
+            let ours = node.options.versions.clone();
+            return Err(Lost::Versions { theirs, ours });
+        }
+        refusal => return Err(Lost::RefusedThere(refusal)),
     }
     let mut bytes = [0; HELLO_BYTES];
     stream.read_exact(&mut bytes).await?;
@@ -104,7 +111,8 @@ pub(crate) async fn greet_accepted(node: &Node, socket: TcpStream) -> Result<Gre
     };
     let mut bytes = [0; HELLO_BYTES];
     stream.read_exact(&mut bytes).await?;
-    let judged = Hello::open(&bytes, proof(Role::Dialler, &NO_NONCE)).and_then(|theirs| {
+    let opened = Hello::open(&bytes, proof(Role::Dialler, &NO_NONCE));
+    let judged = opened.clone().and_then(|theirs| {
         let version = theirs.judge(node.options.me, 0, &node.options.versions)?;
         let seat = node.table.seat_accepted(&theirs, queue(node))?;
         Ok((theirs, version, seat))
@@ -113,9 +121,19 @@ pub(crate) async fn greet_accepted(node: &Node, socket: TcpStream) -> Result<Gre
         Ok(judged) => judged,
         Err(refusal) => {
             stream.write_u8(refusal.code()).await?;
+            let lost = match opened {
+                Ok(theirs) if refusal == Refusal::Version => {
+                    let ours = node.options.versions.clone();
+                    stream.write_u16(*ours.start()).await?;
+                    stream.write_u16(*ours.end()).await?;
+                    let theirs = Some(theirs.oldest..=theirs.newest);
+                    Lost::Versions { theirs, ours }
+                }
+                _ => Lost::Refused(refusal),
+            };
             // Ends in order, so that the other side surely reads why.
             stream.shutdown().await?;
-            return Err(Lost::Refused(refusal));
+            return Err(lost);
         }
     };
     let mine = hello(node, theirs.node, seat.sequence)?;
@@ -129,6 +147,12 @@ pub(crate) async fn greet_accepted(node: &Node, socket: TcpStream) -> Result<Gre
         version,
         stream,
     })
+}
+
+/// What follows a refusal for the versions' sake; like that, it proves nothing.
+async fn versions_of(stream: &mut TlsStream<TcpStream>) -> Option<RangeInclusive<u16>> {
+    let oldest = stream.read_u16().await.ok()?;
+    Some(oldest..=stream.read_u16().await.ok()?)
 }
 
 fn hello(node: &Node, other: u64, sequence: u64) -> Result<Hello, Lost> {

@@ -284,6 +284,16 @@ async fn a_hello_of_a_foreign_version_or_for_another_node_is_refused() {
     let hello = played.hello(2, 1, Role::Dialler, [0; NONCE_BYTES]);
     played.say(&hello).await;
     assert_eq!(played.status().await, Refusal::Version.code());
+    let told = [
+        played.status().await,
+        played.status().await,
+        played.status().await,
+    ];
+    assert_eq!(
+        (told, played.status().await),
+        ([0, 3, 0], 4),
+        "what it understands"
+    );
     let mut played = Played::dial(&one.address, 2).await;
     let hello = played.hello(5, 1, Role::Dialler, [0; NONCE_BYTES]);
     played.say(&hello).await;

@@ -23,11 +23,12 @@ use cirrus_cluster::planted::{self, Bug};
 use cirrus_cluster::{Member, MemberState, Slot, View, members};
 use cirrus_jid::BareJid;
 use cirrus_replica::{Machine as _, Now, Random, Replica, Token};
+use cirrus_router::codec::OLDEST;
 use cirrus_router::{HomeConfig, PipeId, PipeOut};
 use cirrus_store::{Op, Outcome, StoreError};
 
 pub use cirrus_replica::Work;
-pub use membership::LinkTo;
+pub use membership::{About, LinkTo};
 pub use slot::{Answered, Ask, SlotHome};
 pub use spread::Options as SpreadOptions;
 pub use standing::{Census, NodeSeen, Place, Standing, ViewSeen};
@@ -47,6 +48,8 @@ pub struct Options {
     pub membership: Option<members::Options>,
     /// When clients are moved to nodes with fewer; `None` = never.
     pub spread: Option<SpreadOptions>,
+    /// The newest [format](cirrus_router::codec) that it writes.
+    pub newest: u8,
 }
 
 /// What a node wants done, in order.
@@ -119,8 +122,13 @@ pub struct Node {
     key: [u8; 16],
     ears: Ears,
     spread: Option<Spread>,
+    /// What it says of itself, and when that is looked at again.
+    about: (u64, About),
     effects: VecDeque<Effect>,
 }
+
+/// How often it is looked what a node has, for people, milliseconds.
+const ABOUT_MS: u64 = 2_000;
 
 impl Node {
     /// A node that has done nothing yet.
@@ -136,6 +144,7 @@ impl Node {
             replica: None,
             key: [0; 16],
             ears: Ears::default(),
+            about: (0, About::default()),
             effects: VecDeque::new(),
         };
         if alone {
@@ -182,12 +191,18 @@ impl Node {
 
     /// Comes first in every batch of events: time passed.
     pub fn begin(&mut self, now: Now, random: &mut dyn Random) {
+        let tells = self.membership.as_ref().map(|it| it.tells(now.steady));
+        let about = (tells == Some(true)).then(|| self.about(now.steady));
         if let Some(membership) = &mut self.membership {
             let load = self.spread.as_ref().map(|spread| Load {
                 connections: self.ears.pipes.len() as u64,
                 parted: spread.parted(now.steady),
             });
-            membership.tick(now, load);
+            let about = about.map(|about| About {
+                lease_ms: membership.lease_ms(now.steady),
+                ..about
+            });
+            membership.tick(now, load, about);
         }
         self.heed(now, random);
         self.spread(now.steady);
@@ -263,8 +278,8 @@ impl Node {
             zone: String::new(),
             weight: 1,
             state: MemberState::Serving,
-            wire: 1,
-            storage: 1,
+            wire: self.options.newest.into(),
+            storage: self.options.newest.into(),
         };
         View {
             epoch: 1,
@@ -283,7 +298,7 @@ impl Node {
             let config = Arc::clone(&self.options.home);
             let homes = Homes { config, key, alone };
             let mut replica = Replica::new(me, options, Box::new(homes));
-            let linked = self.membership.iter().flat_map(|it| &it.linked);
+            let linked = self.membership.iter().flat_map(|it| it.linked.keys());
             for node in linked {
                 replica.link_up(now, random, *node);
             }
@@ -314,10 +329,11 @@ impl Node {
         }
     }
 
-    /// There is a link with a node. At most one at a time.
-    pub fn link_up(&mut self, now: Now, random: &mut dyn Random, node: u64) {
+    /// There is a link with a node, which understands what is written in that format as well. At
+    /// most one at a time.
+    pub fn link_up(&mut self, now: Now, random: &mut dyn Random, node: u64, format: u16) {
         if let Some(membership) = &mut self.membership {
-            membership.link_up(now, node);
+            membership.link_up(now, node, format);
         }
         self.heed(now, random);
         if let Some(replica) = &mut self.replica {
@@ -461,11 +477,36 @@ impl Node {
         self.replica.as_ref()
     }
 
-    /// The view, for people; `None` where this node is and will be alone.
-    pub fn view(&self) -> Option<ViewSeen> {
+    /// The view, for people, at that moment of the steady clock; `None` where this node is and will
+    /// be alone.
+    pub fn view(&mut self, now: u64) -> Option<ViewSeen> {
         let connections = self.ears.pipes.len() as u64;
-        let membership = self.membership.as_ref();
-        membership.and_then(|it| it.seen(connections))
+        let mut about = self.about(now);
+        let membership = self.membership.as_ref()?;
+        about.lease_ms = membership.lease_ms(now);
+        membership.seen(now, connections, &about)
+    }
+
+    /// What this node says of itself, but for its lease. Looks at every entity, now and then.
+    fn about(&mut self, now: u64) -> About {
+        let (at, about) = &mut self.about;
+        if now < *at {
+            return about.clone();
+        }
+        let census = self.census();
+        let newest = self.options.newest;
+        let about = About {
+            version: self.options.home.about.version.clone(),
+            formats: (OLDEST.min(newest), newest),
+            lease_ms: 0,
+            slots: census.slots.homes as u64,
+            copies: census.slots.copies as u64,
+            coming: census.slots.awaited as u64,
+            leaving: census.slots.leaving as u64,
+            sessions: (census.attached + census.detached) as u64,
+        };
+        self.about = (now.saturating_add(ABOUT_MS), about.clone());
+        about
     }
 
     /// Where an account is; `None` where this node is and will be alone, or has no view yet.

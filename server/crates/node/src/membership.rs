@@ -1,6 +1,6 @@
 //! This node among others: membership over the store and the links.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use cirrus_cluster::members::{Beat, Effect, Members, Options, Stopped};
 use cirrus_cluster::{Member, MemberState, Placement, Slot, Token, View};
@@ -9,6 +9,7 @@ use cirrus_router::codec;
 use cirrus_store::{Item, Op, Outcome, StoreError};
 use serde::{Deserialize, Serialize};
 
+use crate::slot::codec_format;
 use crate::spread::Seen;
 use crate::standing::{NodeSeen, Place, Standing, ViewSeen};
 
@@ -17,6 +18,7 @@ const BEAT: u8 = 0;
 const VIEW: u8 = 1;
 const SLOTS: u8 = 2;
 const LOAD: u8 = 3;
+const ABOUT: u8 = 4;
 
 /// How often the others are told what this node has, milliseconds.
 const LOAD_MS: u64 = 1_000;
@@ -31,6 +33,27 @@ pub(crate) struct Load {
     pub connections: u64,
     /// Clients that it has let go and that may be on their way.
     pub parted: u64,
+}
+
+/// What a node says of itself, for whoever runs the cluster; along with its load.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// Its program.
+    pub version: String,
+    /// The formats that it reads, and of which it writes the last where all do.
+    pub formats: (u8, u8),
+    /// How long it may serve on, if nothing else happens, milliseconds.
+    pub lease_ms: u64,
+    /// Slots that have their home here, and of which a copy is here.
+    pub slots: u64,
+    /// See there.
+    pub copies: u64,
+    /// Slots that it waits for, and that it is to give away.
+    pub coming: u64,
+    /// See there.
+    pub leaving: u64,
+    /// Sessions whose home is here, with or without a connection.
+    pub sessions: u64,
 }
 
 /// A node that there is to be a link with.
@@ -58,12 +81,13 @@ pub(crate) enum Told {
 pub(crate) struct Membership {
     me: u64,
     members: Members,
-    /// The nodes with whom there are links.
-    pub linked: BTreeSet<u64>,
+    /// The nodes with whom there are links, and the format that both understand.
+    pub linked: BTreeMap<u64, u16>,
     beat_at: u64,
     load_at: u64,
     /// What others have, and when they said so.
     loads: BTreeMap<u64, (u64, Load)>,
+    abouts: BTreeMap<u64, (u64, About)>,
     told: VecDeque<Told>,
     effects: Vec<Effect>,
     leaves: bool,
@@ -76,10 +100,11 @@ impl Membership {
         Self {
             me: options.me.node_id(),
             members: Members::new(options),
-            linked: BTreeSet::new(),
+            linked: BTreeMap::new(),
             beat_at: 0,
             load_at: 0,
             loads: BTreeMap::new(),
+            abouts: BTreeMap::new(),
             told: VecDeque::new(),
             effects: Vec::new(),
             leaves: false,
@@ -91,8 +116,8 @@ impl Membership {
         self.members.view()
     }
 
-    /// The view, for people; `connections` are those of this node.
-    pub fn seen(&self, connections: u64) -> Option<ViewSeen> {
+    /// The view, for people; `connections` are those of this node, and `about` is about it.
+    pub fn seen(&self, now: u64, connections: u64, about: &About) -> Option<ViewSeen> {
         let view = self.members.view()?;
         let node = |member: &Member| NodeSeen {
             instance: member.instance.clone(),
@@ -107,9 +132,17 @@ impl Membership {
                 _ if member.node_id() == self.me => Some(connections),
                 load => load.map(|(_, load)| load.connections),
             },
+            about: match self.abouts.get(&member.node_id()) {
+                _ if member.node_id() == self.me => Some(about.clone()),
+                heard => heard.map(|(at, about)| About {
+                    lease_ms: about.lease_ms.saturating_sub(now.saturating_sub(*at)),
+                    ..about.clone()
+                }),
+            },
         };
         Some(ViewSeen {
             epoch: view.epoch,
+            format: view.common(),
             nodes: view.members.iter().map(node).collect(),
         })
     }
@@ -157,34 +190,51 @@ impl Membership {
         self.told.pop_front()
     }
 
-    /// Time has passed; `load` is what this node has, if others are to know.
-    pub fn tick(&mut self, now: Now, load: Option<Load>) {
+    /// How long this node may serve on, milliseconds.
+    pub fn lease_ms(&self, now: u64) -> u64 {
+        self.members.serves_until().saturating_sub(now)
+    }
+
+    /// Whether others are told something of this node with the next tick.
+    pub fn tells(&self, now: u64) -> bool {
+        now >= self.beat_at.max(self.load_at)
+    }
+
+    /// Time has passed; `load` and `about` are what others are to know.
+    pub fn tick(&mut self, now: Now, load: Option<Load>, about: Option<About>) {
         self.members.tick(now.steady, now.wall, &mut self.effects);
         self.heed();
         if now.steady >= self.beat_at {
             self.beat_at = now.steady + self.members.beat_ms();
-            for node in self.linked.iter().copied().collect::<Vec<_>>() {
+            for node in self.linked.keys().copied().collect::<Vec<_>>() {
                 self.beat(now, node);
             }
-            if let Some(load) = load {
-                self.tell_load(now, load);
+            if now.steady >= self.load_at {
+                self.load_at = now.steady + LOAD_MS;
+                self.tell_all(LOAD, load.as_ref());
+                self.tell_all(ABOUT, about.as_ref());
             }
         }
     }
 
     /// Goes along with beats.
-    fn tell_load(&mut self, now: Now, load: Load) {
-        if now.steady < self.load_at {
-            return;
+    fn tell_all(&mut self, kind: u8, what: Option<&impl Serialize>) {
+        let Some(what) = what else { return };
+        for node in self.linked.keys().copied().collect::<Vec<_>>() {
+            self.say(node, kind, what);
         }
-        self.load_at = now.steady + LOAD_MS;
-        let mut bytes = vec![LOAD];
-        codec::encode_into(&load, &mut bytes);
-        let told = self
-            .linked
-            .iter()
-            .map(|node| Told::Send(*node, bytes.clone()));
-        self.told.extend(told);
+    }
+
+    /// Says something to a node, in the format of the link with it.
+    fn say(&mut self, node: u64, kind: u8, what: &impl Serialize) {
+        let Some(format) = self.linked.get(&node) else {
+            return;
+        };
+        let mut bytes = vec![kind];
+        match codec::encode_into(codec_format(*format), what, &mut bytes) {
+            Ok(()) => self.told.push_back(Told::Send(node, bytes)),
+            Err(error) => tracing::error!(%error, node, "about membership"),
+        }
     }
 
     /// What another node has, if it has said so lately.
@@ -252,19 +302,18 @@ impl Membership {
     }
 
     fn beat(&mut self, now: Now, node: u64) {
-        let mut bytes = vec![BEAT];
-        codec::encode_into(&self.members.beat(now.steady, node), &mut bytes);
-        self.told.push_back(Told::Send(node, bytes));
+        self.say(node, BEAT, &self.members.beat(now.steady, node));
     }
 
-    pub fn link_up(&mut self, now: Now, node: u64) {
-        self.linked.insert(node);
+    pub fn link_up(&mut self, now: Now, node: u64, format: u16) {
+        self.linked.insert(node, format);
         self.beat(now, node);
     }
 
     pub fn link_down(&mut self, now: Now, node: u64) {
         self.linked.remove(&node);
         self.loads.remove(&node);
+        self.abouts.remove(&node);
         self.members.link_down(now.steady, node, &mut self.effects);
         self.heed();
     }
@@ -288,9 +337,16 @@ impl Membership {
             Some((&LOAD, load)) => {
                 // Only of those with whom there is a link: as many as there are links.
                 if let Ok(load) = codec::decode::<Load>("a load", load)
-                    && self.linked.contains(&node)
+                    && self.linked.contains_key(&node)
                 {
                     self.loads.insert(node, (now.steady, load));
+                }
+            }
+            Some((&ABOUT, about)) => {
+                if let Ok(about) = codec::decode::<About>("what a node says of itself", about)
+                    && self.linked.contains_key(&node)
+                {
+                    self.abouts.insert(node, (now.steady, about));
                 }
             }
             Some((&SLOTS, frame)) => return Some(frame),
@@ -345,12 +401,8 @@ impl Membership {
     }
 
     fn push(&mut self, node: u64, view: &View) {
-        if self.linked.contains(&node)
-            && let Ok(item) = view.to_item()
-        {
-            let mut bytes = vec![VIEW];
-            codec::encode_into(&item, &mut bytes);
-            self.told.push_back(Told::Send(node, bytes));
+        if let Ok(item) = view.to_item() {
+            self.say(node, VIEW, &item);
         }
     }
 

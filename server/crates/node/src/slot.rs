@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cirrus_cluster::{SLOTS, Slot};
 use cirrus_jid::BareJid;
 use cirrus_replica::{Factory, Input, Machine, Output, Payload, Peer, Port, Random};
+use cirrus_router::codec::Only;
 use cirrus_router::home::Frame;
 use cirrus_router::{
     AccountRequest, Effect, Effects, Entropy, Event, Home, HomeConfig, PipeEvent, PipeId, PipeOut,
@@ -65,11 +66,18 @@ pub enum Answered {
     Account(Result<(), StanzaError>),
 }
 
+/// The codec's number of the cluster's format, which it bounds to what this version writes.
+pub(crate) fn codec_format(format: u16) -> u8 {
+    u8::try_from(format).unwrap_or(u8::MAX)
+}
+
 macro_rules! payload {
     ($name:ident, $what:literal, $mark:expr) => {
         impl Payload for $name {
-            fn encode(&self, out: &mut Vec<u8>) {
-                codec::encode_into(self, out);
+            fn encode(&self, format: u16, out: &mut Vec<u8>) {
+                if let Err(error) = codec::encode_into(codec_format(format), self, out) {
+                    tracing::error!(%error, what = $what, "for another node");
+                }
             }
 
             fn decode(bytes: &[u8]) -> Option<Self> {
@@ -162,6 +170,7 @@ impl SlotHome {
             }
             Input::Takeover => Event::Takeover,
             Input::Tick => Event::Tick,
+            Input::Format(format) => Event::Format(Only(codec_format(format))),
         })
     }
 
@@ -237,12 +246,24 @@ impl Machine for SlotHome {
         self.home.next_deadline()
     }
 
-    fn snapshot(&self) -> Vec<u8> {
-        codec::encode(&Image {
-            asked: self.asked,
-            awaiting: self.awaiting.clone(),
-            home: self.home.snapshot(),
-        })
+    fn snapshot(&self, format: u16) -> Option<Vec<u8>> {
+        let format = codec_format(format);
+        let image = |home| {
+            let image = Image {
+                asked: self.asked,
+                awaiting: self.awaiting.clone(),
+                home,
+            };
+            codec::encode(format, &image)
+        };
+        let bytes = self.home.snapshot_in(format).and_then(image);
+        bytes
+            .inspect_err(|error| tracing::error!(%error, "a slot stays where it is"))
+            .ok()
+    }
+
+    fn format(&self) -> u16 {
+        self.home.format().into()
     }
 
     fn port_nodes(&self) -> Vec<u64> {

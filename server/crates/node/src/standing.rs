@@ -2,6 +2,8 @@
 
 use cirrus_router::home::Tally;
 
+use crate::membership::About;
+
 /// Where a node stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -88,6 +90,8 @@ pub struct Place {
 pub struct ViewSeen {
     /// Its epoch.
     pub epoch: u64,
+    /// The cluster's format: what every member writes.
+    pub format: Option<u16>,
     /// Its members.
     pub nodes: Vec<NodeSeen>,
 }
@@ -107,4 +111,6 @@ pub struct NodeSeen {
     pub here: bool,
     /// Its connections that have a session or want one, if it has said how many.
     pub connections: Option<u64>,
+    /// What it says of itself, if it has.
+    pub about: Option<About>,
 }

@@ -90,8 +90,8 @@ impl<M: Machine> Replica<M> {
         let mut here = self.slots.homes();
         here.extend(self.slots.copies());
         let image = |slot: Slot| match self.slots.get(slot).held() {
-            Held::Home(home) => home.core.image().len(),
-            Held::Copy(copy) => copy.core.image().len(),
+            Held::Home(home) => home.core.image(self.format).map_or(0, |it| it.len()),
+            Held::Copy(copy) => copy.core.image(self.format).map_or(0, |it| it.len()),
             Held::Nothing => 0,
         };
         here.into_iter().map(image).sum()

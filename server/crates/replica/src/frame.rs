@@ -55,7 +55,9 @@ pub(crate) struct Has {
     pub entry: u64,
 }
 
-/// One thing said over a link.
+/// One thing said over a link. The frames have no format: nodes of two versions understand each
+/// other as variants, of [`Step`](crate::replicated::Step) as well, are only added, at the end, and
+/// only used when the view's format has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Frame<'a> {
     /// What the sender has of the slots that the receiver is home of in the view of that epoch.

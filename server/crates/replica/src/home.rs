@@ -191,7 +191,7 @@ impl<M: Machine> Replica<M> {
         let copying = home.is_copying();
         // What has to wait may have to go on elsewhere.
         let keep_all = keep_all || copying || !home.retired.is_empty();
-        let step = copying.then(|| step(input.as_ref(), seq, raw));
+        let step = copying.then(|| step(self.format, input.as_ref(), seq, raw));
         let keep = |peer: &Peer| match peer {
             Peer::Port(port) => keep_all || port.node != self.me,
             Peer::Slot(to) => keep_all || !self.slots.is_home(*to),
@@ -351,7 +351,7 @@ impl<M: Machine> Replica<M> {
                 seq,
                 prev,
                 hops,
-                message: encoded(message).into(),
+                message: encoded(self.format, message).into(),
             };
             self.send(node, &frame);
         }

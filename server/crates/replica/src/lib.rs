@@ -129,6 +129,8 @@ pub struct Replica<M: Machine> {
     factory: Box<dyn Factory<M> + Send>,
     view: Option<Arc<View>>,
     placement: Option<Placement>,
+    /// The view's format.
+    format: u16,
     /// Numbers of the view's members, in its order.
     nodes: Vec<u64>,
     links: BTreeSet<u64>,
@@ -178,6 +180,7 @@ impl<M: Machine> Replica<M> {
             factory,
             view: None,
             placement: None,
+            format: 0,
             nodes: Vec::new(),
             links: BTreeSet::new(),
             slots: Slots::new(),

@@ -26,8 +26,9 @@ pub struct Port {
 
 /// A value that travels between nodes.
 pub trait Payload: Sized {
-    /// Appends the value's bytes.
-    fn encode(&self, out: &mut Vec<u8>);
+    /// Appends the value's bytes in that [format](cirrus_cluster::View::common); nothing where it
+    /// has something that the format does not have, which is a fault of the machine.
+    fn encode(&self, format: u16, out: &mut Vec<u8>);
 
     /// The value of those bytes; `None` when they are none.
     fn decode(bytes: &[u8]) -> Option<Self>;
@@ -67,8 +68,15 @@ pub trait Machine: Sized {
     /// When [`Input::Tick`] is due, Unix milliseconds.
     fn next_deadline(&self) -> Option<u64>;
 
-    /// Its whole state.
-    fn snapshot(&self) -> Vec<u8>;
+    /// Its whole state, in that format; `None` where it has something that the format does not
+    /// have.
+    fn snapshot(&self, format: u16) -> Option<Vec<u8>>;
+
+    /// The newest format that it was told of by [`Input::Format`]. One that does not care knows
+    /// all.
+    fn format(&self) -> u16 {
+        u16::MAX
+    }
 
     /// The nodes that its ports live on.
     fn port_nodes(&self) -> Vec<u64>;
@@ -79,7 +87,7 @@ pub trait Machine: Sized {
 
 /// Makes machines.
 pub trait Factory<M> {
-    /// The machine of a slot in which nothing is.
+    /// The machine of a slot in which nothing is; it is told the cluster's format afterwards.
     fn fresh(&self, slot: Slot) -> M;
 
     /// The machine of a snapshot; `None` when its bytes can't be understood.
@@ -112,6 +120,9 @@ pub enum Input<M: Machine> {
     Takeover,
     /// Time passed.
     Tick,
+    /// Every member of the cluster understands this format from now on. Comes as long as the machine
+    /// knows an older one only, so there is none where nobody is newer than that.
+    Format(u16),
 }
 
 /// What a machine does.

@@ -111,7 +111,11 @@ impl<M: Machine> Replica<M> {
         let Some(home) = self.slots.home_mut(slot) else {
             return;
         };
-        let (entry, image) = (home.core.entry, home.core.image());
+        // It is not said to have been sent: it is tried again.
+        let Some(image) = home.core.image(self.format) else {
+            return;
+        };
+        let entry = home.core.entry;
         for copy in home.copies.iter_mut().filter(|copy| copy.node == node) {
             copy.sent = Some(entry);
         }

@@ -74,6 +74,8 @@ pub(crate) enum Step<'a> {
     Tick,
     /// Nothing but what else is in the entry.
     Nothing,
+    /// Of format 10 and newer, as there is no older one that a machine has to be told of.
+    Format(u16),
 }
 
 /// What an input made due, in order.
@@ -187,16 +189,18 @@ struct Image {
     machine: serde_bytes::ByteBuf,
 }
 
-fn bytes_of(payload: &impl Payload) -> serde_bytes::ByteBuf {
-    serde_bytes::ByteBuf::from(encoded(payload))
+/// The bytes of a payload that a state has; `None` where the format has no bytes for it.
+fn bytes_of(format: u16, payload: &impl Payload) -> Option<serde_bytes::ByteBuf> {
+    let bytes = encoded(format, payload);
+    (!bytes.is_empty()).then(|| serde_bytes::ByteBuf::from(bytes))
 }
 
 /// The bytes of a payload.
-pub(crate) fn encoded(payload: &impl Payload) -> Vec<u8> {
+pub(crate) fn encoded(format: u16, payload: &impl Payload) -> Vec<u8> {
     /// Most messages fit.
     const USUAL: usize = 384;
     let mut bytes = Vec::with_capacity(USUAL);
-    payload.encode(&mut bytes);
+    payload.encode(format, &mut bytes);
     bytes
 }
 
@@ -221,12 +225,14 @@ impl<M: Machine> Replicated<M> {
         life_of(self.said)
     }
 
-    /// Everything, for another node.
-    pub fn image(&self) -> Vec<u8> {
+    /// Everything, for another node; `None` where the format lacks something that is in it.
+    pub fn image(&self, format: u16) -> Option<Vec<u8>> {
         let channel = |(peer, queue): (&Peer, &VecDeque<Said<M>>)| {
-            let queue = queue.iter().map(|said| (said.seq, bytes_of(&said.message)));
-            (*peer, queue.collect())
+            let said = |said: &Said<M>| Some((said.seq, bytes_of(format, &said.message)?));
+            Some((*peer, queue.iter().map(said).collect::<Option<_>>()?))
         };
+        let request =
+            |(token, request): (&Token, &M::Request)| Some((*token, bytes_of(format, request)?));
         let image = Image {
             term: self.term,
             entry: self.entry,
@@ -236,15 +242,11 @@ impl<M: Machine> Replicated<M> {
                 true => Heard::default(),
                 false => self.heard.clone(),
             },
-            outs: self.outs.iter().map(channel).collect(),
-            pending: self
-                .pending
-                .iter()
-                .map(|(token, request)| (*token, bytes_of(request)))
-                .collect(),
-            machine: serde_bytes::ByteBuf::from(self.machine.snapshot()),
+            outs: self.outs.iter().map(channel).collect::<Option<_>>()?,
+            pending: self.pending.iter().map(request).collect::<Option<_>>()?,
+            machine: serde_bytes::ByteBuf::from(self.machine.snapshot(format)?),
         };
-        frame::bytes_of(&image)
+        Some(frame::bytes_of(&image))
     }
 
     /// What [`Replicated::image`] gave. `None` when it can't be understood.
@@ -429,6 +431,7 @@ fn decode<M: Machine>(step: &Step<'_>) -> Option<(Option<Input<M>>, u64)> {
         Step::PortsGone { node } => Input::PortsGone { node: *node },
         Step::Takeover => Input::Takeover,
         Step::Tick => Input::Tick,
+        Step::Format(format) => Input::Format(*format),
         Step::Nothing => return Some((None, 0)),
     };
     Some((Some(input), 0))
@@ -436,6 +439,7 @@ fn decode<M: Machine>(step: &Step<'_>) -> Option<(Option<Input<M>>, u64)> {
 
 /// The step of an input. `raw` = a message's bytes, where it came as such.
 pub(crate) fn step<'a, M: Machine>(
+    format: u16,
     input: Option<&Input<M>>,
     seq: u64,
     raw: Option<&'a [u8]>,
@@ -444,15 +448,16 @@ pub(crate) fn step<'a, M: Machine>(
         Some(Input::Message { from, message }) => Step::Message {
             from: *from,
             seq,
-            message: raw.map_or_else(|| encoded(message).into(), Cow::Borrowed),
+            message: raw.map_or_else(|| encoded(format, message).into(), Cow::Borrowed),
         },
         Some(Input::Answer { token, answer }) => Step::Answer {
             token: *token,
-            answer: encoded(answer).into(),
+            answer: encoded(format, answer).into(),
         },
         Some(Input::PortsGone { node }) => Step::PortsGone { node: *node },
         Some(Input::Takeover) => Step::Takeover,
         Some(Input::Tick) => Step::Tick,
+        Some(Input::Format(format)) => Step::Format(*format),
         None => Step::Nothing,
     }
 }

@@ -25,6 +25,10 @@ impl<M: Machine> Replica<M> {
             self.fresh_at = now.steady + self.options.fresh_ms;
         }
         self.placement = Placement::new(&view);
+        self.format = match planted::is(Bug::NewestFormat) {
+            true => u16::MAX,
+            false => view.common().unwrap_or(self.format),
+        };
         self.view = Some(view);
         self.nodes = nodes;
         self.links.retain(|node| !gone.contains(node));
@@ -41,6 +45,7 @@ impl<M: Machine> Replica<M> {
                 self.lose_ports(now, random, slot);
             }
         }
+        self.tell_format(now, random);
         self.redirect(&moved);
         self.send_inventories();
         let early = std::mem::take(&mut self.early);
@@ -300,6 +305,9 @@ impl<M: Machine> Replica<M> {
         if stale || self.home_of(slot) != Some(node) {
             return; // One of the two does not know the view yet; it asks again.
         }
+        let Some(image) = self.image_of(slot) else {
+            return; // It is asked for again; there is nothing else to go on from.
+        };
         let (core, copies, alone) = match self.slots.hold(slot, Held::Nothing) {
             Held::Copy(copy) if copy.sure => (copy.core, copy.others, copy.alone),
             Held::Nothing | Held::Copy(_) => {
@@ -313,7 +321,6 @@ impl<M: Machine> Replica<M> {
                 (home.core, copies, alone)
             }
         };
-        let image = core.image();
         // The new home becomes its leader with the first entry of its term.
         let copy = Copy {
             core,
@@ -331,6 +338,31 @@ impl<M: Machine> Replica<M> {
             copies,
         };
         self.send(node, &state);
+    }
+
+    /// The state of what is here of a slot, if the cluster's format has all of it; empty where
+    /// nothing is here.
+    fn image_of(&self, slot: Slot) -> Option<Vec<u8>> {
+        match self.slots.get(slot).held() {
+            Held::Home(home) => home.core.image(self.format),
+            Held::Copy(copy) if copy.sure => copy.core.image(self.format),
+            Held::Copy(_) | Held::Nothing => Some(Vec::new()),
+        }
+    }
+
+    /// Homes here that do not know the cluster's format yet are told.
+    fn tell_format(&mut self, now: Now, random: &mut dyn Random) {
+        for slot in self.slots.homes() {
+            if let Some(input) = self.format_for(slot) {
+                self.feed(now, random, slot, Some(input), Said::default());
+            }
+        }
+    }
+
+    fn format_for(&self, slot: Slot) -> Option<Input<M>> {
+        let home = self.slots.home(slot)?;
+        let format = self.format;
+        (home.core.machine.format() < format).then_some(Input::Format(format))
     }
 
     /// A member that had something of the slot has nothing any more.
@@ -433,6 +465,7 @@ impl<M: Machine> Replica<M> {
         // What these make due stands in channels, with what stood there before.
         let mut due = Vec::new();
         let mut inputs = vec![Input::Takeover];
+        inputs.extend(self.format_for(slot));
         let gone = gone.into_iter().filter(|node| !self.nodes.contains(node));
         inputs.extend(gone.map(|node| Input::PortsGone { node }));
         for input in inputs {

@@ -7,6 +7,7 @@ use cirrus_stanza::{Condition, Stanza, StanzaError, StreamError};
 use cirrus_store::{BlobOp, BlobOutcome, Item, Op, Outcome, StoreError};
 use serde::{Deserialize, Serialize};
 
+use crate::codec::Only;
 use crate::home::Frame;
 
 /// Names a connection, wherever in the cluster it is.
@@ -349,6 +350,9 @@ pub enum Event {
         /// Answered by [`Effect::Unparked`].
         token: Token,
     },
+    /// Every node of the cluster has this format of the [codec](crate::codec); what the home knew
+    /// before holds on if that is newer.
+    Format(Only<10, u8>),
 }
 
 /// What the shell is asked to do.

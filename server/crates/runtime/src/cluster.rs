@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use cirrus_cluster::format_of;
 use cirrus_cluster::members::Options;
 use cirrus_link::{LinkEvent, LinkSender, Links, Peer};
 use cirrus_node::LinkTo;
@@ -10,7 +11,8 @@ use tokio::sync::mpsc;
 
 /// What happened on the link that counts with a node.
 pub(crate) enum About {
-    Up(u64),
+    /// With the format that both understand.
+    Up(u64, u16),
     Down(u64),
     Frame(u64, bytes::Bytes),
 }
@@ -71,10 +73,13 @@ impl Wires {
     pub fn event(&mut self, event: LinkEvent) -> Option<About> {
         match event {
             LinkEvent::Up {
-                node, link, sender, ..
+                node,
+                link,
+                version,
+                sender,
             } => {
                 self.senders.insert(node, (link, sender));
-                Some(About::Up(node))
+                Some(About::Up(node, format_of(version)))
             }
             LinkEvent::Down { node, link } => self.counts(node, link).then(|| {
                 self.senders.remove(&node);

@@ -16,7 +16,7 @@ use std::pin::Pin;
 use cirrus_router::AccountRequest;
 use cirrus_stanza::StanzaError;
 
-pub use cirrus_node::{Census, NodeSeen, Place, SpreadOptions, Standing, ViewSeen, Work};
+pub use cirrus_node::{About, Census, NodeSeen, Place, SpreadOptions, Standing, ViewSeen, Work};
 pub use cirrus_replica::Options as ReplicaOptions;
 pub use cluster::Cluster;
 pub use entropy::{SystemEntropy, boot_ms, wall_ms};

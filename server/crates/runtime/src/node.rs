@@ -41,6 +41,8 @@ pub struct Options {
     pub replica: cirrus_replica::Options,
     /// When clients are moved to nodes with fewer; `None` = never.
     pub spread: Option<SpreadOptions>,
+    /// The newest format that this node writes.
+    pub newest: u8,
 }
 
 /// What the task counts.
@@ -100,6 +102,7 @@ pub fn start(parts: Parts, options: Options) -> Running {
         replica: options.replica,
         membership,
         spread: options.spread,
+        newest: options.newest,
     };
     let task = Task {
         node: Node::new(now, &mut rng, machine),
@@ -238,7 +241,7 @@ impl Task {
         let about = self.wires.as_mut().and_then(|wires| wires.event(event));
         let (now, rng) = (self.now, &mut self.rng);
         match about {
-            Some(About::Up(node)) => self.node.link_up(now, rng, node),
+            Some(About::Up(node, format)) => self.node.link_up(now, rng, node, format),
             Some(About::Down(node)) => self.node.link_down(now, rng, node),
             Some(About::Frame(node, frame)) => self.node.frame(now, rng, node, &frame),
             None => {}
@@ -330,7 +333,7 @@ impl Task {
                 let _ = answer.send(census);
             }
             // As above.
-            Message::View(answer) => drop(answer.send(self.node.view())),
+            Message::View(answer) => drop(answer.send(self.node.view(self.now.steady))),
             // As above.
             Message::Place(user, answer) => drop(answer.send(self.node.place(&user))),
             Message::Shutdown(answer) => {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cirrus_router::codec::{FORMAT, Only};
 use cirrus_router::registry::About;
 use cirrus_router::{
     Effect, Effects, Event, Home, HomeConfig, Recorder, Registry, Territory, Token,
@@ -33,6 +34,8 @@ impl World {
         self.skew = 0;
         self.shadow = Some(Shadow::new(&config, &mut self.chance));
         self.home = Some(Home::new(config, Territory::Everything));
+        // There is nobody who is older.
+        self.home_event(Event::Format(Only(FORMAT)));
     }
 
     /// What a home is told about itself.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cirrus_router::codec::{FORMAT, encode};
 use cirrus_router::{Effect, Effects, Event, Home, HomeConfig, Replay, Territory, Token};
 use cirrus_schema::TableId;
 use cirrus_store::{BlobOp, Op};
@@ -82,13 +83,9 @@ impl Shadow {
             let (own, given) = (out.outputs.len(), asked.outputs.len());
             return Err(format!("it asks for {own} effects instead of {given}"));
         }
-        let (mut own, mut given) = (Vec::new(), Vec::new());
         for (output, other) in out.outputs.into_iter().zip(&asked.outputs) {
-            own.clear();
-            given.clear();
-            cirrus_router::codec::encode_into(&output, &mut own);
-            cirrus_router::codec::encode_into(other, &mut given);
-            if own != given {
+            let own = encode(FORMAT, &output);
+            if own != encode(FORMAT, other) {
                 return Err(format!("it asks for {output:?} instead of {other:?}"));
             }
             match output.effect {

@@ -112,6 +112,7 @@ impl Server {
             shutdown: Duration::from_secs(10),
             replica: cirrus_runtime::ReplicaOptions::default(),
             spread: None,
+            newest: cirrus_router::codec::FORMAT,
         };
         let home = cirrus_runtime::start(parts, options).home;
         let tls = cirrus_tls::Options {

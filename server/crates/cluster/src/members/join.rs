@@ -1,7 +1,7 @@
 //! How a node becomes a member.
 
 use super::{Effect, Members};
-use crate::{ClusterError, Member, View};
+use crate::{Member, View};
 
 /// What stands between a joiner and a member of the view.
 enum Standing {
@@ -28,8 +28,8 @@ impl Members {
                 Standing::Waits => waits = waits.or(Some(member)),
             }
         }
-        if let Some(error) = self.strange(&dead) {
-            self.say_fault(error, out);
+        if let Some(text) = self.strange(&dead) {
+            self.say_waits(text, out);
             return None;
         }
         if let Some(member) = waits {
@@ -58,17 +58,28 @@ impl Members {
         }
     }
 
-    /// The first of those that stay that this node could not talk to.
-    fn strange(&self, dead: &[u64]) -> Option<ClusterError> {
-        let ours = self.options.me.wire;
-        let mut stay = self
+    /// Why this node and those that stay can't understand each other, if they can't.
+    fn strange(&self, dead: &[u64]) -> Option<String> {
+        let stay = self
             .others()
             .filter(|member| !dead.contains(&member.node_id()));
-        let member = stay.find(|member| member.wire.abs_diff(ours) > 1)?;
-        Some(ClusterError::Wire {
-            member: member.instance.clone(),
-            theirs: member.wire,
-            ours,
+        let oldest = stay.min_by_key(|member| member.understands())?;
+        let theirs = oldest.understands();
+        let (old, new) = (self.options.oldest, self.options.me.understands());
+        if theirs > new {
+            return Some(format!(
+                "the cluster writes format {theirs}, and this one reads {old} to {new}: start a \
+                 newer version here (and without cluster.hold_format); a cluster does not go back \
+                 to an older format"
+            ));
+        }
+        (theirs < old).then(|| {
+            let instance = &oldest.instance;
+            format!(
+                "{instance} reads nothing newer than format {theirs}, and this node reads {old} \
+                 to {new}: update every node to the version between the two first (and switch \
+                 cluster.hold_format off)"
+            )
         })
     }
 

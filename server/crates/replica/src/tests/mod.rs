@@ -57,8 +57,8 @@ pub(crate) fn view(epoch: u64, nodes: &[u64], draining: &[u64]) -> View {
             true => MemberState::Draining,
             false => MemberState::Serving,
         },
-        wire: 1,
-        storage: 1,
+        wire: 9,
+        storage: 9,
     };
     View {
         epoch,

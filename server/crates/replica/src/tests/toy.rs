@@ -29,7 +29,7 @@ pub(crate) struct Put(pub Port, pub u64);
 macro_rules! payload {
     ($type:ty) => {
         impl Payload for $type {
-            fn encode(&self, out: &mut Vec<u8>) {
+            fn encode(&self, _: u16, out: &mut Vec<u8>) {
                 out.extend(crate::frame::bytes_of(self));
             }
             fn decode(bytes: &[u8]) -> Option<Self> {
@@ -159,6 +159,7 @@ impl Machine for Toy {
                 self.relayed.retain(|port, _| port.node != node);
             }
             Input::Takeover => self.takeovers += 1,
+            Input::Format(_) => {}
             Input::Tick => {
                 if self.due.take_if(|due| *due <= now).is_some() {
                     self.ticks += 1;
@@ -171,8 +172,8 @@ impl Machine for Toy {
         self.due
     }
 
-    fn snapshot(&self) -> Vec<u8> {
-        crate::frame::bytes_of(self)
+    fn snapshot(&self, _: u16) -> Option<Vec<u8>> {
+        Some(crate::frame::bytes_of(self))
     }
 
     fn port_nodes(&self) -> Vec<u64> {

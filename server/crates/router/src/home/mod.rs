@@ -125,9 +125,15 @@ impl Home {
                 self.with_user(now, rng, &user, out, |_, _| {});
                 out.push(Effect::Unparked { token });
             }
+            Event::Format(format) => self.work.format.learn(format.0),
         }
         self.run_timers(now, rng, out);
         self.run_frames(now, rng, out);
+    }
+
+    /// The newest [format](crate::codec) that it was told every node of the cluster has.
+    pub fn format(&self) -> u8 {
+        self.work.format.newest()
     }
 
     /// When [`Event::Tick`] is next due, Unix milliseconds.

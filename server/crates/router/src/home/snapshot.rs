@@ -31,18 +31,28 @@ struct Read {
 impl Home {
     /// Its state, between two events. Homes of equal state have equal snapshots. Operations that
     /// the store has not answered are known by their tokens only: whoever gives a snapshot away
-    /// gives those effects with it.
+    /// gives those effects with it. In the newest format.
     pub fn snapshot(&self) -> Vec<u8> {
+        // The newest has everything.
+        self.snapshot_in(codec::FORMAT).unwrap_or_default()
+    }
+
+    /// The same, in that format.
+    ///
+    /// # Errors
+    /// [`CodecError::Newer`]: something is in it that the format does not have.
+    pub fn snapshot_in(&self, format: u8) -> Result<Vec<u8>, CodecError> {
         let mut users: Vec<_> = self.users.values().collect();
         users.sort_unstable_by(|a, b| a.jid.cmp(&b.jid));
-        codec::encode(&Written {
+        let written = Written {
             users,
             work: &self.work,
             entry: self.entry,
             clock: self.clock,
             started_ms: self.started_ms,
             stopping: self.stopping,
-        })
+        };
+        codec::encode(format, &written)
     }
 
     /// The home of that state. Bounds and features are those of the configuration, which has to be

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::HomeConfig;
 use super::frame::{Body, Frame};
+use crate::codec::Known;
 use crate::entropy::Entropy;
 use crate::event::{AccountRequest, Effect, Effects, Origin, PipeId, PipeOut, SessionId, Token};
 use crate::roster::Planned;
@@ -76,6 +77,8 @@ pub(crate) struct Work {
     last: Token,
     /// Up to this token operations were asked for by another node too, before it was gone.
     doubtful: Token,
+    /// What the home was told of the cluster's format.
+    pub format: Known,
 }
 
 /// What an operator should know of archives, counted since the home began.

@@ -232,6 +232,14 @@ impl User {
         let last = rows
             .iter()
             .find(|row| accounts::Row::parse(&row.key.sk) == Some(accounts::Row::Last));
+        if !last.is_none_or(Status::knows) {
+            // Writing it would lose what is in it: nobody is served until the version that wrote it
+            // is back.
+            tracing::error!(user = %self.jid, "the row of last activity has an unknown format");
+            if let State::Loading(loading) = &mut self.state {
+                loading.failed = true;
+            }
+        }
         let mut cursor = last.map_or_else(Cursor::default, |row| self.status.load(row));
         cursor.position = cursor.position.max(floor);
         let deleting = matches!(&self.state, State::Loading(loading) if loading.deleting);
@@ -301,7 +309,12 @@ impl User {
                             self.begin(cx, Purpose::LoadTail, op);
                         }
                     }
-                    _ => loading.failed = true,
+                    other => {
+                        if let Some(Err(error)) = other {
+                            tracing::error!(user = %self.jid, %error, "an archive can't be read");
+                        }
+                        loading.failed = true;
+                    }
                 }
             }
             _ => loading.failed = true,

@@ -156,12 +156,14 @@ impl User {
                 continue;
             }
             session.forget_unhandled();
-            let state = codec::encode(session);
             let id = session.id;
-            if state.len() + OVERHEAD > MAX_ITEM {
+            // The next process may be of the version before.
+            let state = codec::encode(cx.work.format.newest(), session);
+            let small = |state: &Vec<u8>| state.len() + OVERHEAD <= MAX_ITEM;
+            let Some(state) = state.ok().filter(small) else {
                 large.push(id);
                 continue;
-            }
+            };
             let mut attrs = Attrs::new()
                 .with("v", FORMAT)
                 .with("t", cx.now)

@@ -37,6 +37,11 @@ pub(super) struct Status {
 }
 
 impl Status {
+    /// Whether this version knows what is in the row.
+    pub fn knows(item: &Item) -> bool {
+        item.attrs.get_n("v") == Some(FORMAT)
+    }
+
     /// Takes the row as it was read and returns its cursor.
     pub fn load(&mut self, item: &Item) -> Cursor {
         self.version = item.version;

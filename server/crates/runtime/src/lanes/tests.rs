@@ -71,6 +71,7 @@ async fn many_reads_hold_up_no_write() {
         shutdown: Duration::from_secs(1),
         replica: cirrus_replica::Options::default(),
         spread: None,
+        newest: cirrus_router::codec::FORMAT,
     };
     let (tell, mut done) = answers(&options);
     let stores = (

@@ -7,6 +7,7 @@ use cirrus_cluster::{Member, MemberState};
 use cirrus_node::{Node, Options};
 use cirrus_replica::Census;
 use cirrus_router::Entropy as _;
+use cirrus_router::codec::{self, Older};
 
 use super::process::{Clock, Input, Process, Stage};
 use super::{Cluster, LOOK_MS, Step, World};
@@ -66,6 +67,7 @@ impl World {
         if cluster.processes.values().any(runs) {
             return;
         }
+        let format = cluster.program(boot);
         let me = Member {
             instance: format!("i-{machine}"),
             boot,
@@ -73,8 +75,8 @@ impl World {
             zone: format!("zone-{zone}"),
             weight: 1,
             state: MemberState::Serving,
-            wire: 1,
-            storage: 1,
+            wire: format.into(),
+            storage: format.into(),
         };
         let id = me.node_id();
         let options = Options {
@@ -82,6 +84,7 @@ impl World {
             replica: self.plan.replica,
             membership: Some(Membership {
                 me,
+                oldest: codec::OLDEST.into(),
                 lease_ms: 3_000,
                 renew_ms: 1_000,
                 silence_ms: 1_000,
@@ -90,13 +93,20 @@ impl World {
                 seed,
             }),
             spread: None,
+            newest: format,
         };
         let now = clock.now(self.now);
+        let _old = Older::than(format);
         let node = Node::new(now, &mut self.chance, options);
-        let process = Process::new(node, machine, clock);
+        let process = Process::new(node, (machine, format), clock);
         cluster.processes.insert(id, process);
         self.report.starts += 1;
-        self.tell(|| format!("node {id} starts on machine {machine}, {clock:?}"));
+        if format == codec::OLDEST {
+            *self.report.incidents.entry("older nodes").or_default() += 1;
+        }
+        self.tell(|| {
+            format!("node {id} of format {format} starts on machine {machine}, {clock:?}")
+        });
         self.begin_wake(id);
     }
 
@@ -392,8 +402,9 @@ impl Cluster {
 
     /// Some node is in a view of two, though one of them may be about to leave.
     fn has_view_of_two(&self) -> bool {
-        let views = self.processes.values().filter_map(|it| it.node.view());
-        views.into_iter().any(|view| view.nodes.len() == 2)
+        let replicas = self.processes.values().filter_map(|it| it.node.replica());
+        let mut views = replicas.filter_map(cirrus_replica::Replica::view);
+        views.any(|view| view.members.len() == 2)
     }
 
     pub(super) fn censuses(&self) -> impl Iterator<Item = Census> {

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use cirrus_node::LinkTo;
+use cirrus_router::codec;
 
 use super::process::Input;
 use super::{Step, World};
@@ -277,6 +278,8 @@ impl World {
         if !reached || !runs(&from) || !runs(&to) {
             return self.dial_soon(from, to, RETRY_MS);
         }
+        let newest = |id| cluster.processes.get(id).map(|it| it.newest);
+        let format = newest(&from).min(newest(&to)).unwrap_or(codec::OLDEST);
         cluster.links.last += 1;
         let link = cluster.links.last;
         let up = self.now + way;
@@ -289,8 +292,8 @@ impl World {
         // Nothing arrives before the link is known.
         cluster.links.arrives.insert((to, from), up);
         cluster.links.arrives.insert((from, to), up);
-        let told = Box::new(Input::LinkUp(to, link));
+        let told = Box::new(Input::LinkUp(to, link, format));
         self.at(up, Happening::Cluster(Step::Told(from, told)));
-        self.feed(to, Input::LinkUp(from, link));
+        self.feed(to, Input::LinkUp(from, link, format));
     }
 }

@@ -12,6 +12,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use cirrus_cluster::Slot;
 use cirrus_node::{Answered, Ask, Effect, Standing};
+use cirrus_router::codec::{FORMAT, OLDEST, Older};
 use cirrus_router::{PipeEvent, PipeId, PipeOut};
 use cirrus_store::{Op, Outcome, StoreError};
 
@@ -94,13 +95,15 @@ pub struct Cluster {
     lives: BTreeMap<usize, (u64, u64)>,
     /// The newest view that a node serves in.
     pub epoch: u64,
+    /// Programs of two formats run, until no older one is left.
+    mixed: bool,
     /// What a trace said last of a node's part in a slot.
     told: BTreeMap<(u64, Slot), String>,
 }
 
 impl Cluster {
     /// Nothing runs yet.
-    pub fn new(nodes: Nodes) -> Self {
+    pub fn new(nodes: Nodes, mixed: bool) -> Self {
         let Nodes {
             machines,
             zones,
@@ -126,7 +129,20 @@ impl Cluster {
             sent: BTreeMap::new(),
             lives: BTreeMap::new(),
             epoch: 0,
+            mixed,
             told: BTreeMap::new(),
+        }
+    }
+
+    /// The newest format of the program that starts next, by chance; an older one does not come
+    /// back when every node has been newer.
+    fn program(&self, chance: u128) -> u8 {
+        let views = self.processes.values().filter_map(|it| it.node.replica());
+        let mut commons = views.filter_map(|it| it.view()?.common());
+        let risen = commons.any(|format| format > OLDEST.into());
+        match self.mixed && !risen && !chance.is_multiple_of(4) {
+            true => OLDEST,
+            false => FORMAT,
         }
     }
 
@@ -209,6 +225,7 @@ impl World {
         }
         let now = process.now(self.now);
         self.report.events += 1;
+        let _old = Older::than(process.newest);
         process.node.begin(now, &mut self.chance);
         process.take(now, &mut self.chance, Some(input));
         if let Some(until) = process.stall.take() {
@@ -233,6 +250,7 @@ impl World {
             return;
         }
         let now = process.now(self.now);
+        let _old = Older::than(process.newest);
         process.node.begin(now, &mut self.chance);
         process.take(now, &mut self.chance, None);
         self.carry_out(id);
@@ -272,6 +290,7 @@ impl World {
                 return;
             };
             let now = process.now(self.now);
+            let _old = Older::than(process.newest);
             process.node.effects(now, &mut self.chance, &mut effects);
             if effects.is_empty() {
                 break;
@@ -361,7 +380,9 @@ impl World {
         let Some(cluster) = &mut self.cluster else {
             return;
         };
-        let stopped = matches!(standing, Standing::Stopped(_));
+        // Whoever runs it sees why it waits.
+        let late = matches!(&standing, Standing::Waiting { why } if why.contains("writes format"));
+        let stopped = late || matches!(standing, Standing::Stopped(_));
         let Some(process) = cluster.processes.get_mut(&id) else {
             return;
         };
@@ -506,7 +527,9 @@ impl World {
     pub(super) fn begin_cluster(&mut self, nodes: Nodes) {
         let count = nodes.count;
         self.report.reckless = nodes.reckless;
-        self.cluster = Some(Cluster::new(nodes));
+        // An upgrade that is under way, back and forth.
+        let mixed = self.report.seed.is_multiple_of(2);
+        self.cluster = Some(Cluster::new(nodes, mixed));
         for machine in 0..count {
             self.start_soon(machine, 500);
         }

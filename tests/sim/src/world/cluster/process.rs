@@ -13,8 +13,8 @@ use crate::rng::Rng;
 
 /// What happens to a node.
 pub enum Input {
-    /// A link, with its number.
-    LinkUp(u64, u64),
+    /// A link, with its number, and the format that both sides know.
+    LinkUp(u64, u64, u8),
     LinkDown(u64, u64),
     Frame(u64, u64, Vec<u8>),
     Answer(Slot, u64, Answered),
@@ -41,6 +41,8 @@ pub enum Stage {
 pub struct Process {
     pub node: Node,
     pub machine: usize,
+    /// The newest format that its program knows.
+    pub newest: u8,
     pub clock: Clock,
     /// When its next timer is set to, in true time.
     pub wake: Option<u64>,
@@ -97,10 +99,11 @@ impl Clock {
 }
 
 impl Process {
-    pub fn new(node: Node, machine: usize, clock: Clock) -> Self {
+    pub fn new(node: Node, (machine, newest): (usize, u8), clock: Clock) -> Self {
         Self {
             node,
             machine,
+            newest,
             clock,
             wake: None,
             suspended: false,
@@ -164,11 +167,11 @@ impl Process {
         match input {
             Input::Pipe(pipe, event) => self.node.pipe(now, rng, pipe, event),
             Input::Erase(token, user) => self.node.erase(now, rng, token, user),
-            Input::LinkUp(node, link) => {
+            Input::LinkUp(node, link, format) => {
                 if self.links.insert(node, link).is_some() {
                     self.node.link_down(now, rng, node);
                 }
-                self.node.link_up(now, rng, node);
+                self.node.link_up(now, rng, node, format.into());
             }
             Input::LinkDown(node, link) => {
                 if self.links.get(&node) == Some(&link) {

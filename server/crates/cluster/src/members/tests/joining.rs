@@ -148,20 +148,60 @@ fn an_earlier_process_of_the_instance_is_waited_for_as_long_as_its_lease() {
 }
 
 #[test]
-fn only_adjacent_wire_versions_run_together() {
-    for (wire, joins) in [(2, false), (3, true), (5, true), (6, false)] {
+fn who_does_not_understand_the_cluster_does_not_join_and_says_why() {
+    let bench = |(oldest, newest): (u16, u16)| {
         let mut bench = Bench::cluster(2);
         let mut stranger = options("c", 3);
-        stranger.me.wire = wire;
+        (stranger.oldest, stranger.me.wire, stranger.me.storage) = (oldest, newest, newest);
         bench.add(stranger);
         bench.pass(10_000);
-        assert_eq!(bench.members().contains(&3), joins, "version {wire}");
-        let text = format!(
-            "2: a speaks wire version 4 and this node {wire}: only adjacent versions run \
-             together, so update step by step"
-        );
-        assert_eq!(bench.said().contains(&text), !joins);
+        bench
+    };
+    for reads in [(11, 12), (12, 13)] {
+        assert_eq!(bench(reads).members(), [1, 2, 3], "{reads:?}");
     }
+    for (reads, said) in [
+        (
+            (10, 11),
+            "writes format 12, and this one reads 10 to 11: start a newer version here",
+        ),
+        (
+            (13, 14),
+            "a reads nothing newer than format 12, and this node reads 13 to 14: update",
+        ),
+    ] {
+        let mut bench = bench(reads);
+        assert_eq!(bench.members(), [1, 2], "{reads:?}");
+        let all = bench.said();
+        let waits = |text: &String| text.starts_with("2 waits: ") && text.contains(said);
+        assert!(all.iter().any(waits), "{all:?}");
+    }
+}
+
+#[test]
+fn the_format_of_a_cluster_rises_when_the_last_old_node_is_gone_and_stays() {
+    let with = |name: &str, boot: u128, newest: u16| {
+        let mut options = options(name, boot);
+        (options.oldest, options.me.wire, options.me.storage) = (newest - 1, newest, newest);
+        options
+    };
+    let mut bench = Bench::cluster(1);
+    bench.add(with("b", 2, 13));
+    bench.pass(2_000);
+    assert_eq!(bench.rows.view().unwrap().common(), Some(12));
+    bench.on(0, |node, now, out| node.leave(now, WALL, out));
+    bench.pass(5_000);
+    assert_eq!(bench.members(), [2]);
+    assert_eq!(bench.rows.view().unwrap().common(), Some(13));
+    bench.add(with("c", 3, 12));
+    bench.add(with("d", 4, 14));
+    bench.pass(10_000);
+    assert_eq!(
+        bench.members(),
+        [2, 4],
+        "who reads only what was before does not come back"
+    );
+    assert_eq!(bench.rows.view().unwrap().common(), Some(13));
 }
 
 #[test]

@@ -164,7 +164,7 @@ impl Archive {
         let mut given = Vec::new();
         loop {
             // A search that moves to another node goes on there.
-            let moved = crate::codec::encode(&search);
+            let moved = crate::codec::encode(crate::codec::FORMAT, &search).unwrap();
             search = crate::codec::decode("a search", &moved).unwrap();
             match search.step(&self.index) {
                 Step::Ask(op) => {
