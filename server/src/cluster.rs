@@ -76,8 +76,8 @@ fn about(node: &Value) -> String {
     let format = |at: usize| about.get("formats").and_then(|it| it.get(at)?.as_u64());
     let version = about.get("version").and_then(Value::as_str);
     format!(
-        "                     version {}, formats {} to {}, lease for {:.1} s, slots {}, copies {}, \
-         sessions {}; slots coming {}, leaving {}\n",
+        "                     version {}, formats {} to {}, lease for {:.1} s\n                     \
+         slots {}, copies {}, sessions {}; slots coming {}, leaving {}\n",
         version.unwrap_or_default(),
         format(0).unwrap_or_default(),
         format(1).unwrap_or_default(),

@@ -52,7 +52,7 @@ fn talk(romeo: &mut Client, juliet: &mut Client, text: &str) {
 #[test]
 fn a_cluster_is_updated_and_taken_back_while_people_talk() {
     let cloud = Cloud::start().unwrap();
-    let old = started(&cloud, 1, OLD);
+    let mut old = started(&cloud, 1, OLD);
     let new = started(&cloud, 2, NEW);
     settled(&old, 2, OLD);
     for name in ["romeo", "juliet"] {

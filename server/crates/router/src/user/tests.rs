@@ -603,3 +603,24 @@ fn a_login_does_not_outlive_its_account() {
     ));
     assert!(world.home.is_quiet());
 }
+
+#[test]
+fn a_row_of_a_newer_version_is_left_as_it_is() {
+    let mut world = World::new(&[ROMEO]);
+    let key = accounts::key(&BareJid::parse(ROMEO).unwrap().owner(), Row::Last);
+    let row = Item::new(key.clone(), Attrs::new().with("v", 2u64).with("new", 5u64));
+    let op = Op::Put {
+        item: row.clone(),
+        condition: Condition::Absent,
+        nonce: 1,
+    };
+    finish(world.table.apply(op)).unwrap();
+    world.bind(1, ROMEO, "orchard");
+    assert!(matches!(
+        world.drain(1)[..],
+        [PipeOut::Close { error: Some(_) }]
+    ));
+    world.event(Event::Shutdown { park: false });
+    let read = finish(world.table.apply(Op::Get { key: key.into() }));
+    assert!(matches!(read, Ok(Outcome::Item(Some(item))) if item == row));
+}
