@@ -1,8 +1,12 @@
 //! The table of options: every section, option, type, default, range and its documentation.
 //! docs/CONFIGURATION.md is generated from it.
 
+mod archive;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+
+pub use archive::Archive;
 
 use crate::network::Network;
 use crate::option::section;
@@ -354,43 +358,6 @@ section! {
         held_stanzas: usize = 256, 1..=65_536;
         /// Bytes of stanzas held for one client; past it, all of them are sent.
         held_bytes: usize = 65_536, 1_024..=16_777_216;
-    }
-}
-
-section! {
-    /// The message archive.
-    Archive {
-        /// Keep every message in both users' archives. If false, only what a user has not received
-        /// yet is kept.
-        enabled: bool = true;
-        /// Messages joined in one item when they wait for the same write.
-        batch_messages: usize = 16, 1..=16;
-        /// Bytes of such an item.
-        batch_bytes: usize = 300_000, 10_000..=300_000;
-        /// Messages in one page of an answer from the archive (XEP-0313).
-        page_messages: usize = 256, 1..=256;
-        /// Bytes of messages that one session's query keeps in memory until the client has taken
-        /// them. What is beyond is read a second time.
-        page_bytes: usize = 524_288, 65_536..=16_777_216;
-        /// Queries of one session that wait for the one before; more are refused.
-        queries_waiting: usize = 16, 1..=1_024;
-        /// Addresses in each list of a user's preferences (XEP-0441).
-        preferences: usize = 500, 0..=5_000;
-        /// Days for which messages are kept in archives; 0 = for ever. What is older is shown to
-        /// nobody, and removed within a week from the bucket and in 98 days from the table. That
-        /// holds also for what still waits for its recipient.
-        retention_days: u64 = 0, 0..=36_500;
-        /// Messages of an archive that are sealed into one segment.
-        segment_messages: u64 = 256, 16..=4_096;
-        /// Bytes of messages, not packed, with which a segment is full before that.
-        segment_bytes: usize = 524_288, 65_536..=8_388_608;
-        /// Segments and digests of one archive whose index stays in memory with its account; a
-        /// longer index is read again whenever it is needed.
-        index_rows: usize = 4_096, 64..=1_000_000;
-        /// Seconds between looks at the list of archives that are due to be sealed.
-        sweep_seconds: u64 = 3_600, 60..=86_400;
-        /// Archives that are sealed at once because they are due.
-        sweep_accounts: usize = 8, 1..=256;
     }
 }
 
