@@ -321,6 +321,7 @@ fn home_config(
         archive_prefs: config.archive.preferences,
         retention_days: config.archive.retention_days,
         index_rows: config.archive.index_rows,
+        tombstones: config.archive.tombstones,
         seal_records: config.archive.segment_messages,
         seal_bytes: config.archive.segment_bytes,
         ..cirrus_router::Limits::default()

@@ -57,6 +57,10 @@ pub mod ns {
     pub const MAM_EXTENDED: &str = "urn:xmpp:mam:2#extended";
     /// XEP-0313: the field `include-groupchat` is understood.
     pub const MAM_GROUPCHAT_FIELD: &str = "urn:xmpp:mam:2#groupchat-field";
+    /// XEP-0424.
+    pub const RETRACT: &str = "urn:xmpp:message-retract:1";
+    /// XEP-0424: archives show that a message was retracted, and no longer what it said.
+    pub const RETRACT_TOMBSTONE: &str = "urn:xmpp:message-retract:1#tombstone";
     /// XEP-0280.
     pub const CARBONS: &str = "urn:xmpp:carbons:2";
     /// Client state indication (XEP-0352).

@@ -26,6 +26,7 @@ mod x0352_csi;
 mod x0359_stanza_id;
 mod x0386_bind2;
 mod x0388_sasl2;
+mod x0424_retract;
 mod x0441_mam_prefs;
 mod x0484_fast;
 
@@ -35,7 +36,7 @@ pub use x0115_caps::{Caps, caps};
 
 /// Every feature of the server, in the order of registration.
 pub fn features() -> &'static [&'static Feature] {
-    static FEATURES: [&Feature; 22] = [
+    static FEATURES: [&Feature; 23] = [
         &rfc6121_im::FEATURE,
         &rfc3921_session::FEATURE,
         &x0012_last::FEATURE,
@@ -56,6 +57,7 @@ pub fn features() -> &'static [&'static Feature] {
         &x0359_stanza_id::FEATURE,
         &x0386_bind2::FEATURE,
         &x0388_sasl2::FEATURE,
+        &x0424_retract::FEATURE,
         &x0441_mam_prefs::FEATURE,
         &x0484_fast::FEATURE,
     ];
@@ -78,6 +80,7 @@ pub fn registry(offered: Offered) -> Registry {
         x0059_rsm::FEATURE.name,
         x0313_mam::FEATURE.name,
         x0359_stanza_id::FEATURE.name,
+        x0424_retract::FEATURE.name,
         x0441_mam_prefs::FEATURE.name,
     ];
     let is_on = |feature: &&'static Feature| {

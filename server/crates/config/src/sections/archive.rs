@@ -29,9 +29,10 @@ section! {
         segment_messages: u64 = 256, 16..=4_096;
         /// Bytes of messages, not packed, with which a segment is full before that.
         segment_bytes: usize = 524_288, 65_536..=8_388_608;
-        /// Segments and digests of one archive whose index stays in memory with its account; a
-        /// longer index is read again whenever it is needed.
+        /// Rows of one archive's index that stay in memory; a longer one is read whenever needed.
         index_rows: usize = 4_096, 64..=1_000_000;
+        /// Rows of one index that say of a message that it was retracted; past it, none is added.
+        tombstones: usize = 1_000, 0..=10_000;
         /// Seconds between looks at the list of archives that are due to be sealed.
         sweep_seconds: u64 = 3_600, 60..=86_400;
         /// Archives that are sealed at once because they are due.

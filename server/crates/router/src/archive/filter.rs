@@ -4,8 +4,9 @@ use cirrus_jid::{BareJid, Jid};
 use cirrus_stanza::Stanza;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::Since;
 use crate::log::{Content, Direction, Message, Record};
-use crate::segment;
+use crate::segment::{self, Retraction};
 
 /// Which messages are wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub(crate) struct Filter {
     pub end: u64,
     /// What is older is not kept, Unix milliseconds; 0 = all is.
     pub kept: u64,
+    /// Only what this is about.
+    pub retracted: Since<10, Option<Box<Retraction>>>,
 }
 
 /// With whom (XEP-0313 section 4.1.1).
@@ -68,11 +71,26 @@ impl Default for Filter {
             start: 0,
             end: u64::MAX,
             kept: 0,
+            retracted: Since(None),
         }
     }
 }
 
 impl Filter {
+    /// What a retraction is about, as far as it is kept.
+    pub fn retracted(retraction: &Retraction, kept: u64) -> Self {
+        let with = match retraction.direction {
+            Direction::Own => With::Own,
+            _ => With::Bare(retraction.peer.clone()),
+        };
+        Self {
+            with: Some(with),
+            kept,
+            retracted: Since(Some(Box::new(retraction.clone()))),
+            ..Self::default()
+        }
+    }
+
     /// Whether it lets every message through that is kept.
     pub fn is_open(&self) -> bool {
         self.with.is_none() && self.start == 0 && self.end == u64::MAX
@@ -99,5 +117,10 @@ impl Filter {
         message.flags.archive
             && (self.from()..=self.end).contains(&record.t)
             && self.with.as_ref().is_none_or(|with| with.matches(message))
+            && self
+                .retracted
+                .0
+                .as_ref()
+                .is_none_or(|it| it.is_about(message))
     }
 }

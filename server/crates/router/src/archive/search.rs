@@ -35,6 +35,8 @@ const SPAN: u32 = 512;
 const REQUESTS: u32 = 4;
 /// Items asked for at once where few of them may match.
 const FILTERED_ITEMS: u32 = 2_048;
+/// Items asked for first where what is looked for was mostly said a moment ago.
+const NEAR_ITEMS: u32 = 32;
 /// Items that a request may have to skip: those before the one that holds the first position,
 /// references, and what is not archived.
 const SPARE_ITEMS: u32 = MAX_RECORDS as u32 + 8;
@@ -72,7 +74,7 @@ pub(crate) enum Step {
 }
 
 /// Where a search stands.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Stage {
     /// Nothing was looked at.
     Begin,
@@ -90,7 +92,7 @@ enum Stage {
 }
 
 /// The search for one page.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Search {
     owner: Vec<u8>,
     filter: Filter,
@@ -124,7 +126,7 @@ pub(crate) struct Search {
 }
 
 /// Bytes that were read.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept(#[serde(with = "cirrus_store::raw")] Bytes);
 
 impl Search {
@@ -295,6 +297,7 @@ impl Search {
     fn scan_hot(&self) -> Op {
         let wanted = u32::try_from(self.page.max + 1 - self.hits.len().min(self.page.max));
         let limit = match self.filter.with {
+            Some(_) if self.filter.retracted.0.is_some() && self.requests == 0 => NEAR_ITEMS,
             Some(_) => FILTERED_ITEMS,
             // A time was found to be within so many items.
             None => wanted

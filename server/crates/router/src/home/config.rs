@@ -58,6 +58,9 @@ pub struct Limits {
     pub seal_bytes: usize,
     /// Rows of an archive's index that stay in memory when nothing needs them.
     pub index_rows: usize,
+    /// Retracted messages of one archive that its index says so of, and as many retractions that
+    /// wait for their turn.
+    pub tombstones: usize,
     /// Days for which messages are kept in archives; 0 = for ever.
     pub retention_days: u64,
     /// Milliseconds of a day, as far as it is about when logs are sealed and items expire.
@@ -102,6 +105,7 @@ impl Default for Limits {
             seal_records: 256,
             seal_bytes: 512 * 1024,
             index_rows: 4_096,
+            tombstones: 1_000,
             retention_days: 0,
             day_ms: 86_400_000,
         }

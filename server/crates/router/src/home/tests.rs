@@ -9,6 +9,7 @@ use cirrus_stanza::{Condition as Fault, Stanza, StanzaError};
 use cirrus_store::{Attrs, Condition, Item, MemoryTable, Op, StoreError};
 
 use super::{Frame, Home, HomeConfig, Limits, Territory};
+use crate::codec::Only;
 use crate::registry::{About, Registry};
 use crate::{
     CodecError, Effect, Effects, Entropy, Event, Login, PipeEvent, PipeId, PipeOut, Recorder,
@@ -182,6 +183,8 @@ impl Pair {
 }
 
 const TO_BOB: &str = "<message to='bob@example.com' type='chat' id='m'><body>hi</body></message>";
+const RETRACTED: &str = "<message to='bob@example.com' type='chat' id='r'>\
+     <retract xmlns='urn:xmpp:message-retract:1' id='1'/></message>";
 
 #[test]
 fn homes_that_share_the_accounts_speak_by_frames() {
@@ -334,6 +337,16 @@ fn busy() -> Pair {
     pair
 }
 
+/// The same where every node has format 10, and somebody retracts what was said (XEP-0424).
+fn retracting() -> Pair {
+    let mut pair = busy();
+    for home in 0..2 {
+        pair.event(home, Event::Format(Only(10)));
+    }
+    pair.pipe(ALICE, said(5, RETRACTED));
+    pair
+}
+
 /// Whatever is cut off or changed is refused or read; nothing panics.
 fn hostile(bytes: &[u8], read: impl Fn(&[u8]) -> Result<(), CodecError>) {
     assert_eq!(read(bytes), Ok(()));
@@ -365,7 +378,7 @@ fn hostile(bytes: &[u8], read: impl Fn(&[u8]) -> Result<(), CodecError>) {
 
 #[test]
 fn a_state_is_read_whole_or_not_at_all() {
-    let pair = busy();
+    let pair = retracting();
     for (index, home) in pair.homes.iter().enumerate() {
         hostile(&home.snapshot(), |bytes| {
             Home::restore(config(), Pair::territory(index), bytes).map(drop)

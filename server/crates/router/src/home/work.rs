@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::HomeConfig;
 use super::frame::{Body, Frame};
-use crate::codec::Known;
+use crate::codec::{Known, Only};
 use crate::entropy::Entropy;
 use crate::event::{AccountRequest, Effect, Effects, Origin, PipeId, PipeOut, SessionId, Token};
 use crate::roster::Planned;
@@ -57,6 +57,8 @@ pub(crate) enum Purpose {
     SpoolSegment { pass: u64 },
     /// Looking up the first or the last message of an archive.
     Ends { number: u64 },
+    /// What a retraction is about: a page of the log, a segment, its row.
+    Retract { number: Only<10, u64> },
 }
 
 /// Everything that is under way.

@@ -107,6 +107,9 @@ impl Digest {
             let kept = self.kept;
             self.peers.retain(|_, records| {
                 records.retain(|(_, record)| record.t >= kept);
+                for (position, record) in records.iter_mut() {
+                    lay(*position, record, index);
+                }
                 !records.is_empty()
             });
             let all = self.peers.values().flatten();
@@ -155,6 +158,7 @@ impl Digest {
             return;
         }
         let mut record = record;
+        lay(position, &mut record, index);
         if let Content::Message(message) = &mut record.content {
             // The frame's buffer holds other records too.
             message.stanza = Bytes::copy_from_slice(&message.stanza);
@@ -193,6 +197,13 @@ impl Digest {
         };
         let (first, last) = (self.first, self.last);
         Some((Row::digest(first..=last, self.first_t, &built), bytes))
+    }
+}
+
+/// What was retracted gets into no digest.
+fn lay(position: u64, record: &mut Record, index: &Index) {
+    if let Some(tombstone) = index.tombstone(position) {
+        tombstone.replace(record);
     }
 }
 

@@ -12,6 +12,8 @@
 //! A row without bytes is all that is left of a segment that is too old to be kept. Only the newest
 //! may be so: it says where the log goes on.
 //!
+//! Beside them are the rows of [tombstones](super::tombstone).
+//!
 //! Rows may overlap: a segment that takes in another one is there before the other's row goes, and
 //! of two nodes that believe they own a log each may have sealed it. All of them are true, so of a
 //! position any row will do.
@@ -24,8 +26,9 @@ use cirrus_schema::keys::{KeyBytes, archive};
 use cirrus_store::{Attrs, BlobKey, Item};
 use serde::{Deserialize, Serialize};
 
-use super::Built;
 use super::join::Joined;
+use super::{Built, Tombstone, Tombstones};
+use crate::codec::Since;
 use crate::log::LogError;
 
 const FORMAT: u64 = 1;
@@ -296,6 +299,8 @@ pub(crate) struct Index {
     digests: Vec<Row>,
     /// Rows that others cover wholly: what a node left behind that did not get to remove them.
     pub covered: Vec<Row>,
+    /// Messages that were retracted.
+    pub tombstones: Since<10, Tombstones>,
 }
 
 impl Index {
@@ -305,7 +310,10 @@ impl Index {
     /// [`LogError::Corrupt`] names the row that can't be understood.
     pub fn take(&mut self, items: &[Item]) -> Result<(), LogError> {
         for item in items {
-            self.push(Row::read(item)?);
+            match Tombstone::read(item)? {
+                Some((position, it)) => drop(self.tombstones.0.insert(position, it)),
+                None => self.push(Row::read(item)?),
+            }
         }
         Ok(())
     }
@@ -401,7 +409,8 @@ impl Index {
 
     /// How many rows there are of all kinds.
     pub fn len(&self) -> usize {
-        self.rows.len() + self.digests.len() + self.covered.len()
+        let rows = self.rows.len() + self.digests.len() + self.covered.len();
+        rows + self.tombstones.0.len()
     }
 
     /// The segments, ascending.

@@ -1,11 +1,15 @@
-//! Joining neighbouring segments to a larger one: frames are copied as they are, and one footer is
-//! made of several.
+//! Joining neighbouring segments to a larger one: frames are copied as they are, but for those in
+//! which something was retracted, and one footer is made of several.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{Built, Index, MAX_FOOTER, MAX_RECORDS, Packed, Row, Segment, assemble};
+use super::{
+    Built, Frame, Index, MAX_FOOTER, MAX_RECORDS, Packed, Row, Segment, Tombstones, assemble,
+    found_by, packer,
+};
+use crate::log::encode_record;
 
 /// Most segments that are joined at once, and as many are worth it: 4,096 messages at their usual
 /// size.
@@ -21,11 +25,15 @@ const LARGE: u64 = 2;
 pub(crate) struct Joined {
     pub built: Built,
     pub footer: u64,
+    /// Tombstones that have done their work in it, with what their messages are found by.
+    pub laid: Vec<(u64, u32)>,
 }
 
-/// The segment of these neighbours; `None` when they are none, or have more than one may.
-pub(crate) fn join(parts: &[Segment], rows: &[Row]) -> Option<Joined> {
+/// The segment of these neighbours, without what was retracted; `None` when they are none, or have
+/// more than one may.
+pub(crate) fn join(parts: &[Segment], rows: &[Row], known: &Tombstones) -> Option<Joined> {
     let (mut frames, mut peers) = (Vec::new(), BTreeMap::<u32, Vec<usize>>::new());
+    let mut laid = Vec::new();
     let first = parts.first()?.range().start;
     let mut next = first;
     for part in parts {
@@ -44,11 +52,14 @@ pub(crate) fn join(parts: &[Segment], rows: &[Row]) -> Option<Joined> {
             at.extend(inside.map(|frame| before + frame));
         }
         for frame in &part.frames {
-            frames.push(Packed {
-                bytes: part.object.get(frame.bytes.clone())?.to_vec(),
-                unpacked: frame.unpacked,
-                records: usize::try_from(frame.records).ok()?,
-                t: frame.t,
+            frames.push(match known.range(frame.positions()).next() {
+                Some(_) => without_retracted(part, frame, known, &mut laid)?,
+                None => Packed {
+                    bytes: part.object.get(frame.bytes.clone())?.to_vec(),
+                    unpacked: frame.unpacked,
+                    records: usize::try_from(frame.records).ok()?,
+                    t: frame.t,
+                },
             });
         }
     }
@@ -58,12 +69,40 @@ pub(crate) fn join(parts: &[Segment], rows: &[Row]) -> Option<Joined> {
     let (bytes, footer) = assemble(first, &frames, &peers)?;
     Some(Joined {
         footer,
+        laid,
         built: Built {
             bytes,
             last_t: rows.last()?.last_t,
             archived: rows.iter().map(|row| row.archived).sum(),
             peers: peers.into_keys().collect(),
         },
+    })
+}
+
+/// A frame once more, with what is left of messages that were retracted. Who it has messages with
+/// stays as it is.
+fn without_retracted(
+    part: &Segment,
+    frame: &Frame,
+    known: &Tombstones,
+    laid: &mut Vec<(u64, u32)>,
+) -> Option<Packed> {
+    let mut records = part.unpack(frame).ok()?;
+    for (record, position) in records.iter_mut().zip(frame.first..) {
+        if let Some(tombstone) = known.get(&position) {
+            tombstone.replace(record);
+            laid.extend(found_by(record).map(|hash| (position, hash)));
+        }
+    }
+    let mut body = Vec::with_capacity(frame.unpacked);
+    for record in &records {
+        encode_record(record, record.t.saturating_sub(frame.t), &mut body);
+    }
+    Some(Packed {
+        bytes: packer()?.compress(&body).ok()?,
+        unpacked: body.len(),
+        records: records.len(),
+        t: frame.t,
     })
 }
 

@@ -17,12 +17,14 @@
 //! ```
 //!
 //! Positions are dense. What is not to be kept (see [`thin`]) leaves a reference to nothing in its
-//! place. An object may come damaged or made up from its bucket: reading it never panics and takes
-//! no more memory than the constants here allow.
+//! place, and a message that was retracted what is shown instead (see [`tombstone`]). An object may
+//! come damaged or made up from its bucket: reading it never panics and takes no more memory than
+//! the constants here allow.
 
 mod digest;
 mod index;
 mod join;
+mod tombstone;
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -39,6 +41,7 @@ pub use digest::{Peers as DigestPeers, read as read_digest};
 pub use index::object_of;
 pub(crate) use index::{Index, Row, folder};
 pub(crate) use join::join;
+pub(crate) use tombstone::{Retraction, Tombstone, Tombstones, lay, was_replaced};
 
 /// Records of a frame: what is unpacked to read one of them.
 const FRAME_RECORDS: usize = 32;
@@ -212,6 +215,12 @@ struct Frame {
     t: u64,
 }
 
+impl Frame {
+    fn positions(&self) -> Range<u64> {
+        self.first..self.first.saturating_add(self.records)
+    }
+}
+
 /// Reads a segment.
 pub struct Segment {
     /// The object, or the part of it that is at hand, and where that begins.
@@ -287,8 +296,7 @@ impl Segment {
 
     /// The positions that a frame has.
     pub fn positions_of(&self, frame: usize) -> Range<u64> {
-        let frame = self.frames.get(frame);
-        frame.map_or(0..0, |it| it.first..it.first.saturating_add(it.records))
+        self.frames.get(frame).map_or(0..0, Frame::positions)
     }
 
     /// Whether a frame may have something of these times, Unix milliseconds.

@@ -157,6 +157,29 @@ fn a_damaged_row_is_named() {
     Index::default().take(&[good]).unwrap();
 }
 
+#[test]
+fn a_tombstone_is_a_row_of_the_index() {
+    let tombstone = Tombstone {
+        by: 9,
+        t: 1_000,
+        id: "r".into(),
+    };
+    let good = tombstone.item(b"h\0u", 5);
+    let mut index = Index::default();
+    index.take(std::slice::from_ref(&good)).unwrap();
+    index.finish();
+    assert_eq!(index.tombstone(5), Some(&tombstone));
+    assert_eq!((index.len(), index.rows().len()), (1, 0));
+    assert!(object_of(b"h\0u", &good).is_none());
+    let mut bad = vec![good.clone(); 2];
+    bad[0].attrs.set("v", 9);
+    bad[1].attrs.remove("i");
+    for item in bad {
+        let error = Index::default().take(&[item]).unwrap_err();
+        assert!(matches!(error, LogError::Corrupt { .. }), "{error}");
+    }
+}
+
 /// Any object is read or refused, and what is read stays within bounds.
 pub(super) fn any_object(object: &[u8]) {
     let Ok(segment) = Segment::open(Bytes::copy_from_slice(object)) else {

@@ -11,9 +11,11 @@ use cirrus_schema::keys::accounts::{self, Row};
 use cirrus_stanza::{Condition, ErrorType, Kind, Stanza, StanzaError, Ty, delay, ns};
 use cirrus_store::{Attrs, BlobOutcome, Condition as If, Item, Op, Outcome, StoreError};
 use cirrus_xml::Writer;
+use memchr::memmem;
 use serde::{Deserialize, Serialize};
 
 use super::User;
+use super::retract::RETRACTIONS;
 use super::session::Keep;
 use crate::archive::{self, Bounds, Filter, Found, Ids, Page, Prefs, Request, Search, Step};
 use crate::event::SessionId;
@@ -323,7 +325,8 @@ impl User {
         w.start("forwarded").attr("xmlns", ns::FORWARD);
         w.raw(&delay(self.jid.host(), found.hit.t));
         let mark = stanza_id(self.jid.as_str(), &id);
-        w.raw(&embedded(&found.stanza, &mark).unwrap_or_default());
+        let stanza = self.as_left(found.hit.position, &found.stanza);
+        w.raw(&embedded(&stanza, &mark).unwrap_or_default());
         w.end().end();
         Stanza::new(Kind::Message, Ty::Normal)
             .from(self.jid.clone())
@@ -528,23 +531,24 @@ impl User {
         stanza.with_child(&stanza_id(self.jid.as_str(), &id))
     }
 
-    /// The stanza without ids that only this account's server may give (XEP-0359 section 4,
-    /// rules 3 and 4).
-    pub(super) fn without_forged_ids(&self, stanza: Stanza) -> Stanza {
-        const NAME: &[u8] = b"stanza-id";
+    /// The stanza without what only archives may say: ids that only this account's server may give
+    /// (XEP-0359 section 4, rules 3 and 4), and that it was retracted (XEP-0424 section 5), but for
+    /// rooms, which have archives of their own.
+    pub(super) fn without_forgeries(&self, cx: &Cx<'_>, stanza: Stanza) -> Stanza {
         // No other spelling is possible: names have no references.
-        let named = stanza.inner().windows(NAME.len()).any(|part| part == NAME);
-        if !named {
+        let named = |name| memmem::find(stanza.inner(), name).is_some();
+        if !named(b"stanza-id") && !named(b"retracted") {
             return stanza;
         }
-        let forged = stanza.without(|child| {
+        let passes = stanza.ty == Ty::Groupchat || !cx.work.format.has(RETRACTIONS);
+        let genuine = stanza.without(|child| {
             let by = child
                 .attr("by")
                 .and_then(|by| cirrus_jid::Jid::parse(&by).ok());
             let own = by.is_none_or(|by| by.bare() == self.jid);
-            child.is("stanza-id", ns::SID) && own
+            child.is("stanza-id", ns::SID) && own || child.is("retracted", ns::RETRACT) && !passes
         });
-        forged.unwrap_or(stanza)
+        genuine.unwrap_or(stanza)
     }
 }
 

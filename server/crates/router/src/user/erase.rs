@@ -111,6 +111,7 @@ impl User {
         self.spool.pass = None;
         self.drop_seals(cx, "the account is being deleted");
         self.drop_looks();
+        self.drop_retractions();
         self.drop_changes(cx, &gone);
         let mut effects = Vec::new();
         self.log.flush(cx.now, &mut effects);

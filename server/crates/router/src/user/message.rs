@@ -4,6 +4,7 @@ use cirrus_jid::Jid;
 use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, Ty};
 
 use super::carbons::Carbon;
+use super::retract::RETRACTIONS;
 use super::session::{Archived, Keep, Session};
 use super::spool::full;
 use super::{Inflow, Storage, User, Waiting, storage};
@@ -28,12 +29,12 @@ enum Audience {
 impl User {
     /// A message from one of this user's own sessions.
     pub(super) fn send_message(&mut self, cx: &mut Cx<'_>, index: usize, k: u64, stanza: Stanza) {
-        let stanza = self.without_forged_ids(stanza);
+        let stanza = self.without_forgeries(cx, stanza);
         let session = self.sessions[index].id;
         let to_self = stanza.to.as_ref().is_some_and(|to| to.bare() == self.jid);
         let mut outstanding = 1;
         if !to_self && self.archives(cx, stanza.to.as_ref()) {
-            match storage(&stanza) {
+            match storage(&stanza, cx.work.format) {
                 Storage::Archive => {
                     let origin = Origin { session, k };
                     let plain = (false, false);
@@ -75,7 +76,7 @@ impl User {
         stanza: Stanza,
         origin: Option<Origin>,
     ) {
-        let stanza = self.without_forged_ids(stanza);
+        let stanza = self.without_forgeries(cx, stanza);
         if let Some(origin) = origin
             && !self.origins.fresh(origin, cx.now, &cx.home.limits)
         {
@@ -89,7 +90,7 @@ impl User {
         if matches!(audience, Audience::Refuse) {
             return self.refuse(cx, &stanza, origin, &unavailable());
         }
-        let kept = storage(&stanza);
+        let kept = storage(&stanza, cx.work.format);
         if kept == Storage::Deferred && matches!(audience, Audience::Spool) {
             return self.append_spooled(cx, stanza, origin, true);
         }
@@ -164,7 +165,7 @@ impl User {
             entry.parked = false;
             let audience = self.audience(&entry.stanza);
             entry.offline = self.waits(&entry.stanza, &audience, false);
-            match self.keep(cx, entry, storage(&entry.stanza), queued) {
+            match self.keep(cx, entry, storage(&entry.stanza, cx.work.format), queued) {
                 Ok(ticket) => entry.ticket = ticket,
                 Err(error) => entry.landed = Some(Err(error)),
             }
@@ -285,7 +286,7 @@ impl User {
         stanza: Stanza,
         archived: Option<Archived>,
     ) {
-        let rescue = archived.is_some() || storage(&stanza).is_kept();
+        let rescue = archived.is_some() || storage(&stanza, cx.work.format).is_kept();
         let reached = match *audience {
             Audience::One(index) => vec![self.sessions[index].id],
             Audience::All => {
@@ -374,6 +375,35 @@ impl User {
         error: &StanzaError,
     ) {
         cx.work.frames.extend(Frame::refusal(stanza, origin, error));
+    }
+
+    /// The log has a record that another writer, or an attempt given up, put there.
+    pub(super) fn learned(&mut self, cx: &mut Cx<'_>, position: u64, record: &Record) {
+        if !self.state.is_active() {
+            return; // The account is being erased.
+        }
+        if cx.work.format.has(RETRACTIONS) {
+            let limit = cx.home.limits.tombstones;
+            self.retractions.0.learned(position, record, limit);
+        }
+        let Content::Message(message) = &record.content else {
+            return self.owed_learned();
+        };
+        // A receipt is delivered before it is archived, unless it waits for delivery.
+        let delivered = message.flags.marker && !message.flags.spool;
+        if message.direction == Direction::Out || delivered {
+            return;
+        }
+        if let Some(origin) = message.origin {
+            self.origins.seed(origin, cx.now);
+        }
+        if let Some(mut stanza) = Stanza::from_stored(&message.stanza) {
+            if message.flags.archive {
+                stanza = self.identified(cx, &stanza, position);
+            }
+            let due = message.flags.spool;
+            self.deliver(cx, stanza, Some(Archived { position, due }), None);
+        }
     }
 
     fn audience(&self, stanza: &Stanza) -> Audience {

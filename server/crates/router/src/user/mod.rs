@@ -14,6 +14,7 @@ mod origins;
 mod park;
 mod pass;
 mod presence;
+mod retract;
 mod seal;
 mod session;
 mod spool;
@@ -30,10 +31,12 @@ use cirrus_stanza::{Condition, Kind, Stanza, StanzaError, StreamError, Ty};
 use cirrus_store::{BlobOp, Op, Outcome, StoreError};
 use serde::{Deserialize, Serialize};
 
+use crate::codec::Since;
 use crate::event::{Origin, PipeEvent, PipeId, SessionId};
 use crate::home::{Body, Cx, Frame, Limits, Purpose};
-use crate::log::{Content, Direction, Log, LogEffect, Record, Ticket};
+use crate::log::{Log, LogEffect, Record, Ticket};
 use crate::roster::Roster;
+use crate::segment::Retraction;
 
 use archive::Archive;
 use ends::Looks;
@@ -41,8 +44,9 @@ use load::{Input, State, log_limits};
 use origins::Origins;
 pub(crate) use park::Lot;
 pub use park::parked_owner;
+use retract::Retractions;
 use seal::Seals;
-use session::{Archived, Keep, Session};
+use session::{Keep, Session};
 use spool::{Owed, Spool};
 use status::Status;
 use storage::{Storage, storage};
@@ -132,6 +136,7 @@ pub(crate) struct User {
     archive: Archive,
     looks: Looks,
     seals: Seals,
+    retractions: Since<10, Retractions>,
     operations: usize,
     idle_since: u64,
     /// From the configuration, wherever the entity is.
@@ -160,6 +165,7 @@ impl User {
             archive: Archive::default(),
             looks: Looks::default(),
             seals: Seals::default(),
+            retractions: Since::default(),
             operations: 0,
             idle_since: 0,
             idle_ms: limits.entity_idle_ms,
@@ -335,6 +341,7 @@ impl User {
             Purpose::Index { number } => self.on_index(cx, number, result),
             Purpose::Seal { number } => self.on_seal_store(cx, number, result),
             Purpose::Ends { number } => self.on_ends_page(cx, number, result),
+            Purpose::Retract { number } => self.on_retract_store(cx, number.0, result),
             Purpose::SpoolSegment { .. } | Purpose::Cleanup | Purpose::Account { .. } => {}
         }
     }
@@ -366,7 +373,10 @@ impl User {
 
     fn append(&mut self, cx: &mut Cx<'_>, record: Record) -> Option<Ticket> {
         let mut effects = Vec::new();
+        let wanted = cx.work.format.has(retract::RETRACTIONS);
+        let retraction = wanted.then(|| Retraction::of(&record)).flatten();
         let ticket = self.log.append(cx.now, record, &mut effects).ok()?;
+        self.retractions.0.landing(ticket, retraction);
         self.log_effects(cx, effects);
         Some(ticket)
     }
@@ -378,9 +388,12 @@ impl User {
                 LogEffect::Durable {
                     ticket, position, ..
                 } => {
+                    let limit = cx.home.limits.tombstones;
+                    self.retractions.0.landed(ticket, Some(position), limit);
                     self.ticket_done(cx, ticket, Ok(position));
                 }
                 LogEffect::Failed { ticket, .. } => {
+                    self.retractions.0.landed(ticket, None, 0);
                     self.ticket_done(cx, ticket, Err(message::unknown()));
                 }
                 LogEffect::Learned { position, record }
@@ -424,31 +437,6 @@ impl User {
         }
     }
 
-    /// The log has a record that another writer, or an attempt given up, put there.
-    fn learned(&mut self, cx: &mut Cx<'_>, position: u64, record: &Record) {
-        if !self.state.is_active() {
-            return; // The account is being erased.
-        }
-        let Content::Message(message) = &record.content else {
-            return self.owed_learned();
-        };
-        // A receipt is delivered before it is archived, unless it waits for delivery.
-        let delivered = message.flags.marker && !message.flags.spool;
-        if message.direction == Direction::Out || delivered {
-            return;
-        }
-        if let Some(origin) = message.origin {
-            self.origins.seed(origin, cx.now);
-        }
-        if let Some(mut stanza) = Stanza::from_stored(&message.stanza) {
-            if message.flags.archive {
-                stanza = self.identified(cx, &stanza, position);
-            }
-            let due = message.flags.spool;
-            self.deliver(cx, stanza, Some(Archived { position, due }), None);
-        }
-    }
-
     /// Time passed.
     pub(crate) fn tick(&mut self, cx: &mut Cx<'_>) {
         let mut effects = Vec::new();
@@ -484,6 +472,7 @@ impl User {
         self.go_on_erasing(cx);
         self.drive_seal(cx);
         self.drive_queries(cx);
+        self.drive_retractions(cx);
         self.trim_index(cx);
         for session in &mut self.sessions {
             session.tell_handled(cx.out);
@@ -510,6 +499,7 @@ impl User {
         }
         self.drop_seals(cx, "the archive can't be written");
         self.drop_looks();
+        self.drop_retractions();
         self.state = State::New;
     }
 
@@ -535,6 +525,7 @@ impl User {
             self.roster_waits.reload_at(),
             self.state.due_at(),
             self.seals.due_at(),
+            self.retractions.0.due_at(),
         ];
         let retry = retries.into_iter().flatten().min();
         [sessions, self.log.wake_at(), retry, idle]
@@ -563,6 +554,7 @@ impl User {
             && self.owed.is_empty()
             && self.archive.is_idle()
             && self.seals.is_idle()
+            && self.retractions.0.is_idle()
             && !self.status_is_owed()
             && self.log.is_idle()
             && self.roster_waits.is_idle()

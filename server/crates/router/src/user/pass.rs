@@ -174,10 +174,13 @@ impl User {
         unacked == 0 || unacked + next.message.stanza.len() <= cx.home.limits.unacked_bytes / 2
     }
 
-    fn give_spooled(&mut self, cx: &mut Cx<'_>, index: usize, spooled: Spooled) {
+    fn give_spooled(&mut self, cx: &mut Cx<'_>, index: usize, mut spooled: Spooled) {
         let position = spooled.position;
         if !self.spool.give(position, cx.now) {
             return;
+        }
+        if spooled.message.flags.archive {
+            spooled.message.stanza = self.as_left(position, &spooled.message.stanza);
         }
         if let Some(mut stanza) = revive(&spooled, &self.jid) {
             if spooled.message.flags.archive {

@@ -24,6 +24,7 @@ mod chores;
 mod digest;
 mod index;
 mod join;
+mod tombstone;
 
 use bytes::Bytes;
 use cirrus_schema::TableId;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use super::User;
 use super::session::Session;
+use crate::codec::{Only, Since};
 use crate::event::{Effect, Token};
 use crate::home::{Cx, Limits, Purpose};
 use crate::log::{MAX_RECORDS, Record, decode};
@@ -62,6 +64,10 @@ pub(super) struct Seals {
     chore: Chore,
     /// The object of this row, which is not in the index any more, could not be removed yet.
     left: Option<Box<Row>>,
+    /// Tombstones that have done their work in the segment under way, with what their messages are
+    /// found by; and those whose rows may go.
+    laid: Since<10, Vec<(u64, u32)>>,
+    spent: Since<10, Vec<u64>>,
     retry_at: Option<u64>,
     pause: u64,
     /// A segment can't be read: no digest is made until the account is loaded again, and no
@@ -112,6 +118,8 @@ enum Stage {
     Tidy,
     /// The log is put on the list of another day.
     List,
+    /// The row of a tombstone is removed.
+    Spent(Only<10, u64>),
 }
 
 impl Seals {
@@ -171,6 +179,7 @@ impl User {
             }
             Purpose::Seal { number } => self.on_seal_blob(cx, number, result),
             Purpose::Ends { number } => self.on_ends_segment(cx, number, result),
+            Purpose::Retract { number } => self.on_retract_blob(cx, number.0, result),
             Purpose::SpoolSegment { pass } => self.on_spool_segment(cx, pass, result),
             Purpose::Erase => self.on_erased_blob(cx, result),
             _ => {}
@@ -224,6 +233,12 @@ impl User {
         if let Some(row) = covered.or_else(|| self.seals.left.take()) {
             return self.remove_covered(cx, row);
         }
+        if let Some(position) = self.seals.spent.0.last().copied() {
+            return self.remove_tombstone(cx, position);
+        }
+        let Known::All(index) = &self.seals.index else {
+            return;
+        };
         let sealed = index.sealed().max(self.archive.floor());
         let unsealed = self.log.last_position().saturating_sub(sealed);
         let rest = self.seals.waiting.iter().any(|(_, upto)| *upto > sealed);
@@ -381,8 +396,11 @@ impl User {
                 cx.work.tally.sealed += u64::from(!row.is_digest() && row.footer == 0);
                 // It goes on: a store that now and then fails must not fall behind the log.
                 self.seals.pause = 0;
+                let places = row.first..=row.last;
                 self.index_is(|index| index.add(*row));
+                self.spend(places);
             }
+            (Some(Stage::Spent(position)), Ok(_)) => self.tombstone_is_gone(position.0),
             (Some(Stage::Emptied(row)), Ok(_)) => self.index_is(|index| index.replace(*row)),
             (
                 Some(Stage::LapsedRow(row)),
@@ -461,6 +479,7 @@ impl User {
         for (position, record) in (first..).zip(&mut records) {
             segment::thin(position, record, delivered);
         }
+        self.lay_among(cx, first, &mut records);
         let start = records.first().map_or(0, |record| record.t);
         let Some(built) = segment::build(first, &records) else {
             return self.fail_seal(cx);
@@ -555,6 +574,7 @@ impl User {
         self.seals.retry_at = Some(cx.now.saturating_add(pause));
         self.seals.number += 1;
         self.seals.under_way = None;
+        self.seals.laid.0.clear();
         self.seals.chore = Chore::default();
         self.seals.doubt_index();
         for (token, _) in std::mem::take(&mut self.seals.waiting) {

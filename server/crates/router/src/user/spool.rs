@@ -170,7 +170,7 @@ impl User {
                 due: false,
                 confirm: stanza.from.zip(origin),
             }),
-            None if storage(&stanza).is_kept() => {
+            None if storage(&stanza, cx.work.format).is_kept() => {
                 self.append_spooled(cx, stanza, origin, false);
             }
             None => {
@@ -189,7 +189,7 @@ impl User {
         let Some(stanza) = left else { return };
         if self.sessions.iter().any(Session::takes_messages) {
             self.give_out(cx, stanza, None);
-        } else if storage(&stanza) == Storage::Deferred {
+        } else if storage(&stanza, cx.work.format) == Storage::Deferred {
             self.append_spooled(cx, stanza, None, false);
         }
     }
@@ -249,7 +249,7 @@ impl User {
         origin: Option<Origin>,
         first: bool,
     ) {
-        let marker = storage(&stanza) == Storage::Deferred;
+        let marker = storage(&stanza, cx.work.format) == Storage::Deferred;
         let mut record = self.record(cx, &stanza, Direction::In, None, (true, marker));
         let archived = first && self.archives(cx, stanza.from.as_ref());
         record.set_archived(archived);

@@ -1,6 +1,9 @@
-//! Which messages are kept, and how soon (RFC 6121 section 8.5.2, XEP-0160, XEP-0334).
+//! Which messages are kept, and how soon (RFC 6121 section 8.5.2, XEP-0160, XEP-0334, XEP-0424).
 
 use cirrus_stanza::{Stanza, Ty, ns};
+
+use super::retract::RETRACTIONS;
+use crate::codec::Known;
 
 /// How a message is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,15 +26,17 @@ impl Storage {
 }
 
 /// How this message is kept.
-pub(crate) fn storage(stanza: &Stanza) -> Storage {
+pub(crate) fn storage(stanza: &Stanza, format: Known) -> Storage {
     if matches!(stanza.ty, Ty::Error | Ty::Groupchat | Ty::Headline) {
         return Storage::Never;
     }
     let mut kept = Storage::Never;
-    let mut passing = false;
+    let (mut passing, mut unkept) = (false, false);
     for child in stanza.children() {
         match (child.name(), child.ns()) {
-            ("no-store", ns::HINTS) => return Storage::Never,
+            // Whoever was away has to learn of it (XEP-0424 section 6).
+            ("retract", ns::RETRACT) if format.has(RETRACTIONS) => return Storage::Archive,
+            ("no-store", ns::HINTS) => unkept = true,
             ("no-permanent-store", ns::HINTS) => passing = true,
             ("store", ns::HINTS) => kept = Storage::Archive,
             (_, ns::CHAT_STATES) | ("thread", ns::CLIENT) | (_, ns::HINTS) => {}
@@ -44,6 +49,7 @@ pub(crate) fn storage(stanza: &Stanza) -> Storage {
         }
     }
     match kept {
+        _ if unkept => Storage::Never,
         Storage::Archive if passing => Storage::Offline,
         Storage::Deferred if passing => Storage::Never,
         kept => kept,
@@ -56,8 +62,15 @@ mod tests {
 
     use super::*;
 
+    fn in_format(format: u8, ty: Ty, content: &str) -> Storage {
+        let stanza = Stanza::new(Kind::Message, ty).content(content.as_bytes().to_vec());
+        let mut known = Known::default();
+        known.learn(format);
+        storage(&stanza, known)
+    }
+
     fn of(ty: Ty, content: &str) -> Storage {
-        storage(&Stanza::new(Kind::Message, ty).content(content.as_bytes().to_vec()))
+        in_format(RETRACTIONS, ty, content)
     }
 
     #[test]
@@ -95,6 +108,14 @@ mod tests {
             of(Ty::Chat, &format!("{STORE}<body>a</body>{HINT}")),
             Storage::Never
         );
+        const RETRACT: &str = "<retract xmlns='urn:xmpp:message-retract:1' id='1'/>";
+        for hint in [HINT, PASSING] {
+            let retraction = format!("{hint}{RETRACT}");
+            assert_eq!(of(Ty::Chat, &retraction), Storage::Archive);
+            assert_eq!(of(Ty::Groupchat, &retraction), Storage::Never);
+            let before = in_format(RETRACTIONS - 1, Ty::Chat, &retraction);
+            assert_ne!(before, Storage::Archive);
+        }
         assert_eq!(of(Ty::Chat, RECEIPT), Storage::Deferred);
         assert_eq!(
             of(Ty::Chat, &format!("<body>a</body>{RECEIPT}")),

@@ -21,6 +21,7 @@ use cirrus_store::{
     Attrs, Condition, Item, MemoryBlob, MemoryTable, Op, Outcome, StoreError, Table,
 };
 
+use crate::codec::{FORMAT, Only};
 use crate::registry::About;
 use crate::{
     Effect, Effects, Entropy, Event, Home, HomeConfig, Limits, Login, PipeEvent, PipeId, PipeOut,
@@ -112,7 +113,7 @@ impl World {
     }
 
     fn over(table: Arc<MemoryTable>, blobs: Arc<MemoryBlob>, config: Arc<HomeConfig>) -> Self {
-        Self {
+        let mut world = Self {
             home: Home::new(Arc::clone(&config), Territory::Everything),
             table,
             rng: Counter(7),
@@ -126,7 +127,9 @@ impl World {
             asked: 0,
             fails: None,
             done: Vec::new(),
-        }
+        };
+        world.event(Event::Format(Only(FORMAT)));
+        world
     }
 
     /// The process dies and another starts on the same store.

@@ -7,9 +7,10 @@ use crate::TableId;
 pub const DUE_SHARDS: u8 = 16;
 
 const HOT: u8 = b'h';
-/// Next to segments, so that one query has both.
+/// Next to segments and tombstones, so that one query has all of them.
 const DIGEST: u8 = b'r';
 const SEGMENT: u8 = b's';
+const TOMBSTONE: u8 = b't';
 const DUE: u8 = b'd';
 
 /// All rows of an owner's log.
@@ -102,10 +103,37 @@ pub fn digest_last(sk: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(digits.try_into().ok()?))
 }
 
-/// First and last possible sort key of the rows of digests and segments, both inclusive.
+/// Sort key of the tombstone of the message at position `seq`: `t` and 8 bytes, big-endian.
+#[must_use]
+pub fn tombstone_sk(seq: u64) -> Vec<u8> {
+    let mut sk = Vec::with_capacity(9);
+    sk.push(TOMBSTONE);
+    sk.extend_from_slice(&seq.to_be_bytes());
+    sk
+}
+
+/// The tombstone of a message that was retracted.
+#[must_use]
+pub fn tombstone(owner: &[u8], seq: u64) -> KeyBytes {
+    KeyBytes {
+        table: TableId::Archive,
+        pk: partition(owner),
+        sk: tombstone_sk(seq),
+    }
+}
+
+/// The position of a tombstone's row; `None` for another kind of row.
+#[must_use]
+pub fn tombstone_seq(sk: &[u8]) -> Option<u64> {
+    let digits = sk.strip_prefix(&[TOMBSTONE])?;
+    Some(u64::from_be_bytes(digits.try_into().ok()?))
+}
+
+/// First and last possible sort key of the rows of digests, segments and tombstones, both
+/// inclusive.
 #[must_use]
 pub fn index_range() -> (Vec<u8>, Vec<u8>) {
-    (digest_sk(0), segment_sk(u64::MAX))
+    (digest_sk(0), tombstone_sk(u64::MAX))
 }
 
 /// One of the partitions of a day's due rows. `day` counts from the first of January 1970.
@@ -148,6 +176,14 @@ mod tests {
             assert_eq!(digest_last(&digest_sk(last)), Some(last));
             assert_eq!(digest_last(&segment_sk(last)), None);
             assert!(digest_sk(last) < segment_sk(0));
+            assert_eq!(tombstone_seq(&tombstone_sk(last)), Some(last));
+            assert_eq!(tombstone_seq(&segment_sk(last)), None);
+            assert!(segment_sk(last) < tombstone_sk(0));
+            let (first, end) = index_range();
+            for sk in [digest_sk(last), segment_sk(last), tombstone_sk(last)] {
+                assert!(first <= sk && sk <= end);
+            }
+            assert!(hot_sk(last) < first);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::log::{Hit, LogError};
 use crate::segment::{Index, Row, Segment, SegmentError, read_digest};
 
 /// What of a segment counts: positions from the first up to the last.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Part {
     first: u64,
     last: u64,
@@ -37,7 +37,7 @@ enum What {
 }
 
 /// The footer of a joined segment that was read last.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Footer {
     first: u64,
     last: u64,
@@ -239,6 +239,12 @@ impl Search {
         }
         self.leave(part);
         Ok(())
+    }
+
+    /// The first message that was found, and what it says if that was kept.
+    pub fn newest(&self) -> Option<(Hit, Option<Bytes>)> {
+        let (hit, kept) = self.hits.front()?;
+        Some((*hit, kept.as_ref().map(|kept| kept.0.clone())))
     }
 
     /// All of a part was looked through.

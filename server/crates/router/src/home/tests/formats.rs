@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::*;
-use crate::codec::{FORMAT, OLDEST, Only, encode};
+use crate::codec::{FORMAT, OLDEST, encode};
 
 type Examples = Vec<(&'static str, Vec<u8>)>;
 
@@ -35,8 +35,9 @@ fn examples(format: u8) -> Examples {
     if format >= 10 {
         let event = Event::Format(Only(10));
         all.push(("event", encode(format, &event).unwrap()));
-        pair.event(0, event);
-        all.push(("home", pair.homes[0].snapshot_in(format).unwrap()));
+        for home in &retracting().homes {
+            all.push(("home", home.snapshot_in(format).unwrap()));
+        }
     }
     all
 }

@@ -51,6 +51,10 @@ impl User {
     pub(super) fn drive_chores(&mut self, cx: &mut Cx<'_>) -> bool {
         let kept = cx.home.limits.kept_since(cx.now);
         if let Chore::Remove(removed) = self.seals.chore {
+            if removed < REMOVED_AT_ONCE && self.remove_lapsed_tombstone(cx, kept) {
+                self.seals.chore = Chore::Remove(removed + 1);
+                return true;
+            }
             let lapsed = self.seals.index().and_then(|index| index.lapsed(kept));
             match lapsed.filter(|_| removed < REMOVED_AT_ONCE).cloned() {
                 Some(row) => {

@@ -69,6 +69,7 @@ impl User {
                 self.fail_queries(cx);
                 self.fail_look(cx);
                 self.index_for_pass(cx);
+                self.retractions.0.failed(cx.now);
                 if self.seals.under_way.is_some() {
                     self.fail_seal(cx);
                 }
@@ -91,6 +92,7 @@ impl User {
         };
         let needed = self.seals.under_way.is_some()
             || self.archive.has_queries()
+            || !self.retractions.0.is_idle()
             || self.spool.pass.is_some();
         if !needed && index.len() > cx.home.limits.index_rows {
             self.seals.doubt_index();

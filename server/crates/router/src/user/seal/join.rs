@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Stage;
 use crate::home::Cx;
-use crate::segment::{Row, Segment, join};
+use crate::segment::{Row, Segment, Tombstones, join};
 use crate::user::User;
 
 /// Larger segments that are made in one go, some fifty requests each; then it waits until the log
@@ -51,10 +51,16 @@ impl User {
         }
         let parts = joining.objects.into_iter().map(|it| Segment::open(it.0));
         let parts = parts.collect::<Result<Vec<_>, _>>().ok();
-        let joined = parts.and_then(|parts| join(&parts, &joining.rows));
+        let none = Tombstones::new();
+        let known = self
+            .seals
+            .index()
+            .map_or(&none, |index| &index.tombstones.0);
+        let joined = parts.and_then(|parts| join(&parts, &joining.rows, known));
         let made = joined.and_then(|it| Row::joined(&joining.rows, &it).map(|row| (row, it)));
         match made {
             Some((row, joined)) => {
+                self.seals.laid.0 = joined.laid;
                 let (at, body) = (row.object(&self.jid.owner()), joined.built.bytes);
                 let op = BlobOp::PutIfAbsent { at, body };
                 self.ask_blob(cx, Stage::Put(Box::new(row)), op);

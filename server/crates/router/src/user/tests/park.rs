@@ -180,7 +180,7 @@ fn of_a_session_that_can_not_be_read_the_messages_are_delivered() {
     let mut world = world.killed();
     for mut row in world.rows() {
         let mut state = row.attrs.get_b("s").unwrap().to_vec();
-        state[0] = crate::codec::FORMAT + 1;
+        state[0] = FORMAT + 1;
         row.attrs.set("s", state);
         let user = parked_owner(&row.key).unwrap();
         let token = 1;

@@ -2,6 +2,7 @@
 
 mod join;
 mod retention;
+mod retract;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
