@@ -116,6 +116,8 @@ pub struct Plan {
     pub clients: Vec<Setup>,
     /// Every message is archived; otherwise only what waits for somebody who is offline.
     pub archive: bool,
+    /// Clients retract messages.
+    pub retracts: bool,
     pub limits: Limits,
     /// Operations of clients.
     pub operations: usize,
@@ -235,6 +237,7 @@ impl Plan {
             users,
             clients,
             archive: !rng.one_in(8),
+            retracts: true,
             limits,
             operations,
             pace_ms: [100, 200, 800][rng.index(3)],

@@ -24,11 +24,11 @@ pub struct Totals {
     pub store: BTreeMap<&'static str, u64>,
     /// Views, and nodes that started.
     pub views: [u64; 2],
-    sums: [u64; 14],
+    sums: [u64; 15],
 }
 
 /// Names of the sums.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "operations",
     "messages",
     "acknowledged",
@@ -43,6 +43,7 @@ const NAMES: [&str; 14] = [
     "store faults",
     "events",
     "segments",
+    "retracted",
 ];
 
 impl Totals {
@@ -86,6 +87,7 @@ impl Totals {
             report.faults,
             report.events,
             number(report.segments),
+            number(report.retracted),
         ];
         for (sum, new) in self.sums.iter_mut().zip(new) {
             *sum += new;
@@ -104,6 +106,11 @@ impl Totals {
     /// Segments of archives that there were in the end.
     pub fn segments(&self) -> u64 {
         self.sum("segments")
+    }
+
+    /// Messages that archives showed as retracted in the end.
+    pub fn retracted(&self) -> u64 {
+        self.sum("retracted")
     }
 
     fn sum(&self, of: &str) -> u64 {

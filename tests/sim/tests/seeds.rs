@@ -43,6 +43,10 @@ fn no_seed_shows_what_must_not_be() {
         totals.segments() >= SEEDS,
         "archives are sealed in most runs: {totals}"
     );
+    assert!(
+        totals.retracted() >= SEEDS,
+        "what was retracted is replaced in most runs: {totals}"
+    );
     let [clients, operations, restarts, faults] = totals.least;
     assert!(
         clients >= 3 && operations >= 200 && restarts >= 1 && faults >= 1,

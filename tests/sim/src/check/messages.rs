@@ -29,6 +29,8 @@ pub struct Message {
     pub to: usize,
     /// The sender's session.
     pub session: u64,
+    /// It retracts this one (XEP-0424), perhaps without a right to.
+    pub retracts: Option<usize>,
     /// The address it was sent to: order holds between two addresses only (RFC 6120 10.1).
     pub address: String,
     pub sent_at: u64,

@@ -2,6 +2,7 @@
 
 mod archive;
 mod messages;
+mod sealed;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use cirrus_stanza::{Kind, Stanza, Ty, ns};
 
 pub use archive::Archive;
 pub use messages::{Class, Message, index_of};
+pub use sealed::Sealed;
 pub use state::{check_clients, check_rosters};
 
 /// What a run showed that must not be.

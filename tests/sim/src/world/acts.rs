@@ -246,11 +246,17 @@ impl World {
             8..=11 => (Class::Kept, "normal", body),
             _ => (Class::Kept, "chat", body),
         };
+        let account = self.clients[index].account;
+        let target = self.target(account, to).filter(|_| class == Class::Kept);
+        let retract =
+            target.map(|it| format!("<retract xmlns='{}' id='m{it}'/>{content}", ns::RETRACT));
+        let content = retract.unwrap_or(content);
         let client = &self.clients[index];
         let message = Message {
             class,
-            from: client.account,
+            from: account,
             to,
+            retracts: target,
             session: client.session,
             address: address.clone(),
             sent_at: self.now,
@@ -259,6 +265,24 @@ impl World {
         self.history.messages.push(message);
         let xml = format!("<message to='{address}' type='{ty}' id='m{number}'>{content}</message>");
         self.stanza(index, xml, Some(number));
+    }
+
+    /// What a message to that account retracts: mostly nothing; what was said last, or some time
+    /// ago; and now and then what the other one has said, which has no effect.
+    fn target(&mut self, from: usize, to: usize) -> Option<usize> {
+        if !self.plan.retracts || !self.rng.one_in(6) {
+            return None;
+        }
+        let (author, other, back) = match self.rng.below(4) {
+            0..=1 => (from, to, 0),
+            2 => (from, to, self.rng.index(8)),
+            _ => (to, from, 0),
+        };
+        let messages = self.history.messages.iter().enumerate().rev();
+        let mut said = messages.filter(|(_, it)| {
+            (it.from, it.to, it.class) == (author, other, Class::Kept) && it.retracts.is_none()
+        });
+        said.nth(back).map(|(index, _)| index)
     }
 
     fn stanza(&mut self, index: usize, xml: String, message: Option<usize>) {

@@ -75,6 +75,8 @@ pub struct Report {
     pub store_faults: BTreeMap<&'static str, u64>,
     /// Segments of archives at the end.
     pub segments: usize,
+    /// Retracted messages that archives show as such at the end.
+    pub retracted: usize,
     /// What must not be.
     pub violations: Vec<Violation>,
 }
@@ -164,6 +166,8 @@ struct World {
 
 /// Fewest things that happen to nodes in one seed of a cluster.
 const FEWEST_INCIDENTS: u64 = 3;
+/// In one of so many seeds of a cluster clients retract messages.
+const RETRACTING: u64 = 5;
 /// Where simulated time begins, Unix milliseconds.
 const START: u64 = 1_700_000_000_000;
 
@@ -201,6 +205,8 @@ impl World {
     fn new(seed: u64, plan: impl FnOnce(&mut Rng) -> Plan, tell: Option<fn(String)>) -> Self {
         let mut rng = Rng::new(seed);
         let mut plan = plan(&mut rng);
+        // What a seed finds depends on every request: most clusters go without these.
+        plan.retracts &= plan.nodes.is_none() || seed.is_multiple_of(RETRACTING);
         let store = Store::new(plan.faults);
         store.set_clock(START);
         let clients = plan.clients.iter();

@@ -5,7 +5,7 @@ use cirrus_router::Home;
 
 use super::World;
 use super::network::Up;
-use crate::check::{Archive, Violation, check_clients, check_rosters};
+use crate::check::{Archive, Sealed, Violation, check_clients, check_rosters};
 use crate::client::{Client, Phase};
 use crate::plan::{RESUME_SECONDS, Setup};
 
@@ -142,11 +142,14 @@ impl World {
 
     pub(super) fn judge(&mut self) {
         let mut archives = Vec::new();
+        let replaced = !self.cluster.as_ref().is_some_and(|it| it.mixed);
         for account in 0..self.plan.users.len() {
             let floor = self.floor(account);
             let user = &self.plan.users[account];
-            self.report.segments +=
-                Archive::check_segments(&self.store, user, floor, &mut self.history);
+            let whole = (floor, replaced);
+            let (segments, retracted) = Sealed::check(&self.store, user, whole, &mut self.history);
+            self.report.segments += segments;
+            self.report.retracted += retracted;
             archives.push(Archive::read(&self.store, user, floor, &mut self.history));
         }
         self.history.judge(&archives, self.plan.archive);

@@ -96,7 +96,7 @@ pub struct Cluster {
     /// The newest view that a node serves in.
     pub epoch: u64,
     /// Programs of two formats run, until no older one is left.
-    mixed: bool,
+    pub mixed: bool,
     /// What a trace said last of a node's part in a slot.
     told: BTreeMap<(u64, Slot), String>,
 }
