@@ -2,14 +2,19 @@
 //! the connections that it has.
 
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use tempfile::TempDir;
 
 use crate::process::{Process, free_address};
 use crate::{deadline, left};
+
+/// How long a health check may take.
+const CHECK: Duration = Duration::from_millis(500);
 
 /// Where a node listens.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +38,23 @@ impl Doors {
             c2s_tls: free_address()?,
             health: free_address()?,
         })
+    }
+
+    /// Whether the node there says that it serves.
+    #[must_use]
+    pub fn are_healthy(&self) -> bool {
+        let ask = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect_timeout(&self.health, CHECK)?;
+            stream.set_read_timeout(Some(CHECK))?;
+            write!(
+                stream,
+                "GET /health HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"
+            )?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
     }
 }
 

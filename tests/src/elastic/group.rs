@@ -1,8 +1,6 @@
 //! The group: it starts instances and takes them away, through its hooks, as its policies want, and
 //! replaces them by those of another version of its launch template.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -32,8 +30,6 @@ const CPU: f64 = 5.0;
 /// is fewer; but here a minute is short, and a node that a busy machine has lost comes back in real
 /// time.
 const UNHEALTHY: u32 = 15;
-/// How long a health check may take.
-const CHECK: Duration = Duration::from_millis(500);
 
 /// How long things took.
 #[derive(Debug, Clone, Default)]
@@ -311,7 +307,7 @@ impl Group {
     fn check(&mut self) {
         let mut raised = None;
         for it in &mut self.instances {
-            let healthy = it.stage != Stage::InService || is_healthy(&self.doors[it.place]);
+            let healthy = it.stage != Stage::InService || self.doors[it.place].are_healthy();
             it.unhealthy = if healthy { 0 } else { it.unhealthy + 1 };
             if it.unhealthy >= UNHEALTHY {
                 raised = Some(format!("{} fails its health check", it.id));
@@ -490,22 +486,6 @@ impl Group {
         self.say(&format!("{} is given up", it.id));
         Ok(())
     }
-}
-
-/// Whether a node says that it serves.
-fn is_healthy(doors: &Doors) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&doors.health, CHECK)?;
-        stream.set_read_timeout(Some(CHECK))?;
-        write!(
-            stream,
-            "GET /health HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
 /// The mean of a value that changes at these times, between two times.

@@ -10,7 +10,7 @@ use cirrus_loss::Arguments;
 use cirrus_loss::report::{Report, table};
 use cirrus_tests::client::Identity;
 use cirrus_tests::dialogue::play::Stage as _;
-use cirrus_tests::elastic::{Balancer, Doors, Group, Scaling, Version};
+use cirrus_tests::elastic::{Balancer, Doors, Group, Pen, Scaling, Version};
 use cirrus_tests::emulated::cloud::{Cloud, Node, Programs};
 use cirrus_tests::emulated::network::Network;
 use cirrus_tests::server::call;
@@ -36,17 +36,23 @@ fn given(name: &str, otherwise: usize) -> usize {
     number.and_then(|it| it.parse().ok()).unwrap_or(otherwise)
 }
 
-/// What clients find the nodes by: haproxy, or all addresses that a node may have, as from DNS.
+/// What clients find the nodes by: haproxy, pen, or all addresses that a node may have, as from
+/// DNS.
 pub(crate) enum Front {
     Haproxy(Balancer),
+    Pen(Pen),
     Addresses(Vec<SocketAddr>),
 }
 
 impl Front {
+    /// Haproxy, unless the environment says otherwise.
     pub(crate) fn new(doors: &[Doors]) -> Front {
-        let addresses = std::env::var_os("CIRRUS_ELASTIC_DNS").is_some();
-        match addresses {
-            true => Front::Addresses(doors.iter().map(|it| it.c2s).collect()),
+        let asked = |name| std::env::var_os(name).is_some();
+        if asked("CIRRUS_ELASTIC_DNS") {
+            return Front::Addresses(doors.iter().map(|it| it.c2s).collect());
+        }
+        match asked("CIRRUS_ELASTIC_PEN") {
+            true => Front::Pen(Pen::start(doors).unwrap()),
             false => Front::Haproxy(Balancer::start_telling(doors).unwrap()),
         }
     }
@@ -55,7 +61,8 @@ impl Front {
     pub(crate) fn user_data(&self) -> String {
         let networks = match self {
             Front::Haproxy(_) => "\nlisten.proxy_networks=127.0.0.0/8",
-            Front::Addresses(_) => "",
+            // It does not say for whom its connections are.
+            Front::Pen(_) | Front::Addresses(_) => "",
         };
         format!("{USER_DATA}{networks}")
     }
@@ -71,6 +78,7 @@ impl Front {
     fn addresses(&self) -> Vec<String> {
         match self {
             Front::Haproxy(balancer) => vec![balancer.address().to_string()],
+            Front::Pen(pen) => vec![pen.address().to_string()],
             Front::Addresses(addresses) => addresses.iter().map(ToString::to_string).collect(),
         }
     }

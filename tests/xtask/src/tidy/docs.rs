@@ -30,6 +30,8 @@ const FOREIGN: &[&str] = &[
     "mkdir",
     "nc",
     "packer",
+    "pen",
+    "penctl",
     "pip",
     "printf",
     "profanity",
