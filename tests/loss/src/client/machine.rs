@@ -70,6 +70,8 @@ pub(crate) enum Effect {
     StartTls,
     /// Drop the connection.
     Drop,
+    /// Try there first.
+    GoTo(String),
     /// Take note of this.
     Note(Event),
     /// Tell people of this.

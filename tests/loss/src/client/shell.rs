@@ -116,6 +116,8 @@ pub(crate) struct Client {
     pending: Option<Pending>,
     parser: StreamParser,
     address: usize,
+    /// Where the server has said to go.
+    told: Option<String>,
     refused: usize,
     retry_at: At,
     in_session: bool,
@@ -133,6 +135,7 @@ impl Client {
             parser: StreamParser::new(),
             // Not all at the same server.
             address: me as usize,
+            told: None,
             refused: 0,
             retry_at: 0,
             in_session: false,
@@ -185,10 +188,14 @@ impl Client {
         if due > self.shared.now() {
             return deadline.min(due);
         }
-        let count = self.shared.addresses.len().max(1);
-        let address = self.shared.addresses.get(self.address % count).cloned();
+        let addresses = &self.shared.addresses;
+        if let Some(at) = self.told.take().and_then(|told| place(addresses, &told)) {
+            self.address = at;
+        }
+        let address = addresses.get(self.address % addresses.len().max(1));
+        let address = address.cloned().unwrap_or_default();
         self.address += 1;
-        self.pending = Some(Box::pin(connect(address.unwrap_or_default())));
+        self.pending = Some(Box::pin(connect(address)));
         deadline
     }
 
@@ -281,6 +288,7 @@ impl Client {
                         }
                     }
                     Effect::Drop => self.drop_connection(),
+                    Effect::GoTo(host) => self.told = Some(host),
                     Effect::Note(event) => self.note(event),
                     Effect::Complain(what) => self.shared.complain(&anyhow!(what)),
                 }
@@ -318,6 +326,12 @@ impl Client {
         };
         Ok(timeout(self.shared.silence, sent).await??)
     }
+}
+
+/// Which of the addresses is meant; the port for STARTTLS is told only where it is another one.
+fn place(addresses: &[String], told: &str) -> Option<usize> {
+    let is_it = |it: &String| it == told || it.strip_suffix(":5222") == Some(told);
+    addresses.iter().position(is_it)
 }
 
 async fn connect(address: String) -> Result<Link> {

@@ -45,6 +45,8 @@ pub(crate) enum Incoming {
     Archive(bool),
     /// A page of the archive ends; where the next begins, if there is one.
     ArchivePage(Option<String>),
+    /// The server ends the stream, and says where to go on.
+    SeeOtherHost(String),
     /// The server ends the stream with an error.
     StreamError(String),
     /// Something else.
@@ -60,7 +62,11 @@ pub(crate) fn read(node: &Node, run: u32, names: &Names) -> Incoming {
         return Incoming::Acknowledgement(node.attr("h").and_then(|h| h.parse().ok()));
     }
     if node.is("error", STREAM) {
-        let condition = node.nodes().next().map(|it| it.name.clone());
+        let condition = node.nodes().next();
+        if let Some(told) = condition.filter(|it| it.name == "see-other-host") {
+            return Incoming::SeeOtherHost(told.text());
+        }
+        let condition = condition.map(|it| it.name.clone());
         return Incoming::StreamError(condition.unwrap_or_default());
     }
     let from = node.attr("from").and_then(|from| names.account(from));

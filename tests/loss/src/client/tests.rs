@@ -143,6 +143,28 @@ fn a_session_that_is_gone_is_one_lost_and_what_it_had_is_unknown() {
     assert_eq!(notes(&effects)[0], Event::LoggedIn(Login::Lost));
 }
 
+/// The session goes on there.
+#[test]
+fn a_client_goes_where_it_is_told() {
+    let mut machine = online();
+    machine.stage(0, Stage::Greeting);
+    machine.effects();
+    let effects = hear(
+        &mut machine,
+        "<stream:error xmlns:stream='http://etherx.jabber.org/streams'>\
+         <see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>[::1]:1</see-other-host>\
+         </stream:error>",
+    );
+    assert!(effects.contains(&Effect::Drop));
+    assert_eq!(effects.last(), Some(&Effect::GoTo("[::1]:1".into())));
+    log_in(&mut machine);
+    let effects = hear(
+        &mut machine,
+        "<resumed xmlns='urn:xmpp:sm:3' previd='x' h='1'/>",
+    );
+    assert!(matches!(notes(&effects)[0], Event::Resumed { .. }));
+}
+
 #[test]
 fn a_server_that_owes_an_acknowledgement_for_too_long_is_left() {
     let mut machine = online();

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::{Machine, Phase};
+use super::{Effect, Machine, Phase};
 use crate::client::managed::Managed;
 use crate::client::stanzas::{self, Incoming};
 use crate::ledger::{Account, At, By, Event};
@@ -69,6 +69,10 @@ impl Machine {
             }
             Incoming::Archive(there) => self.archive(now, there),
             Incoming::ArchivePage(next) => self.archive_page(now, next.as_deref()),
+            Incoming::SeeOtherHost(host) => {
+                self.broken(now);
+                self.effects.push(Effect::GoTo(host));
+            }
             Incoming::StreamError(condition) => {
                 self.broken(now);
                 bail!("the server ended the stream: {condition}");
