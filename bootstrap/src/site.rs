@@ -23,6 +23,8 @@ pub struct Surroundings {
     pub region: Option<String>,
     /// The machine's name.
     pub host_name: Option<String>,
+    /// Where the world reaches this machine, if somebody has looked.
+    pub public_address: Option<String>,
     /// Whether IPv6 sockets can be bound.
     pub ipv6: bool,
 }
@@ -214,6 +216,9 @@ fn node(given: &Given, identity: Option<&Identity>, around: &Surroundings, confi
     }
     if !given.has("cluster.zone") {
         cluster.zone = identity.map(|i| i.zone.clone());
+    }
+    if cluster.seeks_public_host() {
+        cluster.public_address.clone_from(&around.public_address);
     }
 }
 

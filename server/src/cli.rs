@@ -15,6 +15,7 @@ Examples:
   echo 's3cret' | cirrus-server user passwd ada@example.com
   cirrus-server user list example.com
   cirrus-server cluster status                nodes, slots, sessions and copies
+  cirrus-server cluster dns                   records that lead clients to the nodes
 
 The user and cluster commands speak to the running server through its control socket, so they need
 the rights to open it (the server's user, or root).
@@ -62,6 +63,32 @@ pub(crate) enum Cluster {
     ///
     /// If it moves clients to nodes that have fewer it stops that, until nodes come or go.
     Abort(Server),
+    /// Print the DNS records that lead clients to the nodes, as lines of a zone file
+    ///
+    /// For clusters without a balancer: every node that serves and has told an address
+    /// (cluster.public_address) is in them, with the weight that it has for accounts. There is no
+    /// node in them that drains. If no node can be told, that is an error, and nothing is printed.
+    Dns(Dns),
+}
+
+/// What resolvers may be told.
+fn ttl() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=86_400)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dns {
+    /// A change of a hosted zone of Route 53, as JSON, instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// One domain; all that are served if absent
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) domain: Option<String>,
+    /// Seconds that resolvers keep a record
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = ttl())]
+    pub(crate) ttl: u32,
+    #[command(flatten)]
+    pub(crate) server: Server,
 }
 
 #[derive(Debug, Args)]

@@ -4,8 +4,9 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
-use crate::cli::Cluster;
+use crate::cli::{Cluster, Dns};
 use crate::control::Call;
+use crate::dns;
 use crate::users::{UserError, connect};
 
 /// Carries out a command about the cluster.
@@ -27,7 +28,30 @@ pub(crate) fn run(command: Cluster) -> Result<(), UserError> {
         Cluster::Abort(server) => {
             connect(&server)?.call(&Call::ClusterAbort {})??;
         }
+        Cluster::Dns(asked) => print_records(&asked)?,
     }
+    Ok(())
+}
+
+/// The records that lead clients to the nodes.
+fn print_records(asked: &Dns) -> Result<(), UserError> {
+    let mut client = connect(&asked.server)?;
+    let status = client.call(&Call::ServerStatus {})??;
+    let answer = client.call(&Call::ClusterStatus { jid: None })??;
+    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned();
+    let hosts = list(status.get("hosts")).ok_or(UserError::Answer("hosts"))?;
+    let nodes = list(answer.get("nodes")).unwrap_or_default();
+    let hosts = hosts.iter().filter_map(Value::as_str);
+    let hosts = hosts.filter(|host| asked.domain.as_deref().is_none_or(|it| it == *host));
+    let records = dns::records(hosts, &nodes);
+    if records.is_empty() {
+        return Err(UserError::NoRecords);
+    }
+    let text = match asked.json {
+        true => format!("{}\n", dns::change_batch(&records, asked.ttl)),
+        false => dns::zone_lines(&records, asked.ttl),
+    };
+    io::stdout().write_all(text.as_bytes())?;
     Ok(())
 }
 

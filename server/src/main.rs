@@ -6,6 +6,7 @@ mod certificates;
 mod cli;
 mod cluster;
 mod control;
+mod dns;
 mod joining;
 mod load;
 mod logging;

@@ -12,7 +12,7 @@ use cirrus_config::{Backend, Certificate, Config, Domain, Rebalance, TlsVersion}
 use cirrus_proxy::Balancers;
 use cirrus_router::registry::{About, Registry};
 use cirrus_router::{Entropy, HomeConfig};
-use cirrus_runtime::{Running, SystemEntropy, wall_ms};
+use cirrus_runtime::{Public, Running, SystemEntropy, wall_ms};
 use cirrus_sasl::{FakeKeys, Mechanism, SaslError};
 use cirrus_store::meter::system_monotonic;
 use cirrus_store::{
@@ -166,25 +166,26 @@ pub(crate) async fn build(
             blobs,
             accounts: Arc::clone(&service) as _,
             cluster,
+            public: public(config),
         },
         node_options(config),
     );
-    let home = node.home.clone();
-    service.set_home(home.clone());
+    service.set_home(node.home.clone());
     let shell = Shell::new(shell::Parts {
         settings,
         limits: limits(config),
         socket: socket(config),
         balancers: balancers(config),
-        home: home.clone(),
+        home: node.home.clone(),
         accounts,
         tls: Arc::clone(&tls),
+        public: config.cluster.public_host().is_some(),
     });
     let operator = Arc::new(Operator {
         accounts: service,
         hosts: hosts(config),
         shell: shell.clone(),
-        home: home.clone(),
+        home: node.home.clone(),
         tls: Arc::clone(&tls),
         counted,
         late_days: Arc::default(),
@@ -334,6 +335,17 @@ fn home_config(
         archive_key: cirrus_router::archive::IdKey::new(archive_key),
         started_ms: wall_ms(),
     }
+}
+
+/// Where clients reach this node itself, if they are to know.
+fn public(config: &Config) -> Option<Public> {
+    let host = config.cluster.public_host()?;
+    let port = |addresses: &[SocketAddr]| addresses.first().map(SocketAddr::port);
+    Some(Public {
+        host: host.to_owned(),
+        c2s: port(&config.listen.c2s),
+        c2s_tls: port(&config.listen.c2s_tls),
+    })
 }
 
 fn node_options(config: &Config) -> cirrus_runtime::Options {

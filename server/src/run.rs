@@ -7,7 +7,7 @@ use std::time::Duration;
 use cirrus_c2s::shell::Shell;
 use cirrus_config::{Backend, Config};
 use cirrus_router::Entropy as _;
-use cirrus_runtime::{Running, Standing, SystemEntropy};
+use cirrus_runtime::{Parting, Running, Standing, SystemEntropy};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -146,11 +146,11 @@ async fn turn(node: &Running) -> Result<(), &'static str> {
 }
 
 /// Breaks connections as the node says, because others have fewer.
-async fn part(shell: Shell, mut parting: watch::Receiver<u64>) {
+async fn part(shell: Shell, mut parting: watch::Receiver<Parting>) {
     let mut done = 0;
     while parting.changed().await.is_ok() {
-        let all = *parting.borrow_and_update();
-        shell.part(all - done).await;
+        let Parting { all, to } = parting.borrow_and_update().clone();
+        shell.part(all - done, to).await;
         done = all;
     }
 }

@@ -393,6 +393,10 @@ impl Operator {
                     "zone": node.zone,
                     "state": node.state,
                     "here": node.here,
+                    "weight": node.weight,
+                    "public": node.public.as_ref().map(|it| {
+                        json!({ "host": it.host, "c2s": it.c2s, "c2s_tls": it.c2s_tls })
+                    }),
                     "connections": node.connections,
                     "about": node.about.as_ref().map(|it| json!({
                         "version": it.version,

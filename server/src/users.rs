@@ -29,6 +29,9 @@ pub(crate) enum UserError {
     /// The answer lacks what was asked for.
     #[error("the server's answer has no {0}")]
     Answer(&'static str),
+    /// Clients can be led to no node.
+    #[error("no node that serves has told where clients reach it (cluster.public_address)")]
+    NoRecords,
     /// Nobody reads the output.
     #[error("can't write: {0}")]
     Write(#[from] io::Error),

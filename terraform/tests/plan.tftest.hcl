@@ -68,7 +68,7 @@ run "prefix_without_balancer" {
 
   assert {
     condition     = output.user_data == file("./tests/user-data/prefix-without-balancer.txt")
-    error_message = "The prefix is in the user-data, and the health port stays on the node."
+    error_message = "The prefix is in the user-data, the health port stays on the node, and clients hear where nodes are."
   }
   assert {
     condition     = output.connect_host == null && contains(output.dns_records, "xmpp.example.com. 300 IN A 192.0.2.1")

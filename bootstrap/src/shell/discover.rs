@@ -73,6 +73,21 @@ impl Shell {
     }
 }
 
+/// Where the world reaches this instance: its name, as SRV records need one, else its address.
+/// `None` if it has neither, or the metadata does not say.
+pub(super) async fn public_address() -> Option<String> {
+    let mut client = metadata(PATIENCE).ok()?;
+    for path in ["public-hostname", "public-ipv4", "ipv6"] {
+        let found = client.get(&format!("meta-data/{path}")).await.ok()?;
+        let found = found.and_then(|bytes| String::from_utf8(bytes).ok());
+        let found = found.map(|text| text.trim().to_owned());
+        if let Some(found) = found.filter(|text| !text.is_empty()) {
+            return Some(found);
+        }
+    }
+    None
+}
+
 /// Who this instance is, if it is one and says so quickly.
 async fn probe() -> Option<Identity> {
     let mut client = Client::new(None, PROBE).ok()?;
@@ -157,6 +172,7 @@ pub(super) fn surroundings(data_dir: Option<PathBuf>) -> Surroundings {
         runtime_dir: path("XDG_RUNTIME_DIR"),
         region: env("AWS_REGION").or_else(|| env("AWS_DEFAULT_REGION")),
         host_name: Some(host_name),
+        public_address: None,
         ipv6: TcpListener::bind("[::1]:0").is_ok(),
     }
 }

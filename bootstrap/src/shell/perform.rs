@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cirrus_config::Backend;
 
-use super::discover::surroundings;
+use super::discover::{public_address, surroundings};
 use super::{Failure, Shell, on_terminal, print_err, print_out, say};
 use crate::code::Code;
 use crate::control::{self, Account, ServerState};
@@ -46,7 +46,7 @@ impl Shell {
                 let around = surroundings(self.args.source.data_dir.clone());
                 self.parse(&around).await
             }
-            Phase::Validate => self.validate(),
+            Phase::Validate => self.validate().await,
             Phase::Provision => self.provision().await,
             Phase::Secrets => self.secrets(),
             Phase::Render => self.render(),
@@ -61,11 +61,20 @@ impl Shell {
         }
     }
 
-    fn validate(&mut self) -> Result<String, Failure> {
+    async fn validate(&mut self) -> Result<String, Failure> {
         let Some(data) = &self.user_data else {
             return Err(Failure::new(Code::Internal, "no configuration after parse"));
         };
-        let around = surroundings(self.args.source.data_dir.clone());
+        let mut around = surroundings(self.args.source.data_dir.clone());
+        if data.data.given.config.cluster.seeks_public_host() {
+            around.public_address = match self.identity {
+                Some(_) => public_address().await,
+                None => None,
+            };
+            if around.public_address.is_none() {
+                say("validate: cluster.public_address: this machine knows of no public address");
+            }
+        }
         let mut site = settle(&data.data.given, self.identity.as_ref(), &around)
             .map_err(|e| Failure::of(Code::ConfigImpossible, &e))?;
         let folder = site.config.tls.folder.clone();

@@ -79,6 +79,38 @@ fn an_instance() {
     assert!(!config.registration.enabled);
 }
 
+/// Clients hear of nodes' own addresses only where that is asked for.
+#[test]
+fn the_public_address_of_an_instance() {
+    let around = Surroundings {
+        public_address: Some("ec2-192-0-2-1.compute.example".into()),
+        ..Surroundings::default()
+    };
+    let found = Some("ec2-192-0-2-1.compute.example");
+    for (text, around, expected) in [
+        ("domain=example.com", &around, None),
+        (
+            "domain=example.com\ncluster.public_address=auto",
+            &around,
+            found,
+        ),
+        (
+            "domain=example.com\ncluster.public_address=auto",
+            &Surroundings::default(),
+            None,
+        ),
+        (
+            "domain=example.com\ncluster.public_address=a.example.com",
+            &around,
+            Some("a.example.com"),
+        ),
+    ] {
+        let site = settle(&given(text), Some(&instance()), around).unwrap();
+        let address = site.config.cluster.public_address.as_deref();
+        assert_eq!(address, expected, "{text}");
+    }
+}
+
 /// A domain that the world knows has its certificate from an authority, unless it has files of
 /// its own or its owner says no.
 #[test]

@@ -28,12 +28,13 @@ locals {
 
   # The prefix is the first domain unless another one is given, and the health port is for this
   # machine alone unless a balancer asks for it. A header says for whom a connection is only if it
-  # comes from the balancer.
+  # comes from the balancer. Without one nodes tell clients their own addresses.
   user_data = join("\n", concat(
     ["domain=${join(",", var.domains)}"],
     var.prefix == var.domains[0] ? [] : ["store.prefix=${var.prefix}"],
     var.balancer && !contains(keys(var.options), "listen.health") ? ["listen.health=:${local.health}"] : [],
     var.balancer && var.proxy_protocol && !contains(keys(var.options), "listen.proxy_networks") ? ["listen.proxy_networks=${join(",", local.balancers)}"] : [],
+    var.balancer || contains(keys(var.options), "cluster.public_address") ? [] : ["cluster.public_address=auto"],
     [for key in sort(keys(var.options)) : "${key}=${var.options[key]}"],
     [""],
   ))

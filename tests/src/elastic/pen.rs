@@ -2,6 +2,11 @@
 //! script does for it: nodes are asked for their health, and the weight of one that is not healthy
 //! becomes 0, so that no more clients come to it and those that it has stay.
 
+#![expect(
+    clippy::print_stderr,
+    reason = "what goes wrong beside a test is told in its output"
+)]
+
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};

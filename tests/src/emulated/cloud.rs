@@ -262,6 +262,8 @@ impl Node {
             ..Instance::default()
         };
         let metadata = Metadata::start(&instance, Some(user_data.as_bytes()))?;
+        // Its clients are on this machine too.
+        metadata.set("meta-data/public-ipv4", Some(b"127.0.0.1"));
         let folder = TempDir::with_prefix("cirrus-node-")?;
         if cloud.services.member(id).is_some() {
             let path = "meta-data/autoscaling/target-lifecycle-state";

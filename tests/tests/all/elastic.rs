@@ -62,7 +62,8 @@ impl Front {
         let networks = match self {
             Front::Haproxy(_) => "\nlisten.proxy_networks=127.0.0.0/8",
             // It does not say for whom its connections are.
-            Front::Pen(_) | Front::Addresses(_) => "",
+            Front::Pen(_) => "",
+            Front::Addresses(_) => "\ncluster.public_address=auto",
         };
         format!("{USER_DATA}{networks}")
     }

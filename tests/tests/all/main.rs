@@ -27,6 +27,7 @@ mod instance;
 mod logins;
 mod loss;
 mod parking;
+mod public;
 mod rebalance;
 mod server_commands;
 mod storm;

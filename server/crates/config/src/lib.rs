@@ -19,6 +19,7 @@ mod network;
 mod node;
 mod option;
 mod reference;
+mod rules;
 mod sections;
 mod value;
 

@@ -10,8 +10,9 @@ pub use archive::Archive;
 
 use crate::network::Network;
 use crate::option::section;
+use crate::rules::{ACCOUNT, DIRECTORY, EMAIL, NODE, PREFIX, PUBLIC, REGION, SOCKET, URL};
 use crate::value::{
-    Backend, Challenge, Checked, Domain, LogFormat, LogLevel, Mechanism, NotEmpty, TlsVersion,
+    Backend, Challenge, Domain, LogFormat, LogLevel, Mechanism, NotEmpty, TlsVersion,
 };
 
 section! {
@@ -381,6 +382,11 @@ section! {
         node: Option<String> = None, NODE;
         /// Address that other nodes reach this one at; the private address on EC2.
         address: Option<String> = None;
+        /// Name or address at which clients reach this node itself, where no balancer stands in
+        /// front: they are told where to resume their sessions (XEP-0198), and where to go when
+        /// this node stops or has too many (see-other-host). `auto`: that of the instance, which
+        /// `cirrus-bootstrap` finds out. Clients are told nothing if absent.
+        public_address: Option<String> = None, PUBLIC;
         /// Availability zone of this node.
         zone: Option<String> = None;
         /// Milliseconds without a renewal after which a node may be removed.
@@ -474,98 +480,17 @@ fn everywhere(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
 }
 
-const PREFIX: Checked<str> = Checked(
-    |t| cirrus_schema::check_prefix(t).map_err(|e| e.to_string()),
-    "1 to 245 of a-z A-Z 0-9 - _ .",
-);
+/// Stands for the address that bootstrap finds out.
+const AUTO: &str = "auto";
 
-const REGION: Checked<str> = Checked(
-    |t| {
-        let ok = t
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if ok && t.contains('-') && t.len() <= 32 {
-            return Ok(());
-        }
-        Err(format!(
-            "`{t}` is not a region; a region looks like `eu-west-1`"
-        ))
-    },
-    "as in `eu-west-1`",
-);
-
-const ACCOUNT: Checked<str> = Checked(
-    |t| {
-        if t.len() == 12 && t.bytes().all(|b| b.is_ascii_digit()) {
-            return Ok(());
-        }
-        Err("an AWS account has 12 digits".into())
-    },
-    "12 digits",
-);
-
-const URL: Checked<str> = Checked(
-    |t| {
-        let rest = t
-            .strip_prefix("http://")
-            .or_else(|| t.strip_prefix("https://"));
-        match rest {
-            Some(host) if !host.is_empty() && !host.contains(char::is_whitespace) => Ok(()),
-            _ => Err("expected a URL that starts with http:// or https://".into()),
-        }
-    },
-    "http:// or https://",
-);
-
-const DIRECTORY: Checked<str> = Checked(
-    |t| match t.strip_prefix("https://") {
-        Some(host) if !host.is_empty() && !host.contains(char::is_whitespace) => Ok(()),
-        _ => Err("expected a URL that starts with https://".into()),
-    },
-    "https://",
-);
-
-const EMAIL: Checked<str> = Checked(
-    |t| match t.split_once('@') {
-        Some((local, host))
-            if !local.is_empty() && host.contains('.') && !t.contains([' ', ':', '<']) =>
-        {
-            Ok(())
-        }
-        _ => Err(format!("`{t}` is not an e-mail address")),
-    },
-    "an e-mail address",
-);
-
-const NODE: Checked<str> = Checked(
-    |t| {
-        let ok = t
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if ok && t.len() <= 64 {
-            return Ok(());
-        }
-        Err("a node name has at most 64 of the characters a-z A-Z 0-9 - _ .".into())
-    },
-    "up to 64 of a-z A-Z 0-9 - _ .",
-);
-
-/// `sun_path` of Linux holds 108 bytes with the final zero.
-const SOCKET: SocketPath = SocketPath;
-
-struct SocketPath;
-
-impl crate::option::Rule<PathBuf> for SocketPath {
-    fn check(&self, value: &PathBuf) -> Result<(), crate::Fault> {
-        let bytes = value.as_os_str().len();
-        if bytes <= 107 {
-            return Ok(());
-        }
-        let reason = format!("the path has {bytes} bytes; a unix socket's has at most 107");
-        Err(crate::Fault::Invalid { reason })
+impl Cluster {
+    /// Where clients reach this node itself, if they are to know and it is known.
+    pub fn public_host(&self) -> Option<&str> {
+        self.public_address.as_deref().filter(|it| *it != AUTO)
     }
 
-    fn allowed(&self) -> String {
-        "up to 107 bytes".into()
+    /// Whether `cirrus-bootstrap` is to find out where clients reach this node.
+    pub fn seeks_public_host(&self) -> bool {
+        self.public_address.as_deref() == Some(AUTO)
     }
 }

@@ -34,6 +34,31 @@ fn one_line_is_enough() {
 }
 
 #[test]
+fn where_clients_reach_a_node() {
+    for (text, host, seeks) in [
+        ("a.example.com", Some("a.example.com"), false),
+        ("192.0.2.1", Some("192.0.2.1"), false),
+        ("2001:db8::1", Some("2001:db8::1"), false),
+        ("auto", None, true),
+    ] {
+        let text = format!("domains: [a]\ncluster: {{ public_address: \"{text}\" }}\n");
+        let cluster = Config::parse(&text, "f").unwrap().cluster;
+        assert_eq!(cluster.public_host(), host, "{text}");
+        assert_eq!(cluster.seeks_public_host(), seeks, "{text}");
+    }
+    for text in [
+        "",
+        "a.example.com:5222",
+        "[2001:db8::1]",
+        "https://a",
+        "a b",
+    ] {
+        let text = format!("domains: [a]\ncluster: {{ public_address: \"{text}\" }}\n");
+        assert_eq!(errors(&text).len(), 1, "{text}");
+    }
+}
+
+#[test]
 fn every_form_of_value() {
     let text = r#"
 domains: [example.com, münchen.example]

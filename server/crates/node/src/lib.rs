@@ -12,6 +12,7 @@
 
 mod membership;
 mod pipes;
+mod public;
 mod slot;
 mod spread;
 mod standing;
@@ -29,6 +30,7 @@ use cirrus_store::{Op, Outcome, StoreError};
 
 pub use cirrus_replica::Work;
 pub use membership::{About, LinkTo};
+pub use public::Public;
 pub use slot::{Answered, Ask, SlotHome};
 pub use spread::Options as SpreadOptions;
 pub use standing::{Census, NodeSeen, Place, Standing, ViewSeen};
@@ -50,6 +52,8 @@ pub struct Options {
     pub spread: Option<SpreadOptions>,
     /// The newest [format](cirrus_router::codec) that it writes.
     pub newest: u8,
+    /// Where clients reach this node itself; `None` = a balancer sends them, or nobody knows.
+    pub public: Option<Public>,
 }
 
 /// What a node wants done, in order.
@@ -107,6 +111,9 @@ pub enum Effect {
     Part {
         /// How many.
         clients: u64,
+        /// Where they are to go, and how many each of these nodes lacks; empty where nodes have no
+        /// addresses of their own.
+        to: Vec<(Public, u64)>,
     },
     /// [`Node::leave`] is done: the process may exit.
     Left,
@@ -134,13 +141,14 @@ impl Node {
     /// A node that has done nothing yet.
     pub fn new(now: Now, random: &mut dyn Random, mut options: Options) -> Self {
         let membership = options.membership.take();
+        let public = options.public.take();
         let me = membership.as_ref().map_or(1, |it| it.me.node_id());
         let alone = membership.is_none();
         let mut node = Self {
             me,
             spread: options.spread.map(Spread::new),
             options,
-            membership: membership.map(Membership::new),
+            membership: membership.map(|it| Membership::new(it, public)),
             replica: None,
             key: [0; 16],
             ears: Ears::default(),
@@ -223,7 +231,9 @@ impl Node {
         });
         let clients = spread.look(now, seen.as_ref().filter(|_| calm));
         if clients > 0 {
-            self.effects.push_back(Effect::Part { clients });
+            let to = membership.map(|it| it.emptier(now, mine));
+            let to = to.unwrap_or_default();
+            self.effects.push_back(Effect::Part { clients, to });
         }
     }
 
@@ -513,6 +523,14 @@ impl Node {
     pub fn place(&self, user: &BareJid) -> Option<Place> {
         let membership = self.membership.as_ref()?;
         membership.place(slot::slot_of(&self.key, false, user))
+    }
+
+    /// Where a client of an account is best off on another node; `None` where nodes have no
+    /// addresses of their own, and where there is no other.
+    pub fn elsewhere(&self, user: &BareJid) -> Option<Public> {
+        let membership = self.membership.as_ref()?;
+        let slot = slot::slot_of(&self.key, false, user);
+        membership.elsewhere(slot).cloned()
     }
 
     /// Counts of what it has; `operations` is not known here.

@@ -9,6 +9,7 @@ use cirrus_router::codec;
 use cirrus_store::{Item, Op, Outcome, StoreError};
 use serde::{Deserialize, Serialize};
 
+use crate::public::Public;
 use crate::slot::codec_format;
 use crate::spread::Seen;
 use crate::standing::{NodeSeen, Place, Standing, ViewSeen};
@@ -19,6 +20,7 @@ const VIEW: u8 = 1;
 const SLOTS: u8 = 2;
 const LOAD: u8 = 3;
 const ABOUT: u8 = 4;
+const PUBLIC: u8 = 5;
 
 /// How often the others are told what this node has, milliseconds.
 const LOAD_MS: u64 = 1_000;
@@ -88,6 +90,10 @@ pub(crate) struct Membership {
     /// What others have, and when they said so.
     loads: BTreeMap<u64, (u64, Load)>,
     abouts: BTreeMap<u64, (u64, About)>,
+    /// Where clients reach this node.
+    public: Option<Public>,
+    /// Where they reach others, as far as these have said so.
+    publics: BTreeMap<u64, Public>,
     told: VecDeque<Told>,
     effects: Vec<Effect>,
     leaves: bool,
@@ -96,7 +102,7 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: Options, public: Option<Public>) -> Self {
         Self {
             me: options.me.node_id(),
             members: Members::new(options),
@@ -105,6 +111,8 @@ impl Membership {
             load_at: 0,
             loads: BTreeMap::new(),
             abouts: BTreeMap::new(),
+            public: public.filter(Public::is_sound),
+            publics: BTreeMap::new(),
             told: VecDeque::new(),
             effects: Vec::new(),
             leaves: false,
@@ -128,6 +136,11 @@ impl Membership {
                 MemberState::Serving => "serving",
             },
             here: member.node_id() == self.me,
+            weight: match member.state {
+                MemberState::Serving => member.weight,
+                MemberState::Draining => 0,
+            },
+            public: self.public(member.node_id()).cloned(),
             connections: match self.loads.get(&member.node_id()) {
                 _ if member.node_id() == self.me => Some(connections),
                 load => load.map(|(_, load)| load.connections),
@@ -157,6 +170,42 @@ impl Membership {
             home: name(home)?,
             copy: copy.and_then(name),
         })
+    }
+
+    /// Where clients reach a node itself, if it has said so.
+    fn public(&self, node: u64) -> Option<&Public> {
+        match node == self.me {
+            true => self.public.as_ref(),
+            false => self.publics.get(&node),
+        }
+    }
+
+    /// Where a client of this slot is best off on another node: at the slot's home, or where that
+    /// is here at its copy, which becomes its home if this node goes. Nobody hears of others on a
+    /// node that clients don't reach itself.
+    pub fn elsewhere(&self, slot: Slot) -> Option<&Public> {
+        let view = self.members.view().filter(|_| self.public.is_some())?;
+        let (home, copy) = Placement::of(view, slot)?;
+        let node = |index: usize| Some(view.members.get(index)?.node_id());
+        let home = node(home)?;
+        let other = if home == self.me { node(copy?)? } else { home };
+        self.publics.get(&other)
+    }
+
+    /// Where clients may go that this node lets go, and how many each of these nodes lacks to an
+    /// equal share, where `mine` are here.
+    pub fn emptier(&self, now: u64, mine: u64) -> Vec<(Public, u64)> {
+        let seen = self.survey(now, mine).filter(|_| self.public.is_some());
+        let Some(seen) = seen else {
+            return Vec::new();
+        };
+        let share = mine.saturating_add(seen.others) / seen.nodes.max(1);
+        let lack = |(node, public): (&u64, &Public)| {
+            let has = self.load(now, *node)?.connections;
+            let lacks = share.saturating_sub(has);
+            (lacks > 0).then(|| (public.clone(), lacks))
+        };
+        self.publics.iter().filter_map(lack).collect()
     }
 
     /// Some other member has slots, or can have some.
@@ -308,12 +357,16 @@ impl Membership {
     pub fn link_up(&mut self, now: Now, node: u64, format: u16) {
         self.linked.insert(node, format);
         self.beat(now, node);
+        if let Some(public) = self.public.clone() {
+            self.say(node, PUBLIC, &public);
+        }
     }
 
     pub fn link_down(&mut self, now: Now, node: u64) {
         self.linked.remove(&node);
         self.loads.remove(&node);
         self.abouts.remove(&node);
+        self.publics.remove(&node);
         self.members.link_down(now.steady, node, &mut self.effects);
         self.heed();
     }
@@ -347,6 +400,15 @@ impl Membership {
                     && self.linked.contains_key(&node)
                 {
                     self.abouts.insert(node, (now.steady, about));
+                }
+            }
+            Some((&PUBLIC, public)) => {
+                // As above. Clients are told it, so it has to be a host.
+                if let Ok(public) = codec::decode::<Public>("an address", public)
+                    && self.linked.contains_key(&node)
+                    && public.is_sound()
+                {
+                    self.publics.insert(node, public);
                 }
             }
             Some((&SLOTS, frame)) => return Some(frame),

@@ -3,6 +3,7 @@
 use cirrus_router::home::Tally;
 
 use crate::membership::About;
+use crate::public::Public;
 
 /// Where a node stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +110,10 @@ pub struct NodeSeen {
     pub state: &'static str,
     /// It is this node.
     pub here: bool,
+    /// Its share of the slots beside the others' weights; 0 while it drains.
+    pub weight: u8,
+    /// Where clients reach it itself, if it has said so.
+    pub public: Option<Public>,
     /// Its connections that have a session or want one, if it has said how many.
     pub connections: Option<u64>,
     /// What it says of itself, if it has.

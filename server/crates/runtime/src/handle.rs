@@ -5,7 +5,7 @@ use cirrus_router::{PipeEvent, PipeId, PipeOut};
 use cirrus_store::Item;
 use tokio::sync::{mpsc, oneshot};
 
-use cirrus_node::{Census, Place, ViewSeen};
+use cirrus_node::{Census, Place, Public, ViewSeen};
 
 /// The home has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +23,7 @@ pub(crate) enum Message {
     Unpark(BareJid, Item, oneshot::Sender<()>),
     View(oneshot::Sender<Option<ViewSeen>>),
     Place(BareJid, oneshot::Sender<Option<Place>>),
+    Elsewhere(BareJid, oneshot::Sender<Option<Public>>),
     Drain(oneshot::Sender<bool>),
     Undrain,
     Leave(oneshot::Sender<()>),
@@ -97,6 +98,16 @@ impl HomeHandle {
     pub async fn place(&self, user: BareJid) -> Result<Option<Place>, Gone> {
         let (answer, wait) = oneshot::channel();
         self.ask(Message::Place(user, answer), wait).await
+    }
+
+    /// Where a client of an account is best off on another node; `None` where nodes have no
+    /// addresses of their own, and where there is no other.
+    ///
+    /// # Errors
+    /// [`Gone`] when the server is stopping.
+    pub async fn elsewhere(&self, user: BareJid) -> Result<Option<Public>, Gone> {
+        let (answer, wait) = oneshot::channel();
+        self.ask(Message::Elsewhere(user, answer), wait).await
     }
 
     /// Ends every session and waits until what they leave is durable, or the home's own deadline

@@ -16,12 +16,14 @@ use std::pin::Pin;
 use cirrus_router::AccountRequest;
 use cirrus_stanza::StanzaError;
 
-pub use cirrus_node::{About, Census, NodeSeen, Place, SpreadOptions, Standing, ViewSeen, Work};
+pub use cirrus_node::{
+    About, Census, NodeSeen, Place, Public, SpreadOptions, Standing, ViewSeen, Work,
+};
 pub use cirrus_replica::Options as ReplicaOptions;
 pub use cluster::Cluster;
 pub use entropy::{SystemEntropy, boot_ms, wall_ms};
 pub use handle::{Gone, HomeHandle};
-pub use node::{Counters, Options, Parts, Running, start};
+pub use node::{Counters, Options, Parting, Parts, Running, start};
 
 /// Carries out what users ask of their accounts: it needs key derivation and several writes.
 pub trait Accounts: Send + Sync {

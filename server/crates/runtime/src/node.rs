@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cirrus_node::{Answered, Census, Effect, Node, SpreadOptions, Standing};
+use cirrus_node::{Answered, Census, Effect, Node, Public, SpreadOptions, Standing};
 use cirrus_replica::{Now, Random};
 use cirrus_router::{Entropy, HomeConfig, PipeEvent, PipeId, PipeOut};
 use cirrus_store::{Blob, Op, StoreError, Table};
@@ -66,6 +66,8 @@ pub struct Parts {
     pub accounts: Arc<dyn Accounts>,
     /// The other nodes; `None` = the store is this process's own, so there are none.
     pub cluster: Option<Cluster>,
+    /// Where clients reach this node itself; `None` = a balancer sends them, or nobody knows.
+    pub public: Option<Public>,
 }
 
 /// A node that runs.
@@ -77,8 +79,18 @@ pub struct Running {
     pub standing: watch::Receiver<Standing>,
     /// What it counts.
     pub counters: Arc<Counters>,
-    /// How many connections are to be broken since the start because other nodes have fewer.
-    pub parting: watch::Receiver<u64>,
+    /// Which connections are to be broken because other nodes have fewer.
+    pub parting: watch::Receiver<Parting>,
+}
+
+/// Connections that are to be broken because other nodes have fewer.
+#[derive(Clone, Debug, Default)]
+pub struct Parting {
+    /// How many, since the start.
+    pub all: u64,
+    /// Where they are to go, and how many each of these nodes lacks; empty where nodes have no
+    /// addresses of their own.
+    pub to: Vec<(Public, u64)>,
 }
 
 /// Starts the task on the current runtime.
@@ -87,7 +99,7 @@ pub fn start(parts: Parts, options: Options) -> Running {
     let (answers, done) = lanes::answers(&options);
     let counters = Arc::new(Counters::default());
     let (tell, standing) = watch::channel(Standing::Joining);
-    let (part, parting) = watch::channel(0);
+    let (part, parting) = watch::channel(Parting::default());
     let (membership, wires, events) = match parts.cluster.map(Cluster::split) {
         Some((membership, wires, events)) => (Some(membership), Some(wires), Some(events)),
         None => (None, None, None),
@@ -103,6 +115,7 @@ pub fn start(parts: Parts, options: Options) -> Running {
         membership,
         spread: options.spread,
         newest: options.newest,
+        public: parts.public,
     };
     let task = Task {
         node: Node::new(now, &mut rng, machine),
@@ -176,7 +189,7 @@ struct Task {
     left: Option<oneshot::Sender<()>>,
     look_at: u64,
     tell: watch::Sender<Standing>,
-    part: watch::Sender<u64>,
+    part: watch::Sender<Parting>,
 }
 
 /// Messages taken before the effects are carried out.
@@ -336,6 +349,8 @@ impl Task {
             Message::View(answer) => drop(answer.send(self.node.view(self.now.steady))),
             // As above.
             Message::Place(user, answer) => drop(answer.send(self.node.place(&user))),
+            // As above.
+            Message::Elsewhere(user, answer) => drop(answer.send(self.node.elsewhere(&user))),
             Message::Shutdown(answer) => {
                 self.stopped.push(answer);
                 self.parks = self.node.is_last();
@@ -441,7 +456,10 @@ impl Task {
                 }
             }
             Effect::Standing(standing) => drop(self.tell.send_replace(standing)),
-            Effect::Part { clients } => self.part.send_modify(|all| *all += clients),
+            Effect::Part { clients, to } => self.part.send_modify(|parting| {
+                parting.all += clients;
+                parting.to = to;
+            }),
             Effect::Left => {
                 if let Some(left) = self.left.take() {
                     // Whoever asked may have stopped waiting.

@@ -6,7 +6,8 @@ use cirrus_router::{Feature, Source};
 pub(crate) static FEATURE: Feature = Feature {
     name: "stream management",
     source: Source::Xep(198, "1.6.3"),
-    summary: "Acknowledgements in both directions and resumption of broken streams.",
+    summary: "Acknowledgements in both directions and resumption of broken streams, with a \
+                  location where nodes have addresses of their own.",
     server: &[],
     account: &[],
     iqs: &[],

@@ -1,11 +1,13 @@
-//! Connections that are broken without a word because their sessions can go on elsewhere: all of
-//! them when the node leaves, some when others have fewer.
+//! Connections that are broken because their sessions can go on elsewhere: all of them when the
+//! node leaves, some when others have fewer. Where that is, clients are told if nodes have
+//! addresses of their own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cirrus_router::PipeId;
+use cirrus_runtime::Public;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
@@ -23,6 +25,10 @@ pub(super) struct Leaving {
     given: AtomicU64,
     /// How many more are to go although the node stays.
     wanted: AtomicU64,
+    /// Where these are to go, and how many each of these nodes lacks.
+    to: Mutex<Vec<(Public, u64)>>,
+    /// How many were told where to go.
+    sent: AtomicU64,
     /// The group that is woken next.
     next: AtomicUsize,
     groups: [Arc<Notify>; GROUPS],
@@ -72,8 +78,28 @@ impl Leaving {
         }
     }
 
-    /// Some connections go. Ends when they have gone, or when all were asked.
-    pub(super) async fn part(&self, connections: u64) {
+    /// Where the next connection that goes although the node stays is to go: to every node in
+    /// proportion to what it lacks, in turns.
+    pub(super) fn emptier(&self) -> Option<Public> {
+        let to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: u64 = to.iter().map(|(_, lacks)| lacks).sum();
+        // Multiples of the golden ratio's fraction lie evenly between 0 and 1.
+        let turn = self.sent.fetch_add(1, Ordering::Relaxed);
+        let turn = turn.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut at = ((u128::from(turn) * u128::from(all)) >> 64) as u64;
+        for (public, lacks) in &*to {
+            match at.checked_sub(*lacks) {
+                Some(rest) => at = rest,
+                None => return Some(public.clone()),
+            }
+        }
+        None
+    }
+
+    /// Some connections go, to nodes that lack so many. Ends when they have gone, or when all were
+    /// asked.
+    pub(super) async fn part(&self, connections: u64, to: Vec<(Public, u64)>) {
+        *self.to.lock().unwrap_or_else(PoisonError::into_inner) = to;
         self.wanted.fetch_add(connections, Ordering::AcqRel);
         for _ in 0..GROUPS {
             let next = self.next.fetch_add(1, Ordering::Relaxed) % GROUPS;
@@ -87,5 +113,35 @@ impl Leaving {
         }
         // Nobody else is there who could go.
         self.wanted.store(0, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn public(host: &str) -> Public {
+        Public {
+            host: host.into(),
+            c2s: None,
+            c2s_tls: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_node_gets_what_it_lacks() {
+        let leaving = Leaving::default();
+        leaving.part(0, Vec::new()).await;
+        assert_eq!(leaving.emptier(), None);
+        let to = [("a", 30), ("b", 0), ("c", 10)];
+        let to = to.map(|(host, lacks)| (public(host), lacks));
+        leaving.part(0, to.to_vec()).await;
+        let mut got = std::collections::BTreeMap::<String, u32>::new();
+        for _ in 0..400 {
+            let host = leaving.emptier().unwrap().host;
+            *got.entry(host).or_default() += 1;
+        }
+        assert_eq!(got.keys().collect::<Vec<_>>(), ["a", "c"]);
+        assert!(got["a"].abs_diff(300) < 4, "{got:?}");
     }
 }

@@ -24,7 +24,7 @@ use std::time::Duration;
 use cirrus_accounts::Accounts;
 use cirrus_proxy::Balancers;
 use cirrus_router::PipeId;
-use cirrus_runtime::HomeHandle;
+use cirrus_runtime::{HomeHandle, Public};
 use cirrus_stanza::{StreamError, ns};
 use cirrus_tls::ServerTls;
 use tokio::net::{TcpListener, TcpStream};
@@ -103,6 +103,8 @@ pub struct Parts {
     pub accounts: Arc<Accounts>,
     /// Certificates.
     pub tls: Arc<ServerTls>,
+    /// Nodes have addresses of their own, which clients are told.
+    pub public: bool,
 }
 
 /// Everything that the connections of a server share.
@@ -114,6 +116,7 @@ struct Shared {
     home: HomeHandle,
     accounts: Arc<Accounts>,
     tls: Arc<ServerTls>,
+    public: bool,
     clock: timer::Clock,
     counters: Counters,
     gate: Arc<Gate>,
@@ -154,6 +157,7 @@ impl Shell {
             home: parts.home,
             accounts: parts.accounts,
             tls: parts.tls,
+            public: parts.public,
             clock,
             counters: Counters::default(),
             gate,
@@ -208,15 +212,17 @@ impl Shell {
     }
 
     /// Accepts no more, and breaks every connection whose session can go on on another node, some
-    /// each second, without a word: the client resumes there. The others stay.
+    /// each second, without a word unless nodes have addresses: the client resumes there. The
+    /// others stay.
     pub fn leave(&self, per_second: u32) {
         self.shared.leaving.leave(per_second.into());
     }
 
-    /// Breaks so many connections whose sessions can go on on another node, without a word. Ends
-    /// when that is done, or when there are no more of them. One call at a time.
-    pub async fn part(&self, connections: u64) {
-        self.shared.leaving.part(connections).await;
+    /// Breaks so many connections whose sessions can go on on another node, and says on which of
+    /// those that lack so many if there are such. Ends when that is done, or when there are no more
+    /// of them. One call at a time.
+    pub async fn part(&self, connections: u64, to: Vec<(Public, u64)>) {
+        self.shared.leaving.part(connections, to).await;
     }
 
     /// Counts, for metrics.

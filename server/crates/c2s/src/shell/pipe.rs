@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use cirrus_router::{PipeEvent, PipeId, PipeOut};
+use cirrus_jid::BareJid;
+use cirrus_router::{Enabled, PipeEvent, PipeId, PipeOut};
+use cirrus_runtime::Public;
 use cirrus_stanza::{StanzaError, StreamError};
 use cirrus_xml::{Frame, Framer};
 use tokio::io::ReadBuf;
@@ -50,6 +52,7 @@ pub(super) struct Pipe {
     id: PipeId,
     place: Place,
     address: IpAddr,
+    direct_tls: bool,
     machine: Stream,
     transport: Transport,
     framer: Framer,
@@ -105,6 +108,7 @@ impl Pipe {
             id,
             place,
             address,
+            direct_tls,
             machine,
             transport: Transport::Plain(socket),
             framer: Framer::new(shared.settings.limits_before),
@@ -170,7 +174,9 @@ impl Pipe {
             self.leave_at = self.shared.leaving.place().map(|after| now + after);
         }
         if self.leave_at.is_some_and(|at| at <= now) && self.machine.is_resumable() {
-            return self.lose().await;
+            let user = self.machine.jid().map(cirrus_jid::Jid::bare);
+            let to = Box::pin(self.elsewhere(user)).await;
+            return Box::pin(self.send_away(to)).await;
         }
         if self.machine.deadline().is_some_and(|due| due <= now) {
             self.event(Event::Tick).await;
@@ -189,6 +195,22 @@ impl Pipe {
     async fn home_event(&mut self, out: PipeOut) {
         if matches!(out, PipeOut::Stanza { .. }) {
             add(&self.shared.counters.stanzas_out, 1);
+        }
+        // Who can resume its session is told where.
+        let user = match &out {
+            PipeOut::SmEnabled { id: Some(_), .. } => self.machine.jid().map(cirrus_jid::Jid::bare),
+            PipeOut::Bound {
+                jid,
+                sm: Some(Enabled { id: Some(_), .. }),
+                ..
+            } => Some(jid.bare()),
+            _ => None,
+        };
+        if user.is_some()
+            && let Some(public) = Box::pin(self.elsewhere(user)).await
+        {
+            let location = public.to_address(self.direct_tls);
+            self.event(Event::Location(location)).await;
         }
         self.event(Event::Home(out)).await;
     }
@@ -334,7 +356,8 @@ impl Pipe {
             Wake::Leave => {
                 if self.machine.is_resumable() && self.shared.leaving.takes_one() {
                     add(&self.shared.counters.moved, 1);
-                    self.lose().await;
+                    let to = self.shared.leaving.emptier();
+                    Box::pin(self.send_away(to)).await;
                 }
             }
             Wake::SlowReader => {
@@ -342,6 +365,24 @@ impl Pipe {
                 self.lose().await;
             }
             Wake::Broken => self.lose().await,
+        }
+    }
+
+    /// Where a client of this account is best off on another node, if it can be told.
+    async fn elsewhere(&self, user: Option<BareJid>) -> Option<Public> {
+        let user = user.filter(|_| self.shared.public)?;
+        self.shared.home.elsewhere(user).await.ok().flatten()
+    }
+
+    /// Breaks the connection of a client whose session can go on elsewhere, and says where if that
+    /// is known.
+    async fn send_away(&mut self, to: Option<Public>) {
+        match to.filter(|_| self.machine.can_be_redirected()) {
+            Some(public) => {
+                let host = public.to_address(self.direct_tls);
+                self.event(Event::Redirect(host)).await;
+            }
+            None => self.lose().await,
         }
     }
 

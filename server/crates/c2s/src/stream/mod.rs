@@ -68,6 +68,9 @@ pub enum Event {
     Stop(StreamError),
     /// The server sends the client to another address (`host` or `host:port`).
     Redirect(String),
+    /// Where the client had best resume its session (`host` or `host:port`). Comes before the
+    /// [`Event::Home`] with which its session can be resumed.
+    Location(String),
 }
 
 /// What the shell is to do, after it has written the bytes that came with it.
@@ -319,6 +322,7 @@ impl Stream {
             Event::Eof => self.lost(&mut step),
             Event::Stop(error) => self.fail(error, None, &mut step),
             Event::Redirect(host) => self.redirect(&host, &mut step),
+            Event::Location(host) => self.sm.locate(host),
         }
     }
 
@@ -345,6 +349,13 @@ impl Stream {
     /// If the connection breaks, the client can go on with its session on another one.
     pub fn is_resumable(&self) -> bool {
         self.sm.is_resumable()
+    }
+
+    /// Whether the client may be sent elsewhere, to go on with its session there: it is told so
+    /// over TLS and after its login, as whoever could tell it before could lead it astray (RFC 6120
+    /// section 4.9.3.19).
+    pub fn can_be_redirected(&self) -> bool {
+        self.phase == Phase::Open && self.secure && self.is_resumable()
     }
 
     /// Nothing will be read or written any more.

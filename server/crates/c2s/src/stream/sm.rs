@@ -21,6 +21,8 @@ pub(super) struct Counters {
     mode: Mode,
     /// The session can be resumed on another connection.
     resumable: bool,
+    /// Where that is done best.
+    location: Option<Box<str>>,
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +87,11 @@ impl Counters {
 
     pub(super) fn asked_at(&self) -> Option<u64> {
         self.managed()?.asked_at
+    }
+
+    /// Where the client had best resume its session.
+    pub(super) fn locate(&mut self, host: String) {
+        self.location = Some(host.into());
     }
 
     /// A stanza is being written.
@@ -271,7 +278,8 @@ impl Stream {
         if let Some(id) = id {
             w.attr("id", id)
                 .attr("resume", "true")
-                .attr("max", &max.to_string());
+                .attr("max", &max.to_string())
+                .attr_opt("location", self.sm.location.take().as_deref());
         }
         w.end();
         w.into_bytes()

@@ -101,6 +101,7 @@ impl Server {
             blobs: Arc::new(cirrus_store::MemoryBlob::new()),
             accounts: Arc::new(NoChanges),
             cluster: None,
+            public: None,
         };
         let options = cirrus_runtime::Options {
             inbox: 4_096,
@@ -139,6 +140,7 @@ impl Server {
             home,
             accounts: Arc::new(accounts),
             tls: Arc::new(ServerTls::build(tls).unwrap()),
+            public: false,
         });
         let mut serving = JoinSet::new();
         let mut open = |direct: bool| {

@@ -104,12 +104,12 @@ async fn some_connections_go_where_there_are_fewer() {
         }
         clients.push(client);
     }
-    server.shell.part(3).await;
+    server.shell.part(3, Vec::new()).await;
     server
         .until(|counts| counts.moved == 3 && counts.connections == 3)
         .await;
     // Of those that are left one can go.
-    server.shell.part(3).await;
+    server.shell.part(3, Vec::new()).await;
     server
         .until(|counts| counts.moved == 4 && counts.connections == 2)
         .await;

@@ -94,6 +94,7 @@ impl World {
             }),
             spread: None,
             newest: format,
+            public: None,
         };
         let now = clock.now(self.now);
         let _old = Older::than(format);

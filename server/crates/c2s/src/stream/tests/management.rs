@@ -46,6 +46,49 @@ fn the_home_enables_it() {
 }
 
 #[test]
+fn the_client_hears_where_to_resume() {
+    let mut talk = Talk::new();
+    talk.bind();
+    talk.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    assert_eq!(talk.on(Event::Location("[2001:db8::1]:5222".into())), "");
+    let enabled = PipeOut::SmEnabled {
+        id: Some("s1".into()),
+        max: 60,
+        base: 0,
+    };
+    assert_eq!(
+        talk.home(enabled),
+        "<enabled xmlns='urn:xmpp:sm:3' id='s1' resume='true' max='60' \
+         location='[2001:db8::1]:5222'/>"
+    );
+}
+
+/// It is told where only when nobody else can tell it, and its session waits for it there.
+#[test]
+fn a_client_that_can_resume_is_sent_elsewhere() {
+    let mut talk = Talk::new();
+    assert!(!talk.stream.can_be_redirected(), "there is no TLS yet");
+    talk.bind();
+    assert!(!talk.stream.can_be_redirected(), "it can't resume");
+    let mut talk = Talk::new();
+    talk.manage();
+    assert!(talk.stream.can_be_redirected());
+    let read = talk.on(Event::Redirect("b.example.com".into()));
+    assert_eq!(
+        read,
+        "<stream:error><see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>b.example.com\
+         </see-other-host></stream:error></stream:stream>"
+    );
+    assert!(matches!(
+        talk.effects()[..],
+        [
+            Effect::Home(PipeEvent::Closed { clean: false }),
+            Effect::Close
+        ]
+    ));
+}
+
+#[test]
 fn without_resumption_nothing_is_promised() {
     let mut talk = Talk::new();
     talk.bind();
