@@ -207,7 +207,13 @@ async fn serve(
     desk.stops();
     let deadline = Duration::from_secs(config.drain.deadline_seconds);
     manager.stopping(deadline + LINGER);
-    let moved = within(deadline, &mut orders, hand_over(config, &node, &shell));
+    let asked = orders.borrow().and_then(|order| order.deadline_seconds);
+    let first = asked.map_or(deadline, |it| deadline.min(Duration::from_secs(it)));
+    let moved = within(
+        deadline,
+        &mut orders,
+        hand_over(config, &node, &shell, first),
+    );
     tokio::select! {
         moved = moved => match moved {
             Some(true) => tracing::info!("every session goes on on another node"),
@@ -259,8 +265,21 @@ async fn within<T>(
     }
 }
 
+/// Connections to close a second: as few as is configured, unless not all of them would be closed
+/// in half of the time that is left. Whoever comes last has the other half to come back.
+fn pace(configured: u32, connections: u64, left: Duration) -> u32 {
+    let half = (left.as_millis() as u64 / 2).max(1);
+    let needed = connections.saturating_mul(1_000).div_ceil(half);
+    configured.max(u32::try_from(needed).unwrap_or(u32::MAX))
+}
+
 /// Gives slots and connections to other nodes, and leaves. `false` = there are none.
-async fn hand_over(config: &Config, node: &Running, shell: &Shell) -> bool {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how much of the deadline is left is a matter of real time"
+)]
+async fn hand_over(config: &Config, node: &Running, shell: &Shell, deadline: Duration) -> bool {
+    let begun = tokio::time::Instant::now();
     if config.store.backend != Backend::Aws {
         return false; // One process alone can open these.
     }
@@ -269,7 +288,18 @@ async fn hand_over(config: &Config, node: &Running, shell: &Shell) -> bool {
     };
     // Until the balancer has noticed, clients still come.
     tokio::time::sleep(Duration::from_secs(config.drain.settle_seconds)).await;
-    shell.leave(config.drain.closes_per_second);
+    let pace = pace(
+        config.drain.closes_per_second,
+        shell.counts().connections,
+        deadline.saturating_sub(begun.elapsed()),
+    );
+    tracing::info!(
+        after_ms = begun.elapsed().as_millis() as u64,
+        connections = shell.counts().connections,
+        per_second = pace,
+        "its clients go"
+    );
+    shell.leave(pace);
     let mut looks = tokio::time::interval(LOOKS);
     loop {
         looks.tick().await;
@@ -280,6 +310,10 @@ async fn hand_over(config: &Config, node: &Running, shell: &Shell) -> bool {
             Err(_) => return true,
         }
     }
+    tracing::info!(
+        after_ms = begun.elapsed().as_millis() as u64,
+        "its clients have gone"
+    );
     node.home.leave().await;
     true
 }
@@ -366,5 +400,22 @@ impl Signals {
 
     async fn stop_again(&mut self) {
         while matches!(self.next().await, Told::Reload) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_go_slowly_unless_the_deadline_is_near() {
+        let pace = |connections, seconds| pace(200, connections, Duration::from_secs(seconds));
+        assert_eq!(pace(2_000, 60), 200);
+        assert_eq!(pace(6_000, 60), 200);
+        assert_eq!(pace(60_000, 60), 2_000);
+        assert_eq!(pace(2_000, 4), 1_000);
+        assert_eq!(pace(1, 0), 1_000);
+        assert_eq!(pace(u64::MAX, 0), u32::MAX);
+        assert_eq!(pace(0, 0), 200);
     }
 }

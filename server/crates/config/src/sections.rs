@@ -370,8 +370,8 @@ section! {
         settle_seconds: u64 = 0, 0..=3_600;
         /// Seconds after which a stopping node exits, whatever is left.
         deadline_seconds: u64 = 60, 1..=7_200;
-        /// Connections closed a second.
-        closes_per_second: u32 = 500, 1..=1_000_000;
+        /// Connections closed a second; more where half of the deadline would not do for all.
+        closes_per_second: u32 = 200, 1..=1_000_000;
     }
 }
 
