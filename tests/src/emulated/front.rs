@@ -1,8 +1,8 @@
 //! A layer in front of an emulator of AWS: it passes requests on, lets them suffer planned faults,
 //! and answers administration calls that the emulator lacks.
 //!
-//! It speaks just enough HTTP/1.1: bodies of a known length, one connection to the emulator per
-//! request, answers passed back byte for byte.
+//! It speaks just enough HTTP/1.1: requests of a known length, and answers passed back byte for
+//! byte. Connections to the emulator are kept for the next request.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -19,6 +19,8 @@ use cirrus_store::fault::{Fault, Faults};
 const MAX_HEAD: u64 = 65_536;
 /// Bytes of a request's body.
 const MAX_BODY: usize = 128 * 1_024 * 1_024;
+/// Connections to the emulator that are kept without a request.
+const MAX_IDLE: usize = 64;
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -71,6 +73,8 @@ struct Shared {
     service: Box<dyn Service>,
     behind: SocketAddr,
     faults: Faults,
+    /// Connections to the emulator that wait for a request.
+    idle: Mutex<Vec<BufReader<TcpStream>>>,
     /// Requests that are made later, by the number of the request before which they are.
     late: Mutex<VecDeque<(u64, Request)>>,
     stopped: Mutex<bool>,
@@ -89,6 +93,7 @@ impl Front {
             service: Box::new(service),
             behind,
             faults,
+            idle: Mutex::default(),
             late: Mutex::default(),
             stopped: Mutex::default(),
             changed: Condvar::new(),
@@ -223,24 +228,40 @@ impl Shared {
 
     /// The emulator's answer, byte for byte.
     fn pass_on(&self, request: &Request) -> Result<Vec<u8>> {
-        let mut socket = TcpStream::connect(self.behind).context("the emulator")?;
-        socket.set_nodelay(true)?;
-        // One request per connection: the end of the answer is the end of the stream.
-        let whole = [
-            &request.head[..],
-            b"connection: close\r\n\r\n",
-            &request.body,
-        ]
-        .concat();
-        socket.write_all(&whole)?;
-        let mut answer = Vec::new();
-        socket
-            .read_to_end(&mut answer)
-            .context("the emulator's answer")?;
-        if answer.is_empty() {
-            bail!("the emulator has not answered");
+        let whole = [&request.head[..], b"\r\n", &request.body].concat();
+        let kept = lock(&self.idle).pop();
+        if let Some(connection) = kept
+            && let Some(answer) = self.ask(connection, request, &whole)?
+        {
+            return Ok(answer);
         }
-        Ok(answer)
+        let socket = TcpStream::connect(self.behind).context("the emulator")?;
+        socket.set_nodelay(true)?;
+        let answer = self.ask(BufReader::new(socket), request, &whole)?;
+        answer.context("the emulator has not answered")
+    }
+
+    /// The emulator's answer; `None` where it had closed the connection before.
+    fn ask(
+        &self,
+        mut connection: BufReader<TcpStream>,
+        request: &Request,
+        whole: &[u8],
+    ) -> Result<Option<Vec<u8>>> {
+        if connection.get_mut().write_all(whole).is_err() {
+            return Ok(None);
+        }
+        let mut answer = Vec::new();
+        if !matches!(connection.read_until(b'\n', &mut answer), Ok(1..)) {
+            return Ok(None);
+        }
+        let without_body = request.method == "HEAD";
+        let stays = read_answer(&mut connection, without_body, &mut answer)?;
+        let mut idle = lock(&self.idle);
+        if stays && idle.len() < MAX_IDLE {
+            idle.push(connection);
+        }
+        Ok(Some(answer))
     }
 
     fn response(&self, status: u16, body: &str) -> Vec<u8> {
@@ -251,6 +272,68 @@ impl Shared {
         )
         .into_bytes()
     }
+}
+
+/// Reads what follows the first line of an answer. Whether the connection stays.
+fn read_answer(
+    source: &mut BufReader<TcpStream>,
+    without_body: bool,
+    answer: &mut Vec<u8>,
+) -> Result<bool> {
+    let without_body = without_body || answer.starts_with(b"HTTP/1.1 204");
+    let (mut length, mut chunked, mut stays) = (None, false, true);
+    loop {
+        let line = line(source, answer)?;
+        let Some((name, value)) = line.split_once(':') else {
+            break;
+        };
+        match (name, value.trim()) {
+            ("content-length", value) => length = Some(value.parse()?),
+            ("transfer-encoding", "chunked") => chunked = true,
+            ("connection", "close") => stays = false,
+            _ => {}
+        }
+    }
+    if without_body {
+        return Ok(stays);
+    }
+    if chunked {
+        loop {
+            let length = u64::from_str_radix(&line(source, answer)?, 16)?;
+            bytes(source, length, answer)?;
+            line(source, answer)?;
+            if length == 0 {
+                return Ok(stays);
+            }
+        }
+    }
+    let Some(length) = length else {
+        source.read_to_end(answer)?;
+        return Ok(false);
+    };
+    bytes(source, length, answer)?;
+    Ok(stays)
+}
+
+/// Appends a line; it is given back without its end, in lower case.
+fn line(source: &mut BufReader<TcpStream>, answer: &mut Vec<u8>) -> Result<String> {
+    let mut line = Vec::new();
+    if source.read_until(b'\n', &mut line)? == 0 {
+        bail!("the emulator's answer ends too early");
+    }
+    answer.extend_from_slice(&line);
+    Ok(String::from_utf8_lossy(&line)
+        .trim_end()
+        .to_ascii_lowercase())
+}
+
+/// Appends so many bytes.
+fn bytes(source: &mut BufReader<TcpStream>, length: u64, answer: &mut Vec<u8>) -> Result<()> {
+    let read = source.take(length).read_to_end(answer)?;
+    if read as u64 != length {
+        bail!("the emulator's answer ends after {read} of {length} bytes");
+    }
+    Ok(())
 }
 
 /// The next request; `None` when the client has closed.
