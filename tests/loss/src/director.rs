@@ -28,8 +28,10 @@ const COMMAND: Duration = Duration::from_secs(120);
 /// Longest time for all to log in and make friends, and as much more for each account.
 const SETUP: Duration = Duration::from_secs(60);
 const SETUP_EACH: Duration = Duration::from_millis(50);
-/// Longest time for a last presence to reach everybody.
+/// Longest time for a last presence to reach everybody, and as much more for each account: all of
+/// them show one at the same moment.
 const NEWS: Duration = Duration::from_secs(10);
+const NEWS_EACH: Duration = Duration::from_millis(10);
 /// Longest time for the archive to be read.
 const ARCHIVE: Duration = Duration::from_secs(60);
 /// Longest time for all to end their streams.
@@ -94,7 +96,8 @@ impl Director<'_> {
 
     async fn stages(&mut self, name: &str, stage: &watch::Sender<Stage>) -> Result<Report> {
         let accounts = self.shared.ledger().people.len();
-        let patience = SETUP + SETUP_EACH * u32::try_from(accounts).unwrap_or(u32::MAX);
+        let each = |time: Duration| time * u32::try_from(accounts).unwrap_or(u32::MAX);
+        let (patience, news) = (SETUP + each(SETUP_EACH), NEWS + each(NEWS_EACH));
         let all_ready = |ledger: &Ledger| ledger.people.iter().all(|person| person.ready);
         if self.wait(patience, all_ready).await.is_none() {
             let ready = |ledger: &Ledger| ledger.people.iter().filter(|it| it.ready).count();
@@ -125,7 +128,7 @@ impl Director<'_> {
         };
         let before = presences(&self.shared.ledger());
         stage.send_replace(Stage::Greeting);
-        self.wait(NEWS, |ledger| {
+        self.wait(news, |ledger| {
             let mut now = presences(ledger).into_iter().zip(&before);
             now.all(|(now, before)| now > *before) && ledger.is_settled() && views_are_right(ledger)
         })
@@ -146,7 +149,7 @@ impl Director<'_> {
         judgement.judge_views(&self.shared.ledger());
         stage.send_replace(Stage::Farewell);
         let leavers = self.shared.group.max(1) as usize;
-        self.wait(NEWS, |ledger| {
+        self.wait(news, |ledger| {
             let mut leavers = ledger.people.iter().step_by(leavers);
             leavers.all(|person| person.left) && views_are_right(ledger)
         })

@@ -1,6 +1,7 @@
 //! The judgement: what was lost, doubled, reordered, or shown wrongly. Pure.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::ledger::{At, By, Fate, Ledger, Message, Person, Refusal, Sent, Sighting, Window};
 
@@ -18,6 +19,11 @@ pub struct Judgement {
     pub messages: u64,
     /// Seen over the stream, without delay.
     pub by_stream: u64,
+    /// Microseconds from the sending of a message to its sight, where both had a connection all
+    /// the time and nothing was broken on purpose.
+    pub delivery: Vec<At>,
+    /// The same while something was.
+    pub delivery_in_faults: Vec<At>,
     /// Seen first with a mark of delay.
     pub by_offline: u64,
     /// Seen in the archive alone.
@@ -119,6 +125,7 @@ impl Judgement {
             let recipient = ledger.people.get(pair.1 as usize);
             self.judge_sightings(pair, number, message, recipient);
             self.judge_fate(pair, number, message, ledger);
+            self.judge_delivery(pair, message, ledger);
             let first = message.seen.iter().find(|it| it.by != By::Archive);
             if let Some(first) = first {
                 let order = last.entry(pair).or_insert(first.order);
@@ -157,6 +164,29 @@ impl Judgement {
             } else {
                 self.repeated += 1;
             }
+        }
+    }
+
+    fn judge_delivery(&mut self, pair: (u32, u32), message: &Message, ledger: &Ledger) {
+        let streamed = message.seen.first().filter(|it| it.by == By::Stream);
+        let Some(seen) = streamed.map(|it| it.at) else {
+            return;
+        };
+        let sent = message.sent.at;
+        let meets = |time: &Range<At>| time.start <= seen && sent < time.end;
+        let connected = |account: u32| {
+            let person = ledger.people.get(account as usize);
+            person.is_some_and(|it| !it.cut_off.iter().chain(&it.absences).any(meets))
+        };
+        if !connected(pair.0) || !connected(pair.1) {
+            return;
+        }
+        let mut windows = ledger.windows.iter();
+        let calm = !windows.any(|it| meets(&(it.begin..it.end.unwrap_or(At::MAX))));
+        let took = seen.saturating_sub(sent);
+        match calm {
+            true => self.delivery.push(took),
+            false => self.delivery_in_faults.push(took),
         }
     }
 

@@ -153,6 +153,8 @@ pub struct Sent {
 /// A message that was seen.
 #[derive(Debug, Clone, Copy)]
 pub struct Sighting {
+    /// When.
+    pub at: At,
     /// Its place among all sightings.
     pub order: u64,
     /// The way it came.
@@ -323,6 +325,7 @@ impl Ledger {
                 let order = self.sightings;
                 self.sightings += 1;
                 let sighting = Sighting {
+                    at,
                     order,
                     by,
                     session,

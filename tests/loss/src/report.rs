@@ -74,6 +74,8 @@ impl Report {
             ("accepted outside faults, %", percent(it.share())),
             ("messages", count(it.messages)),
             ("- seen live or by resumption", count(it.by_stream)),
+            ("- both connected, p50 p99 max ms", times(&it.delivery)),
+            ("- the same during faults", times(&it.delivery_in_faults)),
             ("- seen after an absence", count(it.by_offline)),
             ("- seen in the archive only", count(it.by_archive)),
             ("- repeated, rightly", count(it.repeated)),
@@ -144,19 +146,7 @@ impl Report {
             "ghosts": it.ghosts,
             "flaps": it.flaps,
             "accepted_share": it.share(),
-            "messages": {
-                "sent": it.messages,
-                "by_stream": it.by_stream,
-                "by_offline": it.by_offline,
-                "by_archive": it.by_archive,
-                "repeated": it.repeated,
-                "unacknowledged_seen": it.unacknowledged_seen,
-                "unacknowledged_unseen": it.unacknowledged_unseen,
-                "lost_unmanaged": it.lost_unmanaged,
-                "refused": it.refused,
-                "refused_unknown": it.refused_unknown,
-                "refused_but_seen": it.refused_but_seen,
-            },
+            "messages": it.messages_json(),
             "pings": {
                 "sent": it.pings,
                 "answered": it.pings_answered,
@@ -191,6 +181,24 @@ impl Report {
 }
 
 impl Judgement {
+    fn messages_json(&self) -> Value {
+        json!({
+            "sent": self.messages,
+            "by_stream": self.by_stream,
+            "delivery_ms": quantiles_json(&self.delivery),
+            "delivery_in_faults_ms": quantiles_json(&self.delivery_in_faults),
+            "by_offline": self.by_offline,
+            "by_archive": self.by_archive,
+            "repeated": self.repeated,
+            "unacknowledged_seen": self.unacknowledged_seen,
+            "unacknowledged_unseen": self.unacknowledged_unseen,
+            "lost_unmanaged": self.lost_unmanaged,
+            "refused": self.refused,
+            "refused_unknown": self.refused_unknown,
+            "refused_but_seen": self.refused_but_seen,
+        })
+    }
+
     /// The share of what was offered outside of faults that the server took.
     #[must_use]
     pub fn share(&self) -> f64 {

@@ -2,6 +2,7 @@
 //! shell brings connections, bytes and the time.
 
 mod incoming;
+mod leaving;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -110,6 +111,8 @@ pub(crate) struct Machine {
     coming_back: (At, bool),
     /// When we come back after we have left.
     back_at: At,
+    /// It wants to end its session, and does not know yet that it has.
+    leaving: bool,
     /// A connection could not be had since the last one.
     troubled: bool,
     ready: bool,
@@ -147,6 +150,7 @@ impl Machine {
             login: Login::Expected,
             coming_back: (begins, true),
             back_at: 0,
+            leaving: false,
             troubled: false,
             ready: false,
             asks_again_at: At::MAX,
@@ -235,7 +239,12 @@ impl Machine {
             }
             xml::Event::Open(_) => Ok(()),
             xml::Event::Close => {
-                self.broken(now);
+                if matches!(self.phase, Phase::Closing(_)) {
+                    self.effects.push(Effect::Drop);
+                    self.left(now);
+                } else {
+                    self.broken(now);
+                }
                 Ok(())
             }
         }
@@ -323,8 +332,13 @@ impl Machine {
                 if let Some(h) = h {
                     self.confirm(h);
                 }
-                self.note(Event::ResumeFailed);
-                self.lose_session(Login::Lost);
+                if self.leaving {
+                    self.note(Event::Left);
+                    self.lose_session(Login::Expected);
+                } else {
+                    self.note(Event::ResumeFailed);
+                    self.lose_session(Login::Lost);
+                }
                 self.send(next);
             }
             Progress::Bound(managed) => self.bound(now, managed),
@@ -349,6 +363,9 @@ impl Machine {
             self.told(count);
         }
         self.ask(now);
+        if self.leaving {
+            self.leave(now, self.back_at);
+        }
     }
 
     fn bound(&mut self, now: At, managed: Option<Option<String>>) {
@@ -362,6 +379,9 @@ impl Machine {
             self.ask_roster(now);
         }
         self.show(now);
+        if self.leaving {
+            self.leave(now, self.back_at);
+        }
     }
 
     fn ask_roster(&mut self, now: At) {
@@ -387,12 +407,15 @@ impl Machine {
         }
     }
 
+    fn is_resumable(&self) -> bool {
+        self.managed.as_ref().is_some_and(|it| it.id.is_some())
+    }
+
     /// Sends something numbered, if there is a session to send it in.
     fn speak(&mut self, now: At, deed: Deed) {
-        let resumable = self.managed.as_ref().is_some_and(|it| it.id.is_some());
         match self.phase {
             Phase::Online => {}
-            Phase::Away(_) | Phase::LoggingIn(..) if resumable => {}
+            Phase::Away(_) | Phase::LoggingIn(..) if self.is_resumable() => {}
             // Away by choice, or on the way.
             Phase::Leaving(_) | Phase::Closing(_) => return,
             Phase::Away(_) | Phase::LoggingIn(..) if !self.troubled && self.is_expected() => return,
@@ -493,34 +516,6 @@ impl Machine {
         self.note(Event::Told { session, count });
     }
 
-    fn leave(&mut self, now: At, back_at: At) {
-        self.back_at = back_at;
-        if matches!(self.phase, Phase::Online) {
-            self.phase = Phase::Leaving(now + FAREWELL);
-            if self.is_acknowledged() {
-                self.close(now);
-            }
-        }
-    }
-
-    /// Ends the session in good order.
-    fn close(&mut self, now: At) {
-        let away = "<presence type='unavailable'/>";
-        let answer = self.managed.as_mut().map(|managed| {
-            managed.send(away.to_owned(), None);
-            managed.answer()
-        });
-        let answer = answer.unwrap_or_default();
-        self.send(format!("{away}{answer}</stream:stream>"));
-        self.phase = Phase::Closing(now + FAREWELL);
-        self.note(Event::Left);
-        let unknown = self.managed.as_ref().map(|it| it.abandoned().collect());
-        let unknown: Vec<Item> = unknown.unwrap_or_default();
-        for item in unknown {
-            self.note(Event::Abandoned(item));
-        }
-    }
-
     fn break_off(&mut self, now: At, until: At, by_choice: bool) {
         self.effects.push(Effect::Drop);
         match self.phase {
@@ -530,13 +525,9 @@ impl Machine {
                 self.phase = Phase::Away(until);
                 return;
             }
-            Phase::Closing(_) => {
-                self.managed = None;
-                self.login = Login::Expected;
-                self.phase = Phase::Away(self.back_at.max(now));
-                self.coming_back = (self.back_at.max(now), true);
-                return;
-            }
+            // Perhaps the server has not heard that it leaves: it says so again.
+            Phase::Closing(_) if self.is_resumable() && self.stage != Stage::Done => {}
+            Phase::Closing(_) => return self.left(now),
             Phase::Online | Phase::Leaving(_) => {}
         }
         self.note(Event::Broke { by_choice });

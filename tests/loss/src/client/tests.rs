@@ -185,11 +185,36 @@ fn a_client_leaves_when_all_is_acknowledged() {
     machine.stage(0, Stage::Farewell);
     assert!(!notes(&machine.effects()).contains(&Event::Left));
     let effects = hear(&mut machine, "<a xmlns='urn:xmpp:sm:3' h='3'/>");
-    assert!(notes(&effects).contains(&Event::Left));
     assert!(sent(&effects).ends_with("</stream:stream>"));
+    assert!(!notes(&effects).contains(&Event::Left));
     machine.received(0, &Xml::Close).unwrap();
+    assert!(notes(&machine.effects()).contains(&Event::Left));
     machine.stage(0, Stage::Done);
     assert!(machine.is_done());
+}
+
+#[test]
+fn a_client_whose_goodbye_may_be_lost_says_it_again() {
+    let mut machine = online();
+    machine.stage(0, Stage::Farewell);
+    let effects = machine.effects();
+    assert!(sent(&effects).ends_with("</stream:stream>"));
+    machine.broken(1);
+    let broke = Event::Broke { by_choice: false };
+    assert_eq!(notes(&machine.effects()), [broke]);
+    machine.connected(2, "nonce".to_owned());
+    machine.skip_authentication();
+    hear(
+        &mut machine,
+        "<stream:features><sm xmlns='urn:xmpp:sm:3'/></stream:features>",
+    );
+    let effects = hear(
+        &mut machine,
+        "<resumed xmlns='urn:xmpp:sm:3' h='3' previd='id'/>",
+    );
+    assert!(sent(&effects).ends_with("</stream:stream>"), "{effects:?}");
+    machine.received(3, &Xml::Close).unwrap();
+    assert!(notes(&machine.effects()).contains(&Event::Left));
 }
 
 #[test]

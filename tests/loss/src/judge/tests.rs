@@ -66,6 +66,22 @@ fn a_clean_run_is_clean() {
 }
 
 #[test]
+fn deliveries_are_timed_where_both_are_connected() {
+    let mut ledger = pair();
+    sent(&mut ledger, 1..=3);
+    ledger.record(1, 15, seen(1, 1, 1));
+    ledger.begin("a fault", 20);
+    ledger.record(1, 30, seen(2, 1, 2));
+    ledger.record(1, 31, Event::Broke { by_choice: false });
+    let (by_choice, took) = (false, 9);
+    ledger.record(1, 40, Event::Resumed { by_choice, took });
+    ledger.record(1, 41, seen(3, 1, 3));
+    let judgement = judged(&ledger);
+    assert_eq!(judgement.delivery, [5]);
+    assert_eq!(judgement.delivery_in_faults, [20]);
+}
+
+#[test]
 fn a_planted_loss_is_found() {
     let mut ledger = pair();
     sent(&mut ledger, 1..=3);
