@@ -47,11 +47,13 @@ impl Cluster {
     fn start(count: usize) -> Self {
         let faults = Faults::none();
         let cloud = Cloud::with_faults(faults.clone()).unwrap();
-        let user_data = if is_measured() { MEASURED } else { USER_DATA };
+        let mut user_data = if is_measured() { MEASURED } else { USER_DATA }.to_owned();
+        // More lines of it, for a measurement.
+        user_data += &std::env::var("CIRRUS_CLUSTER_USER_DATA").unwrap_or_default();
         let network = Network::default();
         let launch = |n| {
             let number = u8::try_from(n).unwrap();
-            Node::launch_in(&network, number, &cloud, &instance_id(n), user_data).unwrap()
+            Node::launch_in(&network, number, &cloud, &instance_id(n), &user_data).unwrap()
         };
         let nodes: Vec<Node> = (1..=count).map(launch).collect();
         for node in &nodes {
@@ -433,6 +435,10 @@ fn stop_and_replace(cluster: &mut Cluster, n: usize) {
         "node {n} has ended after {} ms",
         begun.elapsed().as_millis()
     );
+    let log = node.process().log();
+    for line in log.lines().filter(|line| line.contains("its clients ")) {
+        println!("{line}");
+    }
     start_again(node);
     cluster.settled(cluster.nodes.len());
 }
