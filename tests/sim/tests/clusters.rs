@@ -5,7 +5,7 @@
 use cirrus_sim::cluster::{Bug, plant};
 use cirrus_sim::{Totals, run_cluster, spread};
 
-/// Seeds of an ordinary run; the continuous integration takes more.
+/// Seeds of an ordinary run; `cargo xtask test` runs the ones after these.
 const SEEDS: u64 = 100;
 /// Seeds within which a planted bug must show.
 const WITHIN: u64 = 500;

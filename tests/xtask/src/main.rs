@@ -11,6 +11,10 @@ use std::process::ExitCode;
 use xtask::run::Run;
 use xtask::{VERBS, machine, root, terraform, tidy, tools};
 
+/// Simulates clusters. Its own tests take the first 100 seeds, this the next 400.
+const SIMULATION: &str = "target/debug/cirrus-sim";
+const SEEDS: [&str; 3] = ["cluster", "101", "400"];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let verb = arguments.first().map_or("help", String::as_str);
@@ -88,7 +92,16 @@ fn test(run: &mut Run, filter: &[String]) {
     if run.failed() {
         return;
     }
-    run.tests(filter);
+    if filter.is_empty() {
+        let simulation = run.beside(SIMULATION, &SEEDS);
+        run.tests(filter);
+        run.finished(
+            "simulated clusters: what the tests did not hide",
+            simulation,
+        );
+    } else {
+        run.tests(filter);
+    }
 }
 
 fn tidy_tree(run: &Run) -> Result<String, String> {

@@ -3,9 +3,9 @@
 #![expect(clippy::print_stderr, reason = "a command line reports its progress")]
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, IsTerminal as _};
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The parts run so far.
@@ -124,7 +124,7 @@ impl Run {
         }
         eprintln!("== tests\n   cargo {}", arguments.join(" "));
         let mut command = self.command(&arguments);
-        if std::io::stderr().is_terminal() {
+        if io::stderr().is_terminal() {
             command.env("CARGO_TERM_COLOR", "always");
         }
         let (parts, outcome) = time_tests(&mut command);
@@ -135,6 +135,38 @@ impl Run {
             took,
             outcome,
             skipped: false,
+        });
+    }
+
+    /// Starts a program that only computes, to run beside parts that mostly wait. Whoever has it
+    /// gives it to [`Run::finished`].
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn beside(&self, program: &str, arguments: &[&str]) -> io::Result<Child> {
+        eprintln!("== beside the tests\n   {program} {}", arguments.join(" "));
+        let mut command = Command::new("nice");
+        command.args(["-n", "19", program]).args(arguments);
+        command.current_dir(&self.root).stdin(Stdio::null());
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+    }
+
+    /// Waits for what ran beside, and passes its output through.
+    pub fn finished(&mut self, name: &str, beside: io::Result<Child>) {
+        self.part(name, |_| {
+            let ended = beside.and_then(Child::wait_with_output);
+            let ended = ended.map_err(|error| format!("it could not be run: {error}"))?;
+            for output in [&ended.stdout, &ended.stderr] {
+                eprint!("{}", String::from_utf8_lossy(output));
+            }
+            if ended.status.success() {
+                Ok(String::new())
+            } else {
+                Err(format!("it ended with {}", ended.status))
+            }
         });
     }
 
