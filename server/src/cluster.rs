@@ -90,18 +90,21 @@ fn describe(answer: &Map<String, Value>) -> String {
     text
 }
 
+/// Before the lines below a node's own.
+const INDENT: &str = "                     ";
+
 /// What a node says of itself: for the first seconds of a link, and of a version before this one,
 /// nothing.
 fn about(node: &Value) -> String {
     let Some(about) = node.get("about").and_then(Value::as_object) else {
-        return "                     has not said anything of itself\n".into();
+        return format!("{INDENT}has not said anything of itself\n");
     };
     let number = |name: &str| about.get(name).and_then(Value::as_u64).unwrap_or_default();
     let format = |at: usize| about.get("formats").and_then(|it| it.get(at)?.as_u64());
     let version = about.get("version").and_then(Value::as_str);
     format!(
-        "                     version {}, formats {} to {}, lease for {:.1} s\n                     \
-         slots {}, copies {}, sessions {}; slots coming {}, leaving {}\n",
+        "{INDENT}version {}, formats {} to {}, lease for {:.1} s\n\
+         {INDENT}slots {}, copies {}, sessions {}; slots coming {}, leaving {}\n",
         version.unwrap_or_default(),
         format(0).unwrap_or_default(),
         format(1).unwrap_or_default(),

@@ -3,8 +3,8 @@
 //! Format 1, key `v` / 0: `e` = epoch, `v` = 1, `k` = the 16 bytes of the slot-hash key, `m` = the
 //! members. A member: instance id, address and zone, each as one byte of length and UTF-8; boot id
 //! (16 bytes); weight and state (one byte each; 1 serving, 3 draining); wire and storage
-//! format (two bytes each, as their [number](number_of)). Numbers are big-endian; the list begins with two
-//! bytes of count.
+//! format (two bytes each, as their [number](number_of)). Numbers are big-endian; the list begins
+//! with two bytes of count.
 
 use cirrus_schema::keys::cluster;
 use cirrus_store::{Attrs, Item};

@@ -120,8 +120,8 @@ pub enum Input<M: Machine> {
     Takeover,
     /// Time passed.
     Tick,
-    /// Every member of the cluster understands this format from now on. Comes as long as the machine
-    /// knows an older one only, so there is none where nobody is newer than that.
+    /// Every member of the cluster understands this format from now on. Comes as long as the
+    /// machine knows an older one only, so there is none where nobody is newer than that.
     Format(u16),
 }
 

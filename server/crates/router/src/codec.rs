@@ -12,13 +12,13 @@
 //!
 //! Whoever changes what is serialised:
 //!
-//! 1. gives the format a new number N, once between two releases; `OLDEST` is always N - 1, and what
-//!    was there only for formats before it goes. A golden file per format
+//! 1. gives the format a new number N, once between two releases; `OLDEST` is always N - 1, and
+//!    what was there only for formats before it goes. A golden file per format
 //!    (`home/golden/format-*.txt`) shows every change of a layout: the one of N is written anew
 //!    (`UPDATE_GOLDEN=1`), the one of N - 1 never changes.
-//! 2. adds a field, anywhere in a struct or variant, as [`Since`]`<N, T>`: in formats before N there
-//!    is no byte of it, and the default is read. Never removes, reorders or retypes a field: the
-//!    new one stands beside the old one until N is the oldest.
+//! 2. adds a field, anywhere in a struct or variant, as [`Since`]`<N, T>`: in formats before N
+//!    there is no byte of it, and the default is read. Never removes, reorders or retypes a field:
+//!    the new one stands beside the old one until N is the oldest.
 //! 3. adds variants only at the end of an enum, with their content in an [`Only`]`<N, T>`, which no
 //!    older format has.
 //! 4. makes a value that is not the default, or such a variant, only where the cluster's format has
