@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cirrus_cluster::members::Options;
-use cirrus_cluster::{Member, MemberState, number_of};
+use cirrus_cluster::{Member, MemberState};
 use cirrus_config::Config;
 use cirrus_link::Links;
 use cirrus_router::Entropy;
@@ -42,7 +42,7 @@ pub(crate) async fn cluster(config: &Config, table: &dyn Table) -> Result<Cluste
     let options = cirrus_link::Options {
         me: me.node_id(),
         key: shared_keys::obtain(table, shared_keys::LINKS).await?,
-        versions: number_of(OLDEST.into())..=number_of(newest(config).into()),
+        versions: OLDEST.into()..=newest(config).into(),
         from: (!address.ip().is_unspecified()).then(|| address.ip()),
         queue_bytes: config.cluster.link_queue_bytes,
         frame_bytes: FRAME_BYTES,

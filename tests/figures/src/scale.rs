@@ -114,6 +114,7 @@ fn fullest(nodes: usize) -> f64 {
     let view = View {
         epoch: 1,
         slot_key: [7; 16],
+        reached: 0,
         members: (0..nodes).map(member).collect(),
     };
     let mut homes = vec![0_u32; nodes];

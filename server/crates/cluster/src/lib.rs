@@ -25,6 +25,4 @@ mod view;
 pub use error::ClusterError;
 pub use members::Token;
 pub use place::{Placement, SLOTS, Slot, slot};
-pub use view::{
-    MAX_MEMBERS, MAX_TEXT, MAX_WEIGHT, Member, MemberState, View, format_of, number_of,
-};
+pub use view::{MAX_MEMBERS, MAX_TEXT, MAX_WEIGHT, Member, MemberState, View};

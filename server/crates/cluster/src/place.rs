@@ -149,6 +149,7 @@ mod tests {
         View {
             epoch: 1,
             slot_key: KEY,
+            reached: 0,
             members,
         }
     }

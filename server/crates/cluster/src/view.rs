@@ -3,8 +3,8 @@
 //! Format 1, key `v` / 0: `e` = epoch, `v` = 1, `k` = the 16 bytes of the slot-hash key, `m` = the
 //! members. A member: instance id, address and zone, each as one byte of length and UTF-8; boot id
 //! (16 bytes); weight and state (one byte each; 1 serving, 3 draining); wire and storage
-//! format (two bytes each, as their [number](number_of)). Numbers are big-endian; the list begins
-//! with two bytes of count.
+//! format (two bytes each). Numbers are big-endian; the list begins with two bytes of count.
+//! `f` = the newest format that the cluster had before.
 
 use cirrus_schema::keys::cluster;
 use cirrus_store::{Attrs, Item};
@@ -19,19 +19,6 @@ pub const MAX_TEXT: usize = 64;
 pub const MAX_WEIGHT: u8 = 32;
 
 const FORMAT: u64 = 1;
-/// The first format that had a number.
-const BEFORE: u16 = 8;
-
-/// The number of a format of frames and stored values, in a view and in a link's hello: they were
-/// counted from 1 before formats were.
-pub const fn number_of(format: u16) -> u16 {
-    format.saturating_sub(BEFORE)
-}
-
-/// The format of that number.
-pub const fn format_of(number: u16) -> u16 {
-    number.saturating_add(BEFORE)
-}
 
 /// What a member does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,6 +95,9 @@ pub struct View {
     /// Key of the hash that gives owners their slots, drawn when the view is created and never
     /// changed, so that nobody can choose a slot.
     pub slot_key: [u8; 16],
+    /// The newest [common](View::common) format of the views before this one: what is stored may
+    /// have it, also when no member is left.
+    pub reached: u16,
     /// In no particular order.
     pub members: Vec<Member>,
 }
@@ -142,6 +132,11 @@ impl View {
         self.members.iter().map(Member::understands).min()
     }
 
+    /// The newest format that the cluster has had: who does not understand it can't join.
+    pub fn reached(&self) -> u16 {
+        self.reached.max(self.common().unwrap_or_default())
+    }
+
     /// The item that holds it.
     ///
     /// # Errors
@@ -161,12 +156,13 @@ impl View {
                 MemberState::Draining => 3,
             };
             members.extend_from_slice(&[member.weight, state]);
-            members.extend_from_slice(&number_of(member.wire).to_be_bytes());
-            members.extend_from_slice(&number_of(member.storage).to_be_bytes());
+            members.extend_from_slice(&member.wire.to_be_bytes());
+            members.extend_from_slice(&member.storage.to_be_bytes());
         }
         let attrs = Attrs::new()
             .with("v", FORMAT)
             .with("k", &self.slot_key[..])
+            .with("f", u64::from(self.reached))
             .with("m", members);
         Ok(Item::new(cluster::view(), attrs).versioned(self.epoch))
     }
@@ -187,10 +183,13 @@ impl View {
             .attrs
             .get_b("k")
             .and_then(|key| key.as_ref().try_into().ok());
+        let reached = item.attrs.get_n("f").unwrap_or_default();
+        let reached = u16::try_from(reached).ok();
         let members = item.attrs.get_b("m").and_then(|bytes| decode(bytes));
         Ok(Self {
             epoch: item.version,
             slot_key: key.ok_or_else(|| corrupt("no slot-hash key"))?,
+            reached: reached.ok_or_else(|| corrupt("no format"))?,
             members: members.ok_or_else(|| corrupt("damaged members"))?,
         })
     }
@@ -224,8 +223,8 @@ fn decode(bytes: &[u8]) -> Option<Vec<Member>> {
             zone,
             weight,
             state,
-            wire: format_of(wire),
-            storage: format_of(storage),
+            wire,
+            storage,
         };
         member.check().ok()?;
         members.push(member);
@@ -269,6 +268,7 @@ mod tests {
         View {
             epoch: 42,
             slot_key: *b"0123456789abcdef",
+            reached: 8,
             members: vec![
                 member(1, MemberState::Serving),
                 member(2, MemberState::Draining),
@@ -295,6 +295,7 @@ mod tests {
         let empty = View {
             epoch: 1,
             slot_key: [0; 16],
+            reached: 0,
             members: Vec::new(),
         };
         for view in [view(), empty] {

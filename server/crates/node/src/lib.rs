@@ -294,6 +294,7 @@ impl Node {
         View {
             epoch: 1,
             slot_key: self.key,
+            reached: 0,
             members: vec![member],
         }
     }

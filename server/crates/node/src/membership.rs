@@ -200,12 +200,15 @@ impl Membership {
             return Vec::new();
         };
         let share = mine.saturating_add(seen.others) / seen.nodes.max(1);
-        let lack = |(node, public): (&u64, &Public)| {
-            let has = self.load(now, *node)?.connections;
-            let lacks = share.saturating_sub(has);
-            (lacks > 0).then(|| (public.clone(), lacks))
+        // Whoever only waits to join has an address too, and serves nobody.
+        let serves = |member: &&Member| member.state == MemberState::Serving;
+        let lack = |member: &Member| {
+            let node = member.node_id();
+            let lacks = share.saturating_sub(self.load(now, node)?.connections);
+            let public = self.publics.get(&node).filter(|_| lacks > 0)?;
+            Some((public.clone(), lacks))
         };
-        self.publics.iter().filter_map(lack).collect()
+        self.members().filter(serves).filter_map(lack).collect()
     }
 
     /// Some other member has slots, or can have some.

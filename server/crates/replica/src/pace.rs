@@ -113,6 +113,7 @@ impl<M: Machine> Replica<M> {
         };
         // It is not said to have been sent: it is tried again.
         let Some(image) = home.core.image(self.format) else {
+            self.pacing.unchosen.insert(slot);
             return;
         };
         let entry = home.core.entry;

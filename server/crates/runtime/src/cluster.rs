@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use cirrus_cluster::format_of;
 use cirrus_cluster::members::Options;
 use cirrus_link::{LinkEvent, LinkSender, Links, Peer};
 use cirrus_node::LinkTo;
@@ -79,7 +78,7 @@ impl Wires {
                 sender,
             } => {
                 self.senders.insert(node, (link, sender));
-                Some(About::Up(node, format_of(version)))
+                Some(About::Up(node, version))
             }
             LinkEvent::Down { node, link } => self.counts(node, link).then(|| {
                 self.senders.remove(&node);

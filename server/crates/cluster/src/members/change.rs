@@ -80,9 +80,11 @@ impl Members {
         let mut view = self.view.clone().unwrap_or(View {
             epoch: 0,
             slot_key: self.options.slot_key,
+            reached: 0,
             members: Vec::new(),
         });
         view.epoch += 1;
+        view.reached = view.reached();
         view.members.retain(keep);
         view
     }

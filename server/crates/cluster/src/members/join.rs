@@ -60,19 +60,20 @@ impl Members {
 
     /// Why this node and those that stay can't understand each other, if they can't.
     fn strange(&self, dead: &[u64]) -> Option<String> {
+        let (old, new) = (self.options.oldest, self.options.me.understands());
+        let reached = self.view.as_ref().map_or(0, View::reached);
+        if reached > new {
+            return Some(format!(
+                "the cluster writes format {reached}, and this one reads {old} to {new}: start a \
+                 newer version here (and without cluster.hold_format); a cluster does not go back \
+                 to an older format"
+            ));
+        }
         let stay = self
             .others()
             .filter(|member| !dead.contains(&member.node_id()));
         let oldest = stay.min_by_key(|member| member.understands())?;
         let theirs = oldest.understands();
-        let (old, new) = (self.options.oldest, self.options.me.understands());
-        if theirs > new {
-            return Some(format!(
-                "the cluster writes format {theirs}, and this one reads {old} to {new}: start a \
-                 newer version here (and without cluster.hold_format); a cluster does not go back \
-                 to an older format"
-            ));
-        }
         (theirs < old).then(|| {
             let instance = &oldest.instance;
             format!(

@@ -63,6 +63,7 @@ pub(crate) fn view(epoch: u64, nodes: &[u64], draining: &[u64]) -> View {
     View {
         epoch,
         slot_key: *b"0123456789abcdef",
+        reached: 0,
         members: nodes.iter().map(member).collect(),
     }
 }

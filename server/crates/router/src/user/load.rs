@@ -237,7 +237,8 @@ impl User {
             // is back.
             tracing::error!(user = %self.jid, "the row of last activity has an unknown format");
             if let State::Loading(loading) = &mut self.state {
-                loading.failed = true;
+                // An account that is deleted has nothing to lose.
+                loading.failed |= !loading.deleting;
             }
         }
         let mut cursor = last.map_or_else(Cursor::default, |row| self.status.load(row));

@@ -202,6 +202,14 @@ fn the_format_of_a_cluster_rises_when_the_last_old_node_is_gone_and_stays() {
         "who reads only what was before does not come back"
     );
     assert_eq!(bench.rows.view().unwrap().common(), Some(13));
+    for node in [1, 3] {
+        bench.on(node, |node, now, out| node.leave(now, WALL, out));
+        bench.pass(5_000);
+    }
+    assert_eq!(bench.members(), []);
+    bench.add(with("e", 5, 12));
+    bench.pass(10_000);
+    assert_eq!(bench.members(), [], "nor when nobody is left");
 }
 
 #[test]
