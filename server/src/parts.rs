@@ -126,6 +126,14 @@ pub(crate) async fn open(config: &Config) -> Result<Base, PartsError> {
     })
 }
 
+fn offered(config: &Config) -> cirrus_xep::Offered {
+    cirrus_xep::Offered {
+        registration: config.registration.enabled,
+        archive: config.archive.enabled,
+        tombstones: config.archive.tombstones > 0,
+    }
+}
+
 /// Builds the parts of a server. Its node begins to look for others at once; clients can't come
 /// before [`listeners`] are open.
 pub(crate) async fn build(
@@ -146,10 +154,7 @@ pub(crate) async fn build(
     let accounts = accounts(config, Arc::clone(&table), fake_keys.clone(), token_key);
     let accounts = Arc::new(accounts);
     let service = AccountService::new(Arc::clone(&accounts));
-    let registry = cirrus_xep::registry(cirrus_xep::Offered {
-        registration: config.registration.enabled,
-        archive: config.archive.enabled,
-    });
+    let registry = cirrus_xep::registry(offered(config));
     let about = about(config);
     let settings = settings(config, fake_keys, &registry, &about);
     let cluster = match config.store.backend {

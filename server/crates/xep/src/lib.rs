@@ -71,6 +71,8 @@ pub struct Offered {
     pub registration: bool,
     /// Archives of messages (XEP-0313).
     pub archive: bool,
+    /// Retracted messages are replaced in them (XEP-0424).
+    pub tombstones: bool,
 }
 
 /// The registry of [`features`], without those that are off, so that nobody is offered what is
@@ -86,6 +88,7 @@ pub fn registry(offered: Offered) -> Registry {
     let is_on = |feature: &&'static Feature| {
         (offered.registration || feature.name != x0077_register::FEATURE.name)
             && (offered.archive || !archive.contains(&feature.name))
+            && (offered.tombstones || feature.name != x0424_retract::FEATURE.name)
     };
     let features: Vec<_> = features().iter().copied().filter(is_on).collect();
     Registry::new(&features)

@@ -10,6 +10,7 @@ use super::*;
 const ALL: Offered = Offered {
     registration: true,
     archive: true,
+    tombstones: true,
 };
 const NOW: u64 = 1_795_488_480_000;
 
@@ -221,21 +222,24 @@ fn an_archive_says_what_can_be_asked_for() {
 
 #[test]
 fn what_is_off_is_not_offered() {
-    let offered = |registration, archive| {
+    let offered = |registration, archive, tombstones| {
         let registry = registry(Offered {
             registration,
             archive,
+            tombstones,
         });
         [Scope::Server, Scope::Account].map(|scope| registry.disco(scope))
     };
-    let [server, account] = offered(false, false);
+    let [server, account] = offered(false, false, true);
     assert!(!server.contains(&"jabber:iq:register"));
     assert!(
         !account
             .iter()
             .any(|it| it.starts_with("urn:xmpp:m") || *it == "urn:xmpp:sid:0")
     );
-    let [server, account] = offered(true, true);
+    let [_, account] = offered(true, true, false);
+    assert!(!account.iter().any(|it| it.contains("retract")));
+    let [server, account] = offered(true, true, true);
     assert!(server.contains(&"jabber:iq:register"));
     for feature in [
         "urn:xmpp:mam:2",

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{
-    Built, Frame, Index, MAX_FOOTER, MAX_RECORDS, Packed, Row, Segment, Tombstones, assemble,
-    found_by, packer,
+    Built, Frame, Index, MAX_FOOTER, MAX_FRAME, MAX_RECORDS, Packed, Row, Segment, Tombstones,
+    assemble, found_by, packer,
 };
 use crate::log::encode_record;
 
@@ -54,12 +54,7 @@ pub(crate) fn join(parts: &[Segment], rows: &[Row], known: &Tombstones) -> Optio
         for frame in &part.frames {
             frames.push(match known.range(frame.positions()).next() {
                 Some(_) => without_retracted(part, frame, known, &mut laid)?,
-                None => Packed {
-                    bytes: part.object.get(frame.bytes.clone())?.to_vec(),
-                    unpacked: frame.unpacked,
-                    records: usize::try_from(frame.records).ok()?,
-                    t: frame.t,
-                },
+                None => as_it_is(part, frame)?,
             });
         }
     }
@@ -79,6 +74,15 @@ pub(crate) fn join(parts: &[Segment], rows: &[Row], known: &Tombstones) -> Optio
     })
 }
 
+fn as_it_is(part: &Segment, frame: &Frame) -> Option<Packed> {
+    Some(Packed {
+        bytes: part.object.get(frame.bytes.clone())?.to_vec(),
+        unpacked: frame.unpacked,
+        records: usize::try_from(frame.records).ok()?,
+        t: frame.t,
+    })
+}
+
 /// A frame once more, with what is left of messages that were retracted. Who it has messages with
 /// stays as it is.
 fn without_retracted(
@@ -88,16 +92,23 @@ fn without_retracted(
     laid: &mut Vec<(u64, u32)>,
 ) -> Option<Packed> {
     let mut records = part.unpack(frame).ok()?;
+    let mut replaced = Vec::new();
     for (record, position) in records.iter_mut().zip(frame.first..) {
         if let Some(tombstone) = known.get(&position) {
             tombstone.replace(record);
-            laid.extend(found_by(record).map(|hash| (position, hash)));
+            replaced.extend(found_by(record).map(|hash| (position, hash)));
         }
     }
     let mut body = Vec::with_capacity(frame.unpacked);
     for record in &records {
         encode_record(record, record.t.saturating_sub(frame.t), &mut body);
     }
+    // What is left of a message may be longer than the message was: a frame that nobody could
+    // unpack is not made, and the tombstones stay.
+    if body.len() > MAX_FRAME {
+        return as_it_is(part, frame);
+    }
+    laid.append(&mut replaced);
     Some(Packed {
         bytes: packer()?.compress(&body).ok()?,
         unpacked: body.len(),

@@ -180,6 +180,32 @@ fn a_tombstone_is_a_row_of_the_index() {
     }
 }
 
+/// What is left of a short message may be longer than it was.
+#[test]
+fn a_frame_that_nobody_could_unpack_is_not_made() {
+    let mut all: Vec<_> = (1..=30).map(|n| record(n, 1, true, "x")).collect();
+    all.push(record(31, 1, true, &"y".repeat(FRAME_BYTES - 8_000)));
+    all.push(record(32, 1, true, &"z".repeat(FRAME_BYTES)));
+    let built = [(1, &all[..]), (33, &[record(33, 1, true, "x")])].map(|(first, records)| {
+        let built = build(first, records).unwrap();
+        let row = Row::new(first, first, records.len(), &built);
+        (Segment::open(built.bytes).unwrap(), row)
+    });
+    let (parts, rows): (Vec<_>, Vec<_>) = built.into_iter().unzip();
+    let tombstone = Tombstone {
+        by: 40,
+        t: 1_000,
+        id: "'".repeat(512).into(),
+    };
+    for (retracted, laid) in [(1..=2, 2), (1..=30, 0)] {
+        let known = retracted.map(|position| (position, tombstone.clone()));
+        let joined = join(&parts, &rows, &known.collect()).unwrap();
+        assert_eq!(joined.laid.len(), laid);
+        let segment = Segment::open(joined.built.bytes).unwrap();
+        assert_eq!(segment.records(&(0..u64::MAX)).unwrap().len(), 33);
+    }
+}
+
 /// Any object is read or refused, and what is read stays within bounds.
 pub(super) fn any_object(object: &[u8]) {
     let Ok(segment) = Segment::open(Bytes::copy_from_slice(object)) else {

@@ -106,17 +106,28 @@ impl Retractions {
         self.number += 1;
     }
 
-    /// The store does not answer: it is asked again later, or not any more.
-    pub fn failed(&mut self, now: u64) {
+    /// The index can't be read; what is asked for besides has its own answer.
+    pub fn index_failed(&mut self, now: u64) {
+        if !self.look.as_ref().is_some_and(|look| look.asked) {
+            self.failed(now);
+        }
+    }
+
+    /// The store does not answer: it is asked again later, or not any more. `true`: given up, and
+    /// the row may be there all the same.
+    fn failed(&mut self, now: u64) -> bool {
         if self.due.is_empty() {
-            return;
+            return false;
         }
         self.failures += 1;
         if self.failures >= TRIES {
-            return self.done();
+            let found = self.look.as_ref().is_some_and(|look| look.found.is_some());
+            self.done();
+            return found;
         }
         let pause = FIRST_PAUSE_MS << (self.failures - 1);
         self.retry_at = Some(now.saturating_add(pause));
+        false
     }
 
     /// The look that asked the store, now that it is answered.
@@ -195,8 +206,10 @@ impl User {
         let index = self.seals.index()?;
         look.asked = true;
         if let Some((hit, stanza)) = look.search.newest() {
-            let known = index.tombstone(hit.position).is_some()
-                || index.was_sealed_with(hit.position, tombstone.by);
+            // Sealed together: the segment has it, but the items of the log have not.
+            let sealed = index.was_sealed_with(hit.position, tombstone.by)
+                && hit.position <= self.delivered();
+            let known = sealed || index.tombstone(hit.position).is_some();
             let full = index.tombstones.0.len() >= cx.home.limits.tombstones;
             if known || full || stanza.is_some_and(|it| was_replaced(&it)) {
                 return None;
@@ -254,7 +267,11 @@ impl User {
                 }
                 self.retractions.0.done();
             }
-            _ => self.retractions.0.failed(cx.now),
+            _ => {
+                if self.retractions.0.failed(cx.now) {
+                    self.seals.doubt_index();
+                }
+            }
         }
     }
 
@@ -286,7 +303,10 @@ impl User {
                 cx.work.tally.unreadable += 1;
                 look.search.do_without()
             }
-            Err(_) => return self.retractions.0.failed(cx.now),
+            Err(_) => {
+                self.retractions.0.failed(cx.now);
+                return;
+            }
         };
         if !goes_on {
             self.retractions.0.done();

@@ -233,7 +233,9 @@ impl User {
         if let Some(row) = covered.or_else(|| self.seals.left.take()) {
             return self.remove_covered(cx, row);
         }
-        if let Some(position) = self.seals.spent.0.last().copied() {
+        // Whoever reads just now may have the message, and shows it by these.
+        let is_read = self.archive.has_queries() || self.spool.pass.is_some();
+        if let Some(position) = self.seals.spent.0.last().copied().filter(|_| !is_read) {
             return self.remove_tombstone(cx, position);
         }
         let Known::All(index) = &self.seals.index else {
@@ -493,7 +495,7 @@ impl User {
     }
 
     /// The position up to which nothing will have to be delivered again; 0 = that is not known.
-    fn delivered(&self) -> u64 {
+    pub(super) fn delivered(&self) -> u64 {
         let acknowledged = |session: &Session| session.unacked_bytes() == 0;
         let all = self.is_caught_up() && self.inflow.is_empty();
         match all && self.sessions.iter().all(acknowledged) {

@@ -69,7 +69,7 @@ impl User {
                 self.fail_queries(cx);
                 self.fail_look(cx);
                 self.index_for_pass(cx);
-                self.retractions.0.failed(cx.now);
+                self.retractions.0.index_failed(cx.now);
                 if self.seals.under_way.is_some() {
                     self.fail_seal(cx);
                 }

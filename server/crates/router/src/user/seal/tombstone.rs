@@ -36,7 +36,8 @@ impl User {
     }
 
     /// The row of a segment of these positions is there: those of tombstones that have done their
-    /// work in it may go, unless the message may be somewhere else too.
+    /// work in it may go, unless the message may be somewhere else too: in a digest, or in the
+    /// items of the log, which offline delivery reads.
     pub(super) fn spend(&mut self, positions: RangeInclusive<u64>) {
         let laid = std::mem::take(&mut self.seals.laid.0);
         let Some(index) = self.seals.index() else {
@@ -46,8 +47,9 @@ impl User {
             let row = index.of(*position);
             row.is_some_and(|row| (row.first..=row.last) == positions)
         };
+        let delivered = self.delivered();
         let spent = laid.into_iter().filter(|(position, hash)| {
-            let known = index.tombstone(*position).is_some();
+            let known = index.tombstone(*position).is_some() && *position <= delivered;
             known && here(position) && !index.is_in_digest(*position, *hash)
         });
         let spent: Vec<u64> = spent.map(|(position, _)| position).collect();
