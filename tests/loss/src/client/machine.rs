@@ -113,6 +113,8 @@ pub(crate) struct Machine {
     back_at: At,
     /// It wants to end its session, and does not know yet that it has.
     leaving: bool,
+    /// It has said so to the server.
+    said_goodbye: bool,
     /// A connection could not be had since the last one.
     troubled: bool,
     ready: bool,
@@ -151,6 +153,7 @@ impl Machine {
             coming_back: (begins, true),
             back_at: 0,
             leaving: false,
+            said_goodbye: false,
             troubled: false,
             ready: false,
             asks_again_at: At::MAX,
@@ -332,7 +335,7 @@ impl Machine {
                 if let Some(h) = h {
                     self.confirm(h);
                 }
-                if self.leaving {
+                if self.said_goodbye {
                     self.note(Event::Left);
                     self.lose_session(Login::Expected);
                 } else {
@@ -372,6 +375,7 @@ impl Machine {
         self.phase = Phase::Online;
         self.troubled = false;
         self.session += 1;
+        self.said_goodbye = false;
         self.managed = managed.map(Managed::new);
         self.note(Event::LoggedIn(self.login));
         self.login = Login::Unmanaged;

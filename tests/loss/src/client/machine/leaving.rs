@@ -26,11 +26,12 @@ impl Machine {
         let answer = answer.unwrap_or_default();
         self.send(format!("{away}{answer}</stream:stream>"));
         self.phase = Phase::Closing(now + FAREWELL);
+        self.said_goodbye = true;
     }
 
     /// Its session has ended in good order, as far as it can know.
     pub(super) fn left(&mut self, now: At) {
-        self.leaving = false;
+        (self.leaving, self.said_goodbye) = (false, false);
         self.note(Event::Left);
         self.lose_session(Login::Expected);
         self.phase = Phase::Away(self.back_at.max(now));
