@@ -258,7 +258,7 @@ impl Shared {
         let without_body = request.method == "HEAD";
         let stays = read_answer(&mut connection, without_body, &mut answer)?;
         let mut idle = lock(&self.idle);
-        if stays && idle.len() < MAX_IDLE {
+        if stays && connection.buffer().is_empty() && idle.len() < MAX_IDLE {
             idle.push(connection);
         }
         Ok(Some(answer))
@@ -280,7 +280,8 @@ fn read_answer(
     without_body: bool,
     answer: &mut Vec<u8>,
 ) -> Result<bool> {
-    let without_body = without_body || answer.starts_with(b"HTTP/1.1 204");
+    let status = answer.get(9..12).unwrap_or_default();
+    let without_body = without_body || matches!(status, b"204" | b"304");
     let (mut length, mut chunked, mut stays) = (None, false, true);
     loop {
         let line = line(source, answer)?;
@@ -300,11 +301,13 @@ fn read_answer(
     if chunked {
         loop {
             let length = u64::from_str_radix(&line(source, answer)?, 16)?;
-            bytes(source, length, answer)?;
-            line(source, answer)?;
             if length == 0 {
+                // Trailers, and an empty line.
+                while !line(source, answer)?.is_empty() {}
                 return Ok(stays);
             }
+            bytes(source, length, answer)?;
+            line(source, answer)?;
         }
     }
     let Some(length) = length else {

@@ -170,6 +170,7 @@ pub(crate) fn resume(node: &Node, name: &str, (id, h): (&str, u32)) -> Client {
         ))
         .unwrap();
     assert_eq!(client.element().unwrap().name, "resumed");
+    client.acks.received = h;
     client
 }
 

@@ -19,6 +19,11 @@ const PROGRAMS: &[(&str, &[&str])] = &[
             "user passwd",
             "user delete",
             "user list",
+            "cluster",
+            "cluster status",
+            "cluster drain",
+            "cluster abort",
+            "cluster dns",
         ],
     ),
     (

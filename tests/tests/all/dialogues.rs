@@ -33,6 +33,7 @@ dialogues! {
     account_queries
     archive
     archive_preferences
+    archive_retraction
     bind
     bind_conflict
     carbons

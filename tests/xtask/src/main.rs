@@ -11,8 +11,9 @@ use std::process::ExitCode;
 use xtask::run::Run;
 use xtask::{VERBS, machine, root, terraform, tidy, tools};
 
-/// Simulates clusters. Its own tests take the first 100 seeds, this the next 400.
-const SIMULATION: &str = "target/debug/cirrus-sim";
+/// Simulates clusters; it is beside this program. Its own tests take the first 100 seeds, this the
+/// next 400.
+const SIMULATION: &str = "cirrus-sim";
 const SEEDS: [&str; 3] = ["cluster", "101", "400"];
 
 fn main() -> ExitCode {

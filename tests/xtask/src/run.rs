@@ -138,15 +138,17 @@ impl Run {
         });
     }
 
-    /// Starts a program that only computes, to run beside parts that mostly wait. Whoever has it
-    /// gives it to [`Run::finished`].
+    /// Starts a program of the workspace that only computes, to run beside parts that mostly wait.
+    /// Whoever has it gives it to [`Run::finished`].
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn beside(&self, program: &str, arguments: &[&str]) -> io::Result<Child> {
         eprintln!("== beside the tests\n   {program} {}", arguments.join(" "));
+        // Where cargo has put this program it has put the others.
+        let program = std::env::current_exe()?.with_file_name(program);
         let mut command = Command::new("nice");
-        command.args(["-n", "19", program]).args(arguments);
+        command.args(["-n", "19"]).arg(program).args(arguments);
         command.current_dir(&self.root).stdin(Stdio::null());
         command
             .stdout(Stdio::piped())
