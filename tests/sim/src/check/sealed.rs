@@ -97,6 +97,9 @@ impl Sealed {
             let object = object(store, user, row).and_then(|it| Segment::open(it).ok());
             let records = object.and_then(|it| it.records(&(0..u64::MAX)).ok());
             let Some(records) = records else {
+                if self.is_covered(row) {
+                    continue;
+                }
                 found.push(format!("the segment of {} can't be read", row.key));
                 continue;
             };
@@ -114,6 +117,20 @@ impl Sealed {
             }
             self.records.extend(records);
         }
+    }
+
+    /// Another segment has all that this one had. Whoever reads the index passes its row over, so
+    /// it needs no object: an attempt to write it, given up long before, was late.
+    fn is_covered(&self, row: &Item) -> bool {
+        let range = |row: &Item| {
+            let first = row.attrs.get_n("f")?;
+            Some((first, archive::segment_last(&row.key.sk)?))
+        };
+        let Some((first, last)) = range(row) else {
+            return false;
+        };
+        let mut others = self.segments.iter().filter(|other| other.key != row.key);
+        others.any(|other| range(other).is_some_and(|it| it.0 <= first && last <= it.1))
     }
 
     /// A digest has all archived messages of its stretch with each peer that it has at all. What is
