@@ -34,14 +34,6 @@ pub struct Pen {
 }
 
 impl Pen {
-    /// Whether pen is installed.
-    #[must_use]
-    pub fn is_installed() -> bool {
-        // It has no option that only says its version; called wrongly it says how it is called.
-        let asked = Command::new("pen").output();
-        asked.is_ok() && Command::new("penctl").output().is_ok()
-    }
-
     /// Starts one in front of nodes that may or may not be there yet.
     ///
     /// # Errors
@@ -195,8 +187,8 @@ mod tests {
 
     #[test]
     fn no_more_clients_come_to_a_node_that_is_not_well_and_those_it_has_stay() {
-        if !Pen::is_installed() {
-            eprintln!("skipped: no pen on this machine, and it could not be installed");
+        if std::env::var_os("CIRRUS_ELASTIC_PEN").is_none() {
+            eprintln!("skipped: CIRRUS_ELASTIC_PEN asks for pen");
             return;
         }
         let [first, second] = [true, false].map(|it| Arc::new(AtomicBool::new(it)));

@@ -13,8 +13,6 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("go-sendxmpp", &["go-sendxmpp", "--version"]),
     ("haproxy", &["haproxy", "-v"]),
     ("pebble", &["pebble", "-help"]),
-    // There is no option with which it only says that it is there.
-    ("pen", &["sh", "-c", "command -v pen && command -v penctl"]),
     ("python3-venv", &["python3", "-c", "import venv, ensurepip"]),
     ("systemd", &["systemd-analyze", "--version"]),
 ];
