@@ -1,5 +1,6 @@
 //! Several nodes on the same tables: sessions outlive the node that held them.
 
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -157,20 +158,26 @@ pub(crate) fn session(node: &Node, name: &str) -> (Client, String) {
 }
 
 /// Resumes on another node, having handled `h` stanzas.
-pub(crate) fn resume(node: &Node, name: &str, (id, h): (&str, u32)) -> Client {
-    let mut client = Client::dial(node.address(), identity(name)).unwrap();
+pub(crate) fn resume(node: &Node, name: &str, session: (&str, u32)) -> Client {
+    resume_at(node.address(), identity(name), session)
+}
+
+/// The same at an address.
+pub(crate) fn resume_at(address: SocketAddr, identity: Identity, (id, h): (&str, u32)) -> Client {
+    let Identity { local, host, .. } = &identity;
+    let resource = identity.resource.as_ref();
+    let jid = resource.map(|resource| format!("{local}@{host}/{resource}"));
+    let mut client = Client::dial(address, identity).unwrap();
     client.open_stream().unwrap();
     client.start_tls().unwrap();
     client.open_stream().unwrap();
     client.authenticate().unwrap();
     client.open_stream().unwrap();
-    client
-        .send(format!(
-            "<resume xmlns='urn:xmpp:sm:3' h='{h}' previd='{id}'/>"
-        ))
-        .unwrap();
-    assert_eq!(client.element().unwrap().name, "resumed");
-    client.acks.received = h;
+    (client.former_jid, client.acks.received) = (jid, h);
+    let resume = format!("<resume xmlns='urn:xmpp:sm:3' h='{h}' previd='{id}'/>");
+    client.send(resume).unwrap();
+    let resumed = client.element().unwrap();
+    assert_eq!(resumed.name, "resumed", "{resumed}");
     client
 }
 

@@ -8,6 +8,8 @@ use cirrus_tests::dialogue::play::Stage;
 use cirrus_tests::emulated::cloud::{Cloud, Node};
 use cirrus_tests::server::{Options, Server};
 
+use crate::cluster::resume_at;
+
 fn identity(name: &str) -> Identity {
     Identity::new(&format!("{name}@localhost/r"), "wherefore").unwrap()
 }
@@ -38,25 +40,6 @@ fn tell(client: &mut Client, id: &str) {
         ))
         .unwrap();
     while client.element().unwrap().attr("id") != Some(&format!("p{id}")) {}
-}
-
-fn resume(address: SocketAddr, name: &str, id: &str, received: u32) -> Client {
-    let mut client = Client::dial(address, identity(name)).unwrap();
-    client.open_stream().unwrap();
-    client.start_tls().unwrap();
-    client.open_stream().unwrap();
-    client.authenticate().unwrap();
-    client.open_stream().unwrap();
-    client.former_jid = Some(format!("{name}@localhost/r"));
-    client.acks.received = received;
-    client
-        .send(format!(
-            "<resume xmlns='urn:xmpp:sm:3' h='{received}' previd='{id}'/>"
-        ))
-        .unwrap();
-    let resumed = client.element().unwrap();
-    assert_eq!(resumed.name, "resumed", "{resumed}");
-    client
 }
 
 /// The ids of the messages that come before the answer to a ping.
@@ -95,7 +78,7 @@ fn goes_on(mut stop_and_start: impl FnMut(), address: impl Fn() -> SocketAddr) {
     }
     let mut romeo = connect(address(), "romeo");
     tell(&mut romeo, "c");
-    let mut juliet = resume(address(), "juliet", &id, received);
+    let mut juliet = resume_at(address(), identity("juliet"), (&id, received));
     assert_eq!(messages(&mut juliet), ["b", "c"]);
     tell(&mut romeo, "d");
     assert_eq!(messages(&mut juliet), ["d"]);

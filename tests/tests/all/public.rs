@@ -12,7 +12,7 @@ use cirrus_tests::server::call;
 use cirrus_tests::xml::Event;
 use serde_json::{Value, json};
 
-use crate::cluster::{ONE, wait_for};
+use crate::cluster::{ONE, resume_at, wait_for};
 use crate::elastic::{Pair, USER_DATA};
 use crate::rebalance::metric;
 
@@ -79,18 +79,7 @@ impl Session {
     fn goes_to(self, address: &str) -> Session {
         let Session { name, id, client } = self;
         let h = client.acks.received;
-        let mut client = Client::dial(address.parse().unwrap(), identity(&name)).unwrap();
-        client.open_stream().unwrap();
-        client.start_tls().unwrap();
-        client.open_stream().unwrap();
-        client.authenticate().unwrap();
-        client.open_stream().unwrap();
-        client.former_jid = Some(format!("{name}@localhost/r"));
-        client.acks.received = h;
-        let resume = format!("<resume xmlns='urn:xmpp:sm:3' h='{h}' previd='{id}'/>");
-        client.send(resume).unwrap();
-        let resumed = client.element().unwrap();
-        assert_eq!(resumed.name, "resumed", "{resumed}");
+        let client = resume_at(address.parse().unwrap(), identity(&name), (&id, h));
         Session { name, id, client }
     }
 }

@@ -80,6 +80,23 @@ impl Sealed {
         }
     }
 
+    /// The store fails at the `step`th request while these are said, and all is lost that is in
+    /// memory if it `dies`. Then there is time to try again.
+    fn say_interrupted(mut self, (from, upto): (u64, u64), step: u64, dies: bool) -> Self {
+        self.world.fails = Some(self.world.asked + step);
+        self.say(from, upto);
+        self.world.fails = None;
+        self.no_row_is_without_its_object();
+        if dies {
+            self.world = self.world.killed();
+            self.online();
+        }
+        for _ in 0..4 {
+            self.pass(1_000);
+        }
+        self
+    }
+
     /// The bodies of the whole archive of Juliet, page by page.
     fn all(&mut self) -> Vec<u64> {
         let (mut bodies, mut set) = (Vec::new(), "<max>7</max>".to_owned());

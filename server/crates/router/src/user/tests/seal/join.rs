@@ -90,17 +90,7 @@ fn every_step_of_a_joining_can_fail() {
     for (step, dies) in (1..90).flat_map(|step| [(step, false), (step, true)]) {
         let mut it = Sealed::new(4);
         it.say(1, 67);
-        it.world.fails = Some(it.world.asked + step);
-        it.say(68, 72);
-        it.world.fails = None;
-        it.no_row_is_without_its_object();
-        if dies {
-            it.world = it.world.killed();
-            it.online();
-        }
-        for _ in 0..4 {
-            it.pass(1_000);
-        }
+        it = it.say_interrupted((68, 72), step, dies);
         let mut expected = it.all();
         if dies {
             // What was not accepted yet is lost.

@@ -311,17 +311,7 @@ fn every_step_of_a_joining_with_it_can_fail() {
         let mut expected = numbers(66, &[(30, "r")]);
         expected.insert(40, "r".into());
         assert!(it.shown() == expected && it.tombstones() == 1 && it.stores(30));
-        it.world.fails = Some(it.world.asked + step);
-        it.say(67, 71);
-        it.world.fails = None;
-        it.no_row_is_without_its_object();
-        if dies {
-            it.world = it.world.killed();
-            it.online();
-        }
-        for _ in 0..4 {
-            it.pass(1_000);
-        }
+        it = it.say_interrupted((67, 71), step, dies);
         assert_eq!(it.shown()[..67], expected, "step {step}");
         it.say(72, 76);
         drop(it.due());
