@@ -43,6 +43,25 @@ given_up() {
  && (StatusCode=='Failed' || StatusCode=='Cancelled')])"
 }
 
+# Takes it back once too many launches came to nothing. Says once that they can't be counted.
+roll_back_if_given_up() {
+  count=$(given_up 2>&1) || count="no answer: $count"
+  case $count in
+  '' | *[!0-9]*)
+    [ -n "$uncounted" ] || say "launches that fail can't be counted, and don't take it back while that \
+is so: $count" >&2
+    uncounted=yes
+    ;;
+  *)
+    if [ "$count" -ge "$CIRRUS_FAILED_LAUNCHES" ]; then
+      say "$count new nodes did not come up: it is rolled back"
+      # AWS may refuse it for a moment: then the next look tries again.
+      if autoscaling rollback-instance-refresh >/dev/null; then rolled_back=yes; fi
+    fi
+    ;;
+  esac
+}
+
 # A group is made with the first version of its template: it has nothing to replace.
 [ "$CIRRUS_VERSION" != 1 ] || exit 0
 
@@ -78,6 +97,7 @@ trap 'say "it goes on without this; to take it back: $by_hand" >&2; exit 1' INT 
 
 before=
 rolled_back=
+uncounted=
 blind=0
 while :; do
   if ! now=$(look); then
@@ -99,10 +119,7 @@ while :; do
   RollbackSuccessful*) fail "it was rolled back: the nodes are of version $2, and so are new ones." ;;
   Failed* | RollbackFailed* | Cancelled*) fail "it has ended with some nodes of either version." ;;
   InProgress*)
-    if [ -z "$rolled_back" ] && count=$(given_up) && [ "$count" -ge "$CIRRUS_FAILED_LAUNCHES" ]; then
-      say "$count new nodes did not come up: it is rolled back"
-      autoscaling rollback-instance-refresh >/dev/null && rolled_back=yes
-    fi
+    [ -n "$rolled_back" ] || roll_back_if_given_up
     ;;
   esac
   sleep "$seconds"

@@ -171,6 +171,18 @@ fn an_upgrade_says_how_far_it_is_and_how_it_ends() {
     }
 }
 
+/// Who may not see the group's launches hears that once, and the upgrade goes on.
+#[test]
+fn an_upgrade_that_cannot_count_launches_says_so_once() {
+    let aws = AWS.replace("cat FOLDER/failed", "echo AccessDenied >&2; exit 254");
+    let looks = "InProgress 0 it begins, InProgress 33 it waits, Successful 100";
+    let (succeeded, said, calls) = upgrade_with(&aws, 5, (looks, 3), true);
+    assert!(succeeded, "{said}");
+    assert_eq!(said.matches("can't be counted").count(), 1, "{said}");
+    assert!(said.contains("AccessDenied"), "{said}");
+    assert!(!calls.contains("rollback-instance-refresh"), "{calls}");
+}
+
 #[test]
 fn an_upgrade_does_nothing_where_there_is_nothing_to_do() {
     for (version, start, expected, asked) in [
