@@ -9,8 +9,8 @@ pub(crate) const DEFAULT_CONFIG: &str = "/etc/cirrus/cirrus.yaml";
 
 const AFTER: &str = "\
 Examples:
-  cirrus-server check --config cirrus.yml     say what is wrong with a configuration
-  cirrus-server run --config cirrus.yml       run in the foreground; stop with Ctrl-C or SIGTERM
+  cirrus-server check --config cirrus.yaml    say what is wrong with a configuration
+  cirrus-server run --config cirrus.yaml      run in the foreground; stop with Ctrl-C or SIGTERM
   cirrus-server user add ada@example.com      create an account, asking for its password
   echo 's3cret' | cirrus-server user passwd ada@example.com
   cirrus-server user list example.com
