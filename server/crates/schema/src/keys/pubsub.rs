@@ -1,4 +1,4 @@
-//! Table `pubsub`: so far only what a login reads, the PEP nodes of an owner.
+//! Table `pubsub`: what a login reads of it, the PEP nodes of an owner.
 
 use super::{KeyBytes, lettered, owner_partition, text_of};
 use crate::TableId;
