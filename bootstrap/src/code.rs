@@ -104,6 +104,15 @@ codes! {
         "A fault of cirrus-bootstrap itself.";
 }
 
+impl Code {
+    /// Whether it is a fault of the command line or of the user-data, neither of which changes
+    /// while the machine runs: so another try ends in the same way. What stands elsewhere may be
+    /// put right.
+    pub const fn lasts(self) -> bool {
+        matches!(self.exit(), 2 | 10..=21)
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -144,6 +153,23 @@ mod tests {
             text == expected,
             "docs/BOOT.md is not current; UPDATE_GOLDEN=1 cargo test -p cirrus-bootstrap writes it"
         );
+    }
+
+    /// The unit on the machine image tries again after every other fault.
+    #[test]
+    fn the_unit_does_not_try_again_what_lasts() {
+        let unit = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../cloud-init/root/usr/lib/systemd/system/cirrus-bootstrap.service"
+        );
+        let unit = std::fs::read_to_string(unit).unwrap();
+        let lines = unit.lines();
+        let prevented: Vec<&str> = lines
+            .filter_map(|line| line.strip_prefix("RestartPreventExitStatus="))
+            .collect();
+        let lasting = Code::ALL.iter().filter(|code| code.lasts());
+        let lasting: Vec<String> = lasting.map(|code| code.exit().to_string()).collect();
+        assert_eq!(prevented, [lasting.join(" ")]);
     }
 
     #[test]
