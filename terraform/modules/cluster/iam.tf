@@ -26,7 +26,7 @@ locals {
     {
       Sid = "LookAtBuckets"
       Action = [
-        "s3:GetBucketLocation", "s3:GetBucketOwnershipControls", "s3:GetBucketPolicy", "s3:GetBucketPublicAccessBlock",
+        "s3:GetBucketOwnershipControls", "s3:GetBucketPolicy", "s3:GetBucketPublicAccessBlock",
         "s3:GetBucketVersioning", "s3:GetEncryptionConfiguration", "s3:GetLifecycleConfiguration", "s3:ListBucket",
       ]
       Resource = var.bucket_arns
@@ -35,18 +35,15 @@ locals {
 
   creation_statements = [
     {
-      Sid = "CreateTables"
-      Action = [
-        "dynamodb:CreateTable", "dynamodb:TagResource", "dynamodb:UpdateContinuousBackups", "dynamodb:UpdateTable",
-        "dynamodb:UpdateTimeToLive",
-      ]
+      Sid      = "CreateTables"
+      Action   = ["dynamodb:CreateTable", "dynamodb:UpdateContinuousBackups", "dynamodb:UpdateTimeToLive"]
       Resource = var.table_arns
     },
     {
       Sid = "CreateBuckets"
       Action = [
         "s3:CreateBucket", "s3:PutBucketOwnershipControls", "s3:PutBucketPolicy", "s3:PutBucketPublicAccessBlock",
-        "s3:PutBucketTagging", "s3:PutEncryptionConfiguration", "s3:PutLifecycleConfiguration",
+        "s3:PutEncryptionConfiguration", "s3:PutLifecycleConfiguration",
       ]
       Resource = var.bucket_arns
     },
