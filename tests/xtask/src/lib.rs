@@ -44,7 +44,7 @@ pub const VERBS: &[(&str, &str)] = &[
     ),
     (
         "nightly",
-        "image, then 10,000 simulated clusters and the infrastructure's life; needs root",
+        "image, the infrastructure's life, then 10,000 simulated clusters and growth; needs root",
     ),
     (
         "terraform",
