@@ -63,7 +63,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     // Knows the server only by its configuration and by what must exist.
-    ("cirrus-bootstrap", &["cloud", "config", "jid", "schema"]),
+    ("cirrus-bootstrap", &["cloud", "config", "schema"]),
     // Calls of AWS; what they are for is bootstrap's.
     ("cirrus-cloud", &[]),
     // Runs the pure machines, and nothing that needs a runtime.
