@@ -12,7 +12,7 @@ run "minimal" {
   }
 
   assert {
-    condition     = length(output.dns_records) == 4
+    condition     = length(output.dns_records) == 2
     error_message = "It tells the records of its domain."
   }
 }
@@ -30,7 +30,7 @@ run "existing_vpc" {
   }
 
   assert {
-    condition     = length(output.dns_records) == 4
+    condition     = length(output.dns_records) == 2
     error_message = "It tells the records of its domain."
   }
 }
@@ -43,7 +43,7 @@ run "spot" {
   }
 
   assert {
-    condition     = length(output.dns_records) == 4
+    condition     = length(output.dns_records) == 2
     error_message = "It tells the records of its domain."
   }
 }
@@ -61,7 +61,7 @@ run "dns_only" {
   }
 
   assert {
-    condition     = length(output.dns_records) == 6 && contains(output.dns_records, "xmpp.example.com. 300 IN AAAA 2001:db8::1")
+    condition     = length(output.dns_records) == 4 && contains(output.dns_records, "xmpp.example.com. 300 IN AAAA 2001:db8::1")
     error_message = "The records name the nodes."
   }
 }
@@ -78,7 +78,7 @@ run "multi_domain" {
   }
 
   assert {
-    condition     = length(output.dns_records) == 14
-    error_message = "Four SRV records for each of three domains, and an alias in both hosted zones."
+    condition     = length(output.dns_records) == 8
+    error_message = "Two SRV records for each of three domains, and an alias in both hosted zones."
   }
 }

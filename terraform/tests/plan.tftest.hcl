@@ -23,11 +23,9 @@ run "one_domain" {
   assert {
     condition = toset(output.dns_records) == toset([
       "_xmpp-client._tcp.example.com. 300 IN SRV 5 1 5222 example-com-0123456789abcdef.elb.eu-west-1.amazonaws.com.",
-      "_xmpp-server._tcp.example.com. 300 IN SRV 5 1 5269 example-com-0123456789abcdef.elb.eu-west-1.amazonaws.com.",
       "_xmpps-client._tcp.example.com. 300 IN SRV 5 1 5223 example-com-0123456789abcdef.elb.eu-west-1.amazonaws.com.",
-      "_xmpps-server._tcp.example.com. 300 IN SRV 5 1 5270 example-com-0123456789abcdef.elb.eu-west-1.amazonaws.com.",
     ])
-    error_message = "A domain needs four SRV records, direct TLS included (XEP-0368)."
+    error_message = "A domain needs two SRV records, direct TLS included (XEP-0368)."
   }
   assert {
     condition     = output.connect_host == "example-com-0123456789abcdef.elb.eu-west-1.amazonaws.com"
@@ -52,7 +50,7 @@ run "more_domains_and_options" {
     error_message = "All domains and options are in the user-data."
   }
   assert {
-    condition     = length(output.dns_records) == 8
+    condition     = length(output.dns_records) == 4
     error_message = "Every domain has its records."
   }
 }
@@ -93,7 +91,7 @@ run "hosted_zone" {
   }
 
   assert {
-    condition     = contains(output.dns_records, "_xmpps-client._tcp.example.com. 300 IN SRV 5 1 5223 xmpp.example.com.") && length(output.dns_records) == 5
+    condition     = contains(output.dns_records, "_xmpps-client._tcp.example.com. 300 IN SRV 5 1 5223 xmpp.example.com.") && length(output.dns_records) == 3
     error_message = "In a hosted zone the records lead to xmpp.example.com, an alias of the balancer."
   }
 }

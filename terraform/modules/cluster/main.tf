@@ -5,10 +5,11 @@ data "aws_caller_identity" "this" {}
 data "aws_partition" "this" {}
 
 locals {
-  # name = port, and where health is asked for.
+  # name = port, and where health is asked for. Where an authority asks by TLS, it asks port 443.
   ports = merge(
-    { c2s = 5222, c2s-tls = 5223, s2s = 5269, s2s-tls = 5270, https = 443, web = 5443 },
+    { c2s = 5222, c2s-tls = 5223 },
     var.plain_http ? { http = 80 } : {},
+    lookup(var.options, "acme.challenge", "") == "tls-alpn-01" ? { https = 443 } : {},
   )
   links     = 7250
   health    = 9300
@@ -93,7 +94,7 @@ resource "aws_vpc_security_group_egress_rule" "all" {
   for_each = { "4" = "0.0.0.0/0", "6" = "::/0" }
 
   security_group_id = aws_security_group.node.id
-  description       = "Remote servers, clients' answers, AWS over IPv${each.key}"
+  description       = "Clients' answers, AWS, authorities of certificates over IPv${each.key}"
   ip_protocol       = "-1"
   cidr_ipv4         = each.key == "4" ? each.value : null
   cidr_ipv6         = each.key == "6" ? each.value : null

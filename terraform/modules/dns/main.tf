@@ -6,8 +6,6 @@ locals {
   services = {
     "_xmpp-client._tcp"  = 5222
     "_xmpps-client._tcp" = 5223
-    "_xmpp-server._tcp"  = 5269
-    "_xmpps-server._tcp" = 5270
   }
 
   zones = { for domain, zone in var.zone_ids : domain => zone if contains(var.domains, domain) }

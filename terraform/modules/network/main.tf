@@ -1,6 +1,5 @@
-# A VPC with public subnets and no NAT: nodes have addresses of their own, because clients and
-# remote servers reach them, and tables and buckets are reached through gateway endpoints for
-# nothing.
+# A VPC with public subnets and no NAT: nodes have addresses of their own, because clients reach
+# them, and tables and buckets are reached through gateway endpoints for nothing.
 
 data "aws_region" "this" {}
 

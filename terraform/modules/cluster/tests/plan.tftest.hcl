@@ -33,8 +33,8 @@ run "defaults" {
     error_message = "Links are between nodes only."
   }
   assert {
-    condition     = length(aws_vpc_security_group_ingress_rule.public) == 12 && !contains([for rule in aws_vpc_security_group_ingress_rule.public : rule.from_port], 80)
-    error_message = "Six public ports over IPv4 and IPv6, and not port 80."
+    condition     = join(" ", sort([for rule in aws_vpc_security_group_ingress_rule.public : tostring(rule.from_port)])) == "5222 5222 5223 5223"
+    error_message = "Clients' two ports over IPv4 and IPv6, and no other one."
   }
   assert {
     condition     = alltrue([for listener in aws_lb_listener.this : listener.tcp_idle_timeout_seconds == 6000])
@@ -207,6 +207,19 @@ run "plain_http" {
   assert {
     condition     = contains([for rule in aws_vpc_security_group_ingress_rule.public : rule.from_port], 80)
     error_message = "Port 80 is open for challenges."
+  }
+}
+
+run "challenges_by_tls" {
+  command = plan
+
+  variables {
+    options = { "acme.challenge" = "tls-alpn-01", "listen.c2s_tls" = ":5223,:443" }
+  }
+
+  assert {
+    condition     = output.ports == { c2s = 5222, c2s-tls = 5223, https = 443 }
+    error_message = "Port 443 is open for challenges."
   }
 }
 

@@ -15,15 +15,15 @@ run "behind_a_balancer" {
   }
 
   assert {
-    condition     = toset(keys(aws_route53_record.srv)) == toset([for service in ["_xmpp-client", "_xmpps-client", "_xmpp-server", "_xmpps-server"] : "${service}._tcp.example.com"])
-    error_message = "Four SRV records in the one hosted zone that was given."
+    condition     = toset(keys(aws_route53_record.srv)) == toset([for service in ["_xmpp-client", "_xmpps-client"] : "${service}._tcp.example.com"])
+    error_message = "Two SRV records in the one hosted zone that was given."
   }
   assert {
     condition     = aws_route53_record.host["example.com"].name == "xmpp.example.com" && length(aws_route53_record.address) == 0
     error_message = "xmpp.example.com is an alias of the balancer."
   }
   assert {
-    condition     = contains(output.records, "_xmpp-server._tcp.example.org. 300 IN SRV 5 1 5269 lb.example.net.") && length(output.records) == 9
+    condition     = contains(output.records, "_xmpps-client._tcp.example.org. 300 IN SRV 5 1 5223 lb.example.net.") && length(output.records) == 5
     error_message = "The records of the other domain are told, and lead to the balancer itself."
   }
 }

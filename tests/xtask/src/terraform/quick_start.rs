@@ -26,7 +26,7 @@ pub(super) fn check(root: &Path, terraform: &Terraform) -> Result<String, String
     write(&start, &terraform.work.join("chat"))?;
     let test = "mock_provider \"aws\" {\n  source = \"../cirrus/terraform/tests/mocks\"\n}\n\
                 run \"as_written\" {\n  command = apply\n  assert {\n    \
-                condition = length(output.dns_records) == 4\n    \
+                condition = length(output.dns_records) == 2\n    \
                 error_message = \"It tells the records to set.\"\n  }\n  assert {\n    \
                 condition = module.cirrus.user_data == \
                 file(\"../cirrus/terraform/tests/user-data/one-domain.txt\")\n    \
