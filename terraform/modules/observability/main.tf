@@ -3,7 +3,10 @@
 data "aws_region" "this" {}
 
 locals {
-  alarms = {
+  # Where one node may serve alone there is no other one for copies.
+  alarms = { for name, alarm in local.all : name => alarm if name != "single-copy" || var.size.min >= 2 }
+
+  all = {
     single-copy = {
       metric = "EntitiesSingleCopy", statistic = "Maximum", operator = "GreaterThanThreshold", threshold = 0, periods = 10
       text   = "Entities have had no backup for 10 minutes: a killed node would end their sessions."
@@ -90,14 +93,19 @@ resource "aws_cloudwatch_metric_alarm" "unhealthy" {
   tags                = var.tags
 }
 
+# Of all kinds of requests to a table together there are these two; ThrottledRequests is one for each
+# kind.
 resource "aws_cloudwatch_metric_alarm" "throttled" {
-  for_each = toset(var.table_names)
+  for_each = merge([for table in var.table_names : {
+    "reads-${table}"  = { table = table, metric = "ReadThrottleEvents", text = "DynamoDB throttles reads of ${table}." }
+    "writes-${table}" = { table = table, metric = "WriteThrottleEvents", text = "DynamoDB throttles writes to ${table}." }
+  }]...)
 
   alarm_name          = "${var.name}-throttled-${each.key}"
-  alarm_description   = "DynamoDB throttles ${each.key}."
+  alarm_description   = each.value.text
   namespace           = "AWS/DynamoDB"
-  metric_name         = "ThrottledRequests"
-  dimensions          = { TableName = each.key }
+  metric_name         = each.value.metric
+  dimensions          = { TableName = each.value.table }
   statistic           = "Sum"
   comparison_operator = "GreaterThanThreshold"
   threshold           = 0
@@ -112,14 +120,15 @@ resource "aws_cloudwatch_dashboard" "this" {
   dashboard_name = var.name
 
   dashboard_body = jsonencode({
-    widgets = [for index, widget in [
+    widgets = [for index, widget in [for widget in [
       { title = "Sessions", metrics = [["Cirrus", "Sessions", "Domain", var.domain, { stat = "Sum" }]] },
       { title = "Nodes", metrics = [["AWS/AutoScaling", "GroupInServiceInstances", "AutoScalingGroupName", var.autoscaling_group_name]] },
       { title = "CPU", metrics = [["AWS/EC2", "CPUUtilization", "AutoScalingGroupName", var.autoscaling_group_name]] },
-      { title = "Dollars a day, tables and buckets", metrics = [["Cirrus", "DollarsPerDay", "Domain", var.domain, { stat = "Sum" }]] },
+      { title = "Units written, tables", metrics = [for table in var.table_names : ["AWS/DynamoDB", "ConsumedWriteCapacityUnits", "TableName", table, { stat = "Sum" }]] },
+      { title = "Units read, tables", metrics = [for table in var.table_names : ["AWS/DynamoDB", "ConsumedReadCapacityUnits", "TableName", table, { stat = "Sum" }]] },
       { title = "Entities without a backup", metrics = [["Cirrus", "EntitiesSingleCopy", "Domain", var.domain, { stat = "Maximum" }]] },
       { title = "Store failures", metrics = [["Cirrus", "StoreFailures", "Domain", var.domain, { stat = "Sum" }]] },
-      ] : {
+      ] : widget if length(widget.metrics) > 0] : {
       type       = "metric"
       x          = 12 * (index % 2)
       y          = 6 * floor(index / 2)

@@ -11,5 +11,5 @@ output "alarm_names" {
 # They watch no group, so that an upgrade of the group can wait for them to be there.
 output "rollback_alarm_names" {
   description = "The alarms that say that users notice: an upgrade is rolled back by them."
-  value       = [for alarm in concat([for key in ["single-copy", "store-failures"] : aws_cloudwatch_metric_alarm.this[key]], aws_cloudwatch_metric_alarm.unhealthy[*]) : alarm.alarm_name]
+  value       = [for alarm in concat([for key, alarm in aws_cloudwatch_metric_alarm.this : alarm if contains(["single-copy", "store-failures"], key)], aws_cloudwatch_metric_alarm.unhealthy[*]) : alarm.alarm_name]
 }

@@ -25,7 +25,7 @@ variable "size" {
     max = optional(number, 8)
   })
   default     = {}
-  description = "How many nodes there are at least and at most."
+  description = "How many nodes there are at least and at most. Where `min` is 0 or 1 a node may serve alone and has no copies elsewhere: then there is no alarm `single-copy`."
 }
 
 variable "table_names" {

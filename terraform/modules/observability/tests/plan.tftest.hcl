@@ -23,6 +23,10 @@ run "defaults" {
     condition     = alltrue([for widget in jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets : widget.properties.region == "eu-west-1"])
     error_message = "The dashboard shows this region."
   }
+  assert {
+    condition     = alltrue([for widget in jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets : length(widget.properties.metrics) > 0]) && length(jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets) == 5
+    error_message = "Without tables there is no graph of them: one without metrics would be refused."
+  }
 }
 
 run "tables_and_topics" {
@@ -37,8 +41,18 @@ run "tables_and_topics" {
   }
 
   assert {
-    condition     = aws_cloudwatch_metric_alarm.throttled["example.com-archive"].alarm_actions == toset(["arn:aws:sns:eu-west-1:123456789012:alarms"])
-    error_message = "A throttled table is told of."
+    condition = { for key, alarm in aws_cloudwatch_metric_alarm.throttled : key => [alarm.metric_name, alarm.dimensions, alarm.alarm_actions] } == {
+      "reads-example.com-archive"  = ["ReadThrottleEvents", tomap({ TableName = "example.com-archive" }), toset(["arn:aws:sns:eu-west-1:123456789012:alarms"])]
+      "writes-example.com-archive" = ["WriteThrottleEvents", tomap({ TableName = "example.com-archive" }), toset(["arn:aws:sns:eu-west-1:123456789012:alarms"])]
+    }
+    error_message = "A throttled table is told of, by metrics that a table has."
+  }
+  assert {
+    condition = [for widget in jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets : widget.properties.metrics[0] if startswith(widget.properties.title, "Units")] == [
+      ["AWS/DynamoDB", "ConsumedWriteCapacityUnits", "TableName", "example.com-archive", { stat = "Sum" }],
+      ["AWS/DynamoDB", "ConsumedReadCapacityUnits", "TableName", "example.com-archive", { stat = "Sum" }],
+    ]
+    error_message = "What tables cost is shown."
   }
   assert {
     condition     = aws_cloudwatch_metric_alarm.this["certificate"].threshold == 7 && aws_cloudwatch_metric_alarm.group["few"].threshold == 3
@@ -60,6 +74,19 @@ run "balancer" {
   assert {
     condition     = output.rollback_alarm_names == ["example-single-copy", "example-store-failures", "example-unhealthy"]
     error_message = "What users notice rolls an upgrade back."
+  }
+}
+
+run "one_node_alone" {
+  command = plan
+
+  variables {
+    size = { min = 1, max = 3 }
+  }
+
+  assert {
+    condition     = !contains(output.alarm_names, "example-single-copy") && output.rollback_alarm_names == ["example-store-failures"]
+    error_message = "A node that may be alone has no copies, which is no reason for an alarm."
   }
 }
 
