@@ -273,6 +273,12 @@ fn pace(configured: u32, connections: u64, left: Duration) -> u32 {
     configured.max(u32::try_from(needed).unwrap_or(u32::MAX))
 }
 
+/// How long a balancer has to notice: as long as is configured, but half of the time that is left
+/// at most, as those who have to go need the rest.
+fn settle(seconds: u64, left: Duration) -> Duration {
+    Duration::from_secs(seconds).min(left / 2)
+}
+
 /// Gives slots and connections to other nodes, and leaves. `false` = there are none.
 #[expect(
     clippy::disallowed_methods,
@@ -287,7 +293,8 @@ async fn hand_over(config: &Config, node: &Running, shell: &Shell, deadline: Dur
         return false;
     };
     // Until the balancer has noticed, clients still come.
-    tokio::time::sleep(Duration::from_secs(config.drain.settle_seconds)).await;
+    let left = deadline.saturating_sub(begun.elapsed());
+    tokio::time::sleep(settle(config.drain.settle_seconds, left)).await;
     let pace = pace(
         config.drain.closes_per_second,
         shell.counts().connections,
@@ -406,6 +413,14 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_balancer_has_half_of_the_time_at_most() {
+        let settle = |seconds, left| settle(seconds, Duration::from_secs(left)).as_secs();
+        assert_eq!(settle(20, 59), 20);
+        assert_eq!(settle(20, 14), 7);
+        assert_eq!(settle(0, 60), 0);
+    }
 
     #[test]
     fn clients_go_slowly_unless_the_deadline_is_near() {

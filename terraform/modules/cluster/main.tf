@@ -11,8 +11,11 @@ locals {
     var.plain_http ? { http = 80 } : {},
     lookup(var.options, "acme.challenge", "") == "tls-alpn-01" ? { https = 443 } : {},
   )
-  links     = 7250
-  health    = 9300
+  links  = 7250
+  health = 9300
+  # Two checks 10 s apart (balancer.tf) find a node unhealthy. A drain has 60 s unless options say
+  # otherwise, and waits for at most half of them.
+  settle    = 20
   partition = data.aws_partition.this.partition
   place     = "${data.aws_region.this.name}:${data.aws_caller_identity.this.account_id}"
 
@@ -28,12 +31,14 @@ locals {
   }
 
   # The prefix is the first domain unless another one is given, and the health port is for this
-  # machine alone unless a balancer asks for it. A header says for whom a connection is only if it
-  # comes from the balancer. Without one nodes tell clients their own addresses.
+  # machine alone unless a balancer asks for it, which sends clients until it has noticed that a
+  # node drains. A header says for whom a connection is only if it comes from the balancer. Without
+  # one nodes tell clients their own addresses.
   user_data = join("\n", concat(
     ["domain=${join(",", var.domains)}"],
     var.prefix == var.domains[0] ? [] : ["store.prefix=${var.prefix}"],
     var.balancer && !contains(keys(var.options), "listen.health") ? ["listen.health=:${local.health}"] : [],
+    var.balancer && !contains(keys(var.options), "drain.settle_seconds") ? ["drain.settle_seconds=${local.settle}"] : [],
     var.balancer && var.proxy_protocol && !contains(keys(var.options), "listen.proxy_networks") ? ["listen.proxy_networks=${join(",", local.balancers)}"] : [],
     var.balancer || contains(keys(var.options), "cluster.public_address") ? [] : ["cluster.public_address=auto"],
     [for key in sort(keys(var.options)) : "${key}=${var.options[key]}"],

@@ -365,8 +365,9 @@ section! {
 section! {
     /// How a node stops.
     Drain {
-        /// Seconds without a new connection after which a balancer has stopped sending clients; 0
-        /// where no balancer stands in front.
+        /// Seconds for which a stopping node, when its slots have gone and health fails, still
+        /// takes clients before its own have to go: until a balancer has noticed. At most half of
+        /// the deadline; 0 where no balancer stands in front.
         settle_seconds: u64 = 0, 0..=3_600;
         /// Seconds after which a stopping node exits, whatever is left.
         deadline_seconds: u64 = 60, 1..=7_200;

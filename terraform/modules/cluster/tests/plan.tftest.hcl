@@ -167,6 +167,23 @@ run "dns_only" {
     condition     = length(aws_lb.this) == 0 && length(aws_lb_listener.this) == 0 && length(aws_vpc_security_group_ingress_rule.health) == 0
     error_message = "There is no balancer and nothing for it."
   }
+  assert {
+    condition     = !strcontains(output.user_data, "drain.settle_seconds")
+    error_message = "A drain does not wait for one either."
+  }
+}
+
+run "a_drain_waits_for_the_balancer" {
+  command = plan
+
+  variables {
+    options = { "drain.settle_seconds" = "5" }
+  }
+
+  assert {
+    condition     = strcontains(output.user_data, "\ndrain.settle_seconds=5\n") && !strcontains(output.user_data, "drain.settle_seconds=20")
+    error_message = "As long as options say."
+  }
 }
 
 run "replace_unhealthy" {
