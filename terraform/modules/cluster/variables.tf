@@ -296,7 +296,7 @@ variable "rollback_alarms" {
 variable "options" {
   type        = map(string)
   default     = {}
-  description = "Further `key=value` lines of user-data: an option's path and its value. No secrets: they can be read in the console."
+  description = "Further `key=value` lines of user-data: an option's path and its value. All user-data stays below 1 KB: more goes into a file that `config` refers to (docs/BOOT.md). No secrets: they can be read in the console."
 
   validation {
     condition     = alltrue([for key, value in var.options : can(regex("^[a-z0-9_]+(\\.[a-z0-9_]+)*$", key)) && can(regex("^[^\\r\\n]*$", value))])
