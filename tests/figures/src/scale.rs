@@ -236,7 +236,7 @@ fn larger(resources: &Resources) -> Table {
 }
 
 fn slots() -> Table {
-    let counts = [2, 10, 50, 71, 100, 256, 350];
+    let counts = [2, 10, 50, 100, 166, 256, 350];
     let head = std::iter::once("nodes".to_owned()).chain(counts.iter().map(ToString::to_string));
     let head: Vec<String> = head.collect();
     let cells = counts.iter().map(|it| number(fullest(*it)));

@@ -91,7 +91,7 @@ impl Nodes {
             format!("targets of the balancer: {all} in all, {each} for each node"),
             Kind::Quota,
             TARGETS / groups,
-            "a higher quota; fewer open ports; larger nodes; DNS alone",
+            "a higher quota; no port 80 (`acme_dns`); larger nodes; DNS alone",
         )
     }
 
