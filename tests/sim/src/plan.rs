@@ -57,6 +57,9 @@ pub enum Incident {
     CutOff { ms: u64, way: u8, reset: bool },
     /// A link is reset.
     Reset,
+    /// A node hears nobody for so many milliseconds while another joins; all others die meanwhile,
+    /// or soon after.
+    Bereave { ms: u64 },
     /// A node gives its slots away and leaves, unless that is taken back.
     Drain { back: Option<u64> },
     /// One more node.
@@ -76,6 +79,7 @@ impl Incident {
             Self::CutOff { way: 3, .. } => "partitions",
             Self::CutOff { .. } => "one-way losses",
             Self::Reset => "link resets",
+            Self::Bereave { .. } => "bereavements",
             Self::Drain { .. } => "drains",
             Self::Join => "joins",
             Self::Outage(_) => "outages",
@@ -150,6 +154,14 @@ impl Plan {
             // No seed is without a change of the view.
             let early = 1 + rng.index(100);
             incidents.entry(early).or_default().push(Incident::Join);
+        }
+        if reckless && rng.one_in(2) {
+            let at = 1 + rng.index(plan.operations - 1);
+            let ms = 500 + rng.below(4_000);
+            incidents
+                .entry(at)
+                .or_default()
+                .push(Incident::Bereave { ms });
         }
         plan.nodes = Some(Nodes {
             count,

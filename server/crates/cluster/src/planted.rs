@@ -28,8 +28,6 @@ pub enum Bug {
     DrainEndsEarly,
     /// A view that was read counts, though a newer one has come from another node meanwhile.
     ViewBackwards,
-    /// A node writes the newest format that it knows, whoever else is there.
-    NewestFormat,
 }
 
 #[cfg(feature = "planted")]

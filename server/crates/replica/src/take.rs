@@ -25,10 +25,7 @@ impl<M: Machine> Replica<M> {
             self.fresh_at = now.steady + self.options.fresh_ms;
         }
         self.placement = Placement::new(&view);
-        self.format = match planted::is(Bug::NewestFormat) {
-            true => u16::MAX,
-            false => view.common().unwrap_or(self.format),
-        };
+        self.format = view.common().unwrap_or(self.format);
         self.view = Some(view);
         self.nodes = nodes;
         self.links.retain(|node| !gone.contains(node));

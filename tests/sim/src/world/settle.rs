@@ -11,6 +11,8 @@ use crate::plan::{RESUME_SECONDS, Setup};
 
 /// How often clients look whether they have to connect, milliseconds.
 const ROUND_MS: u64 = 5_000;
+/// How often it is looked whether the server is at rest, milliseconds.
+const LOOK_MS: u64 = 500;
 /// Rounds in which everything must have come to rest: broken sessions have ended, deletions too,
 /// and what another home did not take was sent again.
 const ROUNDS: usize = 30;
@@ -34,7 +36,7 @@ impl World {
         }
         self.check_state();
         self.all_leave();
-        self.run_until(self.now + u64::from(RESUME_SECONDS) * 1_000 + 30_000);
+        self.rest(u64::from(RESUME_SECONDS) * 1_000 + 30_000);
         self.collect();
         let users = &self.plan.users;
         check_rosters(&self.store, users, &mut self.history);
@@ -48,18 +50,34 @@ impl World {
         }
     }
 
-    /// Nothing is under way any more, and nobody waits for anything.
-    fn is_at_rest(&self) -> bool {
-        let quiet = match &self.home {
+    /// Time passes until the server has been at rest for a round, but not more than that.
+    fn rest(&mut self, milliseconds: u64) {
+        let end = self.now + milliseconds;
+        let mut since = self.now;
+        while self.now < end.min(since + ROUND_MS) {
+            self.run_until(end.min(self.now + LOOK_MS));
+            if !self.is_quiet() {
+                since = self.now;
+            }
+        }
+    }
+
+    /// Nothing is under way in the server, and it waits for no client.
+    fn is_quiet(&self) -> bool {
+        match &self.home {
             Some(home) => home.is_quiet() && home.census().detached == 0,
             None => self.is_cluster_at_rest(),
-        };
+        }
+    }
+
+    /// Nothing is under way any more, and nobody waits for anything.
+    fn is_at_rest(&self) -> bool {
         let here = |index: usize| {
             let client = &self.clients[index];
             let on = client.phase == Phase::On && client.roster.live && client.presence.is_some();
             on || self.has_rival_before(index)
         };
-        quiet && self.has_erased() && (0..self.clients.len()).all(here)
+        self.is_quiet() && self.has_erased() && (0..self.clients.len()).all(here)
     }
 
     /// An earlier client wants the same resource.
@@ -126,12 +144,12 @@ impl World {
             self.connect(first + account);
         }
         for _ in 0..4 {
-            self.run_until(self.now + 15_000);
+            self.rest(15_000);
             for index in first..self.clients.len() {
                 self.take_part(index);
             }
         }
-        self.run_until(self.now + 15_000);
+        self.rest(15_000);
         for index in first..self.clients.len() {
             if !self.is_on(index) {
                 let jid = self.clients[index].jid();

@@ -189,6 +189,11 @@ impl World {
             Incident::Suspend { ms, held } => self.suspend(victim, ms, held),
             Incident::CutOff { ms, way, reset } => self.cut_off(victim, ms, way, reset),
             Incident::Reset => self.reset_a_link(victim),
+            Incident::Bereave { ms } => {
+                self.cut_off(victim, ms, 2, false);
+                self.join();
+                self.soon(2 * ms, Happening::Cluster(Step::Bereave(victim)));
+            }
             Incident::Drain { back } => return self.drain_node(victim, back),
             Incident::Join => return self.join(),
             Incident::Outage(ms) => self.store.down_until = self.now + ms,
@@ -208,6 +213,15 @@ impl World {
         self.end_process(id, true);
         if let Some(machine) = machine {
             self.start_soon(machine, RESTART_MS);
+        }
+    }
+
+    /// All nodes die but one.
+    pub(super) fn bereave(&mut self, survivor: u64) {
+        let serving = self.cluster.as_ref().map(Cluster::serving);
+        let others = serving.into_iter().flatten().filter(|id| *id != survivor);
+        if self.playing && self.runs(survivor) {
+            others.for_each(|id| self.kill_node(id));
         }
     }
 
@@ -294,13 +308,6 @@ impl World {
     }
 
     pub(super) fn drain_node(&mut self, id: u64, back: Option<u64>) -> bool {
-        let Some(cluster) = &self.cluster else {
-            return false;
-        };
-        let stays = |process: &&Process| process.serves() && process.stage == Stage::Serves;
-        if cluster.processes.values().filter(stays).count() < 2 {
-            return true;
-        }
         if let Some(process) = self.process(id) {
             process.stage = Stage::Drains;
         }

@@ -51,6 +51,8 @@ pub enum Step {
     Part(u64),
     /// A drain is taken back.
     Undrain(u64),
+    /// All nodes die but this one.
+    Bereave(u64),
     /// The node dies that erases an account.
     KillHome(usize),
     /// The links of a process that ended in order are closed.
@@ -201,6 +203,7 @@ impl World {
             Step::Look(id) => self.look_at_drain(id),
             Step::Part(id) => self.part(id),
             Step::Undrain(id) => self.undrain(id),
+            Step::Bereave(survivor) => self.bereave(survivor),
             Step::KillHome(account) => self.kill_home(account),
             Step::Close(a, b) => self.break_link(a, b, false),
         }

@@ -13,11 +13,18 @@ impl World {
         let Some(node) = cluster.processes.get(&id).map(|process| &process.node) else {
             return;
         };
+        let Some((replica, view)) = node
+            .replica()
+            .and_then(|it| it.view().map(|view| (it, view)))
+        else {
+            return;
+        };
         for (account, user) in self.plan.users.iter().enumerate() {
-            let slot = node.place(user).map(|place| place.slot);
-            let replica = node.replica();
-            let began = slot.zip(replica).and_then(|(slot, it)| it.began(slot));
-            let Some(began) = began else { continue };
+            let local = user.local().unwrap_or_default();
+            let slot = cirrus_cluster::slot(&view.slot_key, user.host(), local);
+            let Some(began) = replica.began(slot) else {
+                continue;
+            };
             let life = cluster.lives.entry(account).or_insert((began, self.now));
             if life.0 == began {
                 life.1 = self.now;
