@@ -362,6 +362,7 @@ fn node_options(config: &Config) -> cirrus_runtime::Options {
         blob_operations: config.limits.blob_calls,
         blob_deadline: Duration::from_millis(config.store.blob_deadline_ms),
         shutdown: Duration::from_millis(config.store.deadline_ms),
+        park: Duration::from_secs(config.drain.deadline_seconds),
         replica: cirrus_runtime::ReplicaOptions {
             states: config.cluster.states_under_way,
             queue: config.cluster.slot_queue,

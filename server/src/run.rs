@@ -34,6 +34,10 @@ const LINGER: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How often it is looked whether every connection has gone.
 const LOOKS: Duration = Duration::from_millis(100);
+/// How often it is looked whether a drained node has to serve again.
+const DRAINS: Duration = Duration::from_secs(1);
+/// How long a node that stops waits for one that was drained to serve again.
+const TAKEN_BACK: Duration = Duration::from_secs(5);
 /// How often the service manager is told where the server stands, if it has no watchdog.
 const REPORT: Duration = Duration::from_secs(10);
 
@@ -168,6 +172,10 @@ async fn end(node: &Running) -> &'static str {
 }
 
 /// Serves until it is told to stop, then drains.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how much of the deadline is left is a matter of real time"
+)]
 async fn serve(
     config: &Config,
     parts: Parts,
@@ -185,6 +193,7 @@ async fn serve(
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), domains = %domains(config), "ready");
     let mut looks = tokio::time::interval(CERTIFICATES);
+    let mut drains = tokio::time::interval(DRAINS);
     let mut days = tokio::time::interval(DAY);
     // The first comes at once, and the start has told already.
     days.tick().await;
@@ -198,6 +207,7 @@ async fn serve(
             // The order stays to be read.
             _ = orders.wait_for(Option::is_some) => break,
             _ = looks.tick() => reload(&tls, false).await,
+            _ = drains.tick() => desk.look_after_drain().await,
             _ = days.tick() => certificates::tell(&tls),
             // Not another byte may be sent: the runtime's end closes every connection.
             why = end(&node) => return Err(RunError::Stopped(why)),
@@ -206,31 +216,42 @@ async fn serve(
     tracing::info!("stopping");
     desk.stops();
     let deadline = Duration::from_secs(config.drain.deadline_seconds);
-    manager.stopping(deadline + LINGER);
+    manager.stopping(deadline + LAST_WORDS + LINGER);
     let asked = orders.borrow().and_then(|order| order.deadline_seconds);
     let first = asked.map_or(deadline, |it| deadline.min(Duration::from_secs(it)));
+    let begun = tokio::time::Instant::now();
     let moved = within(
         deadline,
         &mut orders,
         hand_over(config, &node, &shell, first),
     );
-    tokio::select! {
-        moved = moved => match moved {
-            Some(true) => tracing::info!("every session goes on on another node"),
-            Some(false) => {}
-            None => tracing::warn!("some sessions did not go on elsewhere before the deadline"),
-        },
+    let moved = tokio::select! {
+        moved = moved => moved,
         () = signals.stop_again() => return Err(RunError::Impatient),
         why = end(&node) => return Err(RunError::Stopped(why)),
+    };
+    // The sessions of a last node have to be put into the store.
+    let last = match moved {
+        Some(false) => first.saturating_sub(begun.elapsed()).max(LAST_WORDS),
+        Some(true) | None => LAST_WORDS,
+    };
+    match moved {
+        Some(true) => tracing::info!("every session goes on on another node"),
+        Some(false) => {}
+        None => tracing::warn!("some sessions did not go on elsewhere before the deadline"),
     }
     let close = async {
         shell.stop();
         while serving.join_next().await.is_some() {}
+        if moved == Some(false) && config.store.backend == Backend::Aws {
+            // A node that has come meanwhile takes them.
+            let _ = node.home.drain(true).await;
+        }
         node.home.shutdown().await;
         node.home.leave().await;
     };
     tokio::select! {
-        ended = tokio::time::timeout(LAST_WORDS, close) => match ended {
+        ended = tokio::time::timeout(last, close) => match ended {
             Ok(()) => tracing::info!("stopped"),
             Err(_) => tracing::warn!("stopped at the deadline; something was still under way"),
         },
@@ -289,9 +310,21 @@ async fn hand_over(config: &Config, node: &Running, shell: &Shell, deadline: Dur
     if config.store.backend != Backend::Aws {
         return false; // One process alone can open these.
     }
-    let Ok(true) = node.home.drain().await else {
-        return false;
-    };
+    loop {
+        match node.home.drain(true).await {
+            Ok(true) => break,
+            Ok(false) if begun.elapsed() < TAKEN_BACK.min(deadline / 4) => {}
+            Ok(false) | Err(_) => return false,
+        }
+        // One that was drained serves again when it sees that nobody else does.
+        let Ok(Some(view)) = node.home.view().await else {
+            return false;
+        };
+        if view.nodes.len() < 2 {
+            return false;
+        }
+        tokio::time::sleep(LOOKS).await;
+    }
     // Until the balancer has noticed, clients still come.
     let left = deadline.saturating_sub(begun.elapsed());
     tokio::time::sleep(settle(config.drain.settle_seconds, left)).await;
@@ -312,7 +345,7 @@ async fn hand_over(config: &Config, node: &Running, shell: &Shell, deadline: Dur
         looks.tick().await;
         match node.home.census().await {
             // What the last connections said has arrived at their homes.
-            Ok(census) if census.slots.ports == 0 && census.pipes == 0 => break,
+            Ok(census) if census.slots.ports + census.pipes + census.waiting == 0 => break,
             Ok(_) => {}
             Err(_) => return true,
         }

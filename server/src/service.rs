@@ -7,7 +7,7 @@ use cirrus_accounts::{AccountError, Accounts, Erase};
 use cirrus_c2s::shell::Shell;
 use cirrus_jid::BareJid;
 use cirrus_router::AccountRequest;
-use cirrus_runtime::{Change, HomeHandle, Standing, wall_ms};
+use cirrus_runtime::{Change, HomeHandle, NodeSeen, Standing, wall_ms};
 use cirrus_sasl::Password;
 use cirrus_stanza::{Condition, StanzaError};
 use cirrus_store::BoxFuture;
@@ -21,6 +21,8 @@ use crate::control::{Answer, Call, Refusal};
 use crate::metrics;
 use crate::parts::Counted;
 
+/// What a view says of a member that has no slots, or is to have none.
+const DRAINING: &str = "draining";
 /// Accounts in one page of a list.
 const PAGE: u32 = 500;
 
@@ -143,6 +145,28 @@ impl Desk {
     /// A drain was taken back.
     pub(crate) fn undrain(&self) {
         self.draining.store(false, Ordering::Relaxed);
+    }
+
+    /// A drained node serves again when no other does: the one that took its slots has gone.
+    pub(crate) async fn look_after_drain(&self) {
+        if !self.draining.load(Ordering::Relaxed) || self.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(operator) = self.operator.get() else {
+            return;
+        };
+        let Ok(Some(view)) = operator.home.view().await else {
+            return;
+        };
+        let drained = |node: &NodeSeen| node.here && node.state == DRAINING;
+        let serves = |node: &NodeSeen| node.state != DRAINING;
+        if view.nodes.iter().any(drained)
+            && !view.nodes.iter().any(serves)
+            && operator.home.undrain().await.is_ok()
+        {
+            self.undrain();
+            tracing::warn!("no other node serves: the drain is taken back");
+        }
     }
 
     /// From now on the server serves.
@@ -279,9 +303,14 @@ impl Service for Operator {
             // The desk has done that.
             Call::ServerStop { .. } => {}
             Call::ClusterStatus { jid } => return self.cluster(jid.as_deref()).await,
-            Call::ClusterDrain {} => match self.home.drain().await {
+            Call::ClusterDrain {} => match self.home.drain(false).await {
                 Ok(true) => {}
-                Ok(false) => return Err(Refusal::new("alone", "there is no other node")),
+                Ok(false) => {
+                    // It may have begun, and the others are gone since.
+                    let undrained = self.home.undrain().await;
+                    undrained.map_err(|gone| Refusal::new("stopping", gone.to_string()))?;
+                    return Err(Refusal::new("alone", "there is no other node"));
+                }
                 Err(gone) => return Err(Refusal::new("stopping", gone.to_string())),
             },
             Call::ClusterAbort {} => {

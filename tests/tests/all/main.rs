@@ -18,6 +18,7 @@ mod cluster;
 mod commands;
 mod contract_aws;
 mod dialogues;
+mod drains;
 mod ejabberd;
 mod elastic;
 mod formats;

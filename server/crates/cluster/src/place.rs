@@ -37,7 +37,7 @@ impl Placement {
     /// Places the slots on the serving members by rendezvous hashing: when a member comes or goes,
     /// only the slots that it gets or had change their home. A member of weight w gets the best of
     /// w hashes, so its share is proportional to w. The backup is the second best, of another zone
-    /// if there is one. `None` when nobody serves.
+    /// if there is one. Where nobody serves, those that drain go on: `None` in a view of nobody.
     ///
     /// Takes 4,096 hashes per unit of weight: some milliseconds for a large view.
     pub fn new(view: &View) -> Option<Self> {
@@ -66,9 +66,11 @@ impl Placement {
 }
 
 fn candidates(view: &View) -> Vec<Candidate<'_>> {
+    let serves = |member: &Member| member.state == MemberState::Serving;
+    let nobody = !view.members.iter().any(serves);
     let members = view.members.iter().enumerate();
-    let serving = members.filter(|(_, member)| member.state == MemberState::Serving);
-    serving
+    members
+        .filter(|(_, member)| nobody || serves(member))
         .map(|(index, member)| Candidate::new(&view.slot_key, index, member))
         .collect()
 }
@@ -243,7 +245,6 @@ mod tests {
         let mut draining = view(&[("a", "", 1), ("b", "", 1)]);
         draining.members[0].state = MemberState::Draining;
         assert_eq!(shares(&draining), [0, usize::from(SLOTS)]);
-        draining.members[0].state = MemberState::Draining;
         let drained = Placement::new(&draining).unwrap();
         assert_eq!(
             (drained.home(7), drained.backup(7)),
@@ -251,6 +252,11 @@ mod tests {
             "it gets nothing"
         );
         draining.members[1].state = MemberState::Draining;
+        let [a, b] = shares(&draining)[..] else {
+            panic!("two members");
+        };
+        assert!(a > 1_500 && b > 1_500, "somebody has to: {a}, {b}");
+        draining.members.clear();
         assert_eq!(Placement::new(&draining), None);
     }
 }

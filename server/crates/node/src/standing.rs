@@ -67,6 +67,8 @@ pub struct Census {
     pub tally: Tally,
     /// Connections of this node that have a session or want one.
     pub pipes: usize,
+    /// What connections have said and the node has not taken yet.
+    pub waiting: usize,
     /// Clients that this node has beyond its share and that it is letting go.
     pub moving: u64,
     /// Members of the view.

@@ -24,7 +24,10 @@ pub(crate) enum Message {
     View(oneshot::Sender<Option<ViewSeen>>),
     Place(BareJid, oneshot::Sender<Option<Place>>),
     Elsewhere(BareJid, oneshot::Sender<Option<Public>>),
-    Drain(oneshot::Sender<bool>),
+    Drain {
+        anyway: bool,
+        answer: oneshot::Sender<bool>,
+    },
     Undrain,
     Leave(oneshot::Sender<()>),
 }
@@ -32,7 +35,10 @@ pub(crate) enum Message {
 /// Speaks to the home. Cheap to clone.
 #[derive(Clone)]
 pub struct HomeHandle {
+    /// What pipes and accounts want, in order: it waits while the store has too much to do.
     pub(crate) inbox: mpsc::Sender<Message>,
+    /// What is asked of the node itself: it waits for nothing.
+    pub(crate) desk: mpsc::Sender<Message>,
 }
 
 impl HomeHandle {
@@ -79,7 +85,7 @@ impl HomeHandle {
     /// [`Gone`] when the server is stopping.
     pub async fn census(&self) -> Result<Census, Gone> {
         let (answer, wait) = oneshot::channel();
-        self.ask(Message::Census(answer), wait).await
+        self.ask_desk(Message::Census(answer), wait).await
     }
 
     /// The view; `None` where this node is and will be alone.
@@ -88,7 +94,7 @@ impl HomeHandle {
     /// [`Gone`] when the server is stopping.
     pub async fn view(&self) -> Result<Option<ViewSeen>, Gone> {
         let (answer, wait) = oneshot::channel();
-        self.ask(Message::View(answer), wait).await
+        self.ask_desk(Message::View(answer), wait).await
     }
 
     /// Where an account is; `None` where this node is and will be alone, or has no view yet.
@@ -97,7 +103,7 @@ impl HomeHandle {
     /// [`Gone`] when the server is stopping.
     pub async fn place(&self, user: BareJid) -> Result<Option<Place>, Gone> {
         let (answer, wait) = oneshot::channel();
-        self.ask(Message::Place(user, answer), wait).await
+        self.ask_desk(Message::Place(user, answer), wait).await
     }
 
     /// Where a client of an account is best off on another node; `None` where nodes have no
@@ -129,13 +135,14 @@ impl HomeHandle {
     }
 
     /// Gives every slot of this node to others; it stays a pipe. `true` when that is done, `false`
-    /// when there is nobody to give them to.
+    /// when there is nobody to give them to: then nothing has changed, unless it is to give them
+    /// away `anyway`, to whoever comes.
     ///
     /// # Errors
     /// [`Gone`] when the server is stopping.
-    pub async fn drain(&self) -> Result<bool, Gone> {
+    pub async fn drain(&self, anyway: bool) -> Result<bool, Gone> {
         let (answer, wait) = oneshot::channel();
-        self.ask(Message::Drain(answer), wait).await
+        self.ask_desk(Message::Drain { anyway, answer }, wait).await
     }
 
     /// Takes back a drain: the node is to have slots again.
@@ -143,30 +150,43 @@ impl HomeHandle {
     /// # Errors
     /// [`Gone`] when the server is stopping.
     pub async fn undrain(&self) -> Result<(), Gone> {
-        self.tell(Message::Undrain).await
+        self.desk.send(Message::Undrain).await.map_err(|_| Gone)
     }
 
     /// Leaves the cluster; the process may exit then.
     pub async fn leave(&self) {
         let (answer, wait) = oneshot::channel();
         // An error means that the node is gone already, which is what was asked for.
-        let _ = self.ask(Message::Leave(answer), wait).await;
+        let _ = self.ask_desk(Message::Leave(answer), wait).await;
     }
 
     /// Says something that has an answer, and waits for it.
     async fn ask<T>(&self, message: Message, answer: oneshot::Receiver<T>) -> Result<T, Gone> {
-        self.tell(message).await?;
-        tokio::select! {
-            biased;
-            answer = answer => answer.map_err(|_| Gone),
-            // A message that was sent while the task ended may stay in the queue, and its answer's
-            // sender with it, as long as this handle lives.
-            () = self.inbox.closed() => Err(Gone),
-        }
+        ask(&self.inbox, message, answer).await
+    }
+
+    /// The same of what is asked of the node itself.
+    async fn ask_desk<T>(&self, message: Message, answer: oneshot::Receiver<T>) -> Result<T, Gone> {
+        ask(&self.desk, message, answer).await
     }
 
     async fn tell(&self, message: Message) -> Result<(), Gone> {
         self.inbox.send(message).await.map_err(|_| Gone)
+    }
+}
+
+async fn ask<T>(
+    queue: &mpsc::Sender<Message>,
+    message: Message,
+    answer: oneshot::Receiver<T>,
+) -> Result<T, Gone> {
+    queue.send(message).await.map_err(|_| Gone)?;
+    tokio::select! {
+        biased;
+        answer = answer => answer.map_err(|_| Gone),
+        // A message that was sent while the task ended may stay in the queue, and its answer's
+        // sender with it, as long as this handle lives.
+        () = queue.closed() => Err(Gone),
     }
 }
 
@@ -176,8 +196,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_nobody_will_give_is_not_waited_for() {
-        let (inbox, mut messages) = mpsc::channel(1);
-        let handle = HomeHandle { inbox };
+        let (inbox, _) = mpsc::channel(1);
+        let (desk, mut messages) = mpsc::channel(1);
+        let handle = HomeHandle { inbox, desk };
         let end = async {
             while messages.is_empty() {
                 tokio::task::yield_now().await;

@@ -37,6 +37,8 @@ pub struct Options {
     pub blob_deadline: Duration,
     /// How long a shutdown waits for the store.
     pub shutdown: Duration,
+    /// How long the last node's sessions may take to be put into the store.
+    pub park: Duration,
     /// Bounds of slots and their copies.
     pub replica: cirrus_replica::Options,
     /// When clients are moved to nodes with fewer; `None` = never.
@@ -96,6 +98,7 @@ pub struct Parting {
 /// Starts the task on the current runtime.
 pub fn start(parts: Parts, options: Options) -> Running {
     let (inbox, messages) = mpsc::channel(options.inbox);
+    let (desk, asked) = mpsc::channel(DESK);
     let (answers, done) = lanes::answers(&options);
     let counters = Arc::new(Counters::default());
     let (tell, standing) = watch::channel(Standing::Joining);
@@ -142,13 +145,14 @@ pub fn start(parts: Parts, options: Options) -> Running {
         stop_at: u64::MAX,
         drained: Vec::new(),
         left: None,
+        inbox_waits: 0,
         look_at: 0,
         tell,
         part,
     };
-    tokio::spawn(task.run(messages, done, events));
+    tokio::spawn(task.run(messages, asked, done, events));
     Running {
-        home: HomeHandle { inbox },
+        home: HomeHandle { inbox, desk },
         standing,
         counters,
         parting,
@@ -187,6 +191,8 @@ struct Task {
     parks: bool,
     drained: Vec<oneshot::Sender<bool>>,
     left: Option<oneshot::Sender<()>>,
+    /// Messages that pipes have sent and that were not taken yet.
+    inbox_waits: usize,
     look_at: u64,
     tell: watch::Sender<Standing>,
     part: watch::Sender<Parting>,
@@ -194,6 +200,8 @@ struct Task {
 
 /// Messages taken before the effects are carried out.
 const BATCH: usize = 256;
+/// Questions to the node itself that wait for the task.
+const DESK: usize = 64;
 /// How often it is looked whether a drain is over, milliseconds.
 const LOOK_MS: u64 = 50;
 
@@ -201,12 +209,16 @@ impl Task {
     async fn run(
         mut self,
         mut messages: mpsc::Receiver<Message>,
+        asked: mpsc::Receiver<Message>,
         mut done: mpsc::Receiver<Done>,
         mut links: Option<mpsc::Receiver<cirrus_link::LinkEvent>>,
     ) {
         let mut inbox = Vec::with_capacity(BATCH);
         let mut answers = Vec::with_capacity(BATCH);
         let mut told = Vec::with_capacity(BATCH);
+        let mut questions = Vec::with_capacity(DESK);
+        // Both senders are in every handle, so it does not end before the other.
+        let mut asked = Some(asked);
         // One that is alone serves at once.
         self.carry_out();
         loop {
@@ -217,6 +229,11 @@ impl Task {
                 biased;
                 _ = done.recv_many(&mut answers, BATCH) => {}
                 _ = some(&mut links, &mut told) => {}
+                count = some(&mut asked, &mut questions) => {
+                    if count == 0 {
+                        asked = None;
+                    }
+                }
                 count = messages.recv_many(&mut inbox, BATCH), if takes => {
                     if count == 0 {
                         return; // Nobody holds a handle any more.
@@ -224,6 +241,7 @@ impl Task {
                 }
                 () = tokio::time::sleep(timer) => {}
             }
+            self.inbox_waits = messages.len();
             self.look_at_clocks();
             self.node.begin(self.now, &mut self.rng);
             for event in told.drain(..) {
@@ -232,7 +250,7 @@ impl Task {
             for answer in answers.drain(..) {
                 self.answer(answer);
             }
-            for message in inbox.drain(..) {
+            for message in inbox.drain(..).chain(questions.drain(..)) {
                 self.message(message);
             }
             self.carry_out();
@@ -294,7 +312,7 @@ impl Task {
         }
         let mut done = self.has_come_to_rest();
         if done && std::mem::take(&mut self.parks) {
-            self.stop_at = self.stop_by();
+            self.stop_at = self.time_after(self.options.park);
             self.node.park(self.now, &mut self.rng);
             self.carry_out();
             done = self.has_come_to_rest();
@@ -314,9 +332,9 @@ impl Task {
         quiet || self.now.wall >= self.stop_at
     }
 
-    /// When the store has had its time, on the wall clock.
-    fn stop_by(&self) -> u64 {
-        let wait = u64::try_from(self.options.shutdown.as_millis()).unwrap_or(u64::MAX);
+    /// When so much time is over, on the wall clock.
+    fn time_after(&self, wait: Duration) -> u64 {
+        let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         self.now.wall.saturating_add(wait)
     }
 
@@ -342,6 +360,7 @@ impl Task {
                     (self.lanes.reads, self.lanes.reads_waiting());
                 census.reads_refused = self.lanes.reads_refused;
                 census.pipes = self.pipes.len();
+                census.waiting = self.inbox_waits;
                 // Whoever asked may have stopped waiting.
                 let _ = answer.send(census);
             }
@@ -355,14 +374,19 @@ impl Task {
                 self.stopped.push(answer);
                 self.parks = self.node.is_last();
                 self.node.shutdown(now, rng, self.parks);
-                self.stop_at = self.stop_by().min(self.stop_at);
+                self.stop_at = self.time_after(self.options.shutdown).min(self.stop_at);
             }
             Message::Unpark(user, row, answer) => {
                 self.last_unparked += 1;
                 self.unparking.insert(self.last_unparked, answer);
                 self.node.unpark(now, rng, self.last_unparked, (user, row));
             }
-            Message::Drain(answer) => {
+            Message::Drain { anyway, answer } => {
+                if self.node.is_last() && !anyway {
+                    // Whoever asked may have stopped waiting.
+                    let _ = answer.send(false);
+                    return;
+                }
                 self.drained.push(answer);
                 self.look_at = 0;
                 self.node.drain(now, rng);
@@ -503,13 +527,10 @@ impl Task {
     }
 }
 
-/// Events of links, where there are links.
-async fn some(
-    links: &mut Option<mpsc::Receiver<cirrus_link::LinkEvent>>,
-    told: &mut Vec<cirrus_link::LinkEvent>,
-) -> usize {
-    match links {
-        Some(links) => links.recv_many(told, BATCH).await,
+/// What a queue has, where there is one.
+async fn some<T>(queue: &mut Option<mpsc::Receiver<T>>, taken: &mut Vec<T>) -> usize {
+    match queue {
+        Some(queue) => queue.recv_many(taken, BATCH).await,
         None => std::future::pending().await,
     }
 }

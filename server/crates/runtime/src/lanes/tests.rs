@@ -69,6 +69,7 @@ async fn many_reads_hold_up_no_write() {
         blob_operations: 1,
         blob_deadline: Duration::from_secs(1),
         shutdown: Duration::from_secs(1),
+        park: Duration::from_secs(1),
         replica: cirrus_replica::Options::default(),
         spread: None,
         newest: cirrus_router::codec::FORMAT,
