@@ -26,7 +26,7 @@ pub(crate) fn of_node(serving: bool, degraded: bool) -> Vec<Metric> {
 type OfConnections = fn(&Counts) -> u64;
 
 /// What came and went over connections.
-const CONNECTIONS: [(Kind, &str, &str, OfConnections); 19] = [
+const CONNECTIONS: [(Kind, &str, &str, OfConnections); 20] = [
     (
         Kind::Gauge,
         "cirrus_connections",
@@ -80,6 +80,12 @@ const CONNECTIONS: [(Kind, &str, &str, OfConnections); 19] = [
         "cirrus_accepts_paced",
         "Times that accepting waited because so many came at once",
         |c| c.accepts_paced,
+    ),
+    (
+        Kind::Gauge,
+        "cirrus_accepts_per_second",
+        "Connections that are accepted a second when more come",
+        |c| c.accepts_per_second,
     ),
     (
         Kind::Counter,

@@ -185,6 +185,10 @@ pub(crate) async fn build(
         accounts,
         tls: Arc::clone(&tls),
         public: config.cluster.public_host().is_some(),
+        busy: Box::new({
+            let paced = counted.paced.clone();
+            move || paced.as_ref().is_some_and(|paced| paced.is_late())
+        }),
     });
     let operator = Arc::new(Operator {
         accounts: service,
@@ -437,6 +441,7 @@ fn limits(config: &Config) -> shell::Limits {
         per_address: limits.connections_per_address,
         accepts_per_second: limits.accepts_per_second,
         accepts_burst: limits.accepts_burst,
+        accepts_late_ms: limits.accepts_late_ms,
         logins_per_second: limits.logins_per_second,
         logins_burst: limits.logins_burst,
         login_wait: Duration::from_secs(limits.login_wait_seconds),

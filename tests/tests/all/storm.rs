@@ -22,19 +22,18 @@ fn sessions() -> usize {
 /// Others, who log in anew in the same moment.
 const NEW: usize = 12;
 
-/// Somebody who is served already talks on; the times of all round trips, sorted.
+/// Somebody who is served already talks on as long as it is wanted; the times of all round trips,
+/// sorted.
 #[expect(
     clippy::disallowed_methods,
     reason = "how long it took is what is measured"
 )]
-fn talk_on(romeo: &mut Client, juliet: &mut Client, storm: &AtomicBool) -> Vec<Duration> {
+fn talk_on(pair: &mut [Client; 2], goes_on: impl Fn(usize) -> bool) -> Vec<Duration> {
+    let [romeo, juliet] = pair;
     let mut times = Vec::new();
-    for n in 0.. {
-        if !storm.load(Ordering::Relaxed) {
-            break;
-        }
+    while goes_on(times.len()) {
         let begun = Instant::now();
-        let text = format!("message {n}");
+        let text = format!("message {}", times.len());
         say(romeo, "juliet", &text);
         hear(juliet, &text);
         times.push(begun.elapsed());
@@ -43,6 +42,11 @@ fn talk_on(romeo: &mut Client, juliet: &mut Client, storm: &AtomicBool) -> Vec<D
     }
     times.sort();
     times
+}
+
+/// Median and 99th percentile.
+fn quantiles(sorted: &[Duration]) -> [Duration; 2] {
+    [50, 99].map(|percent| sorted[sorted.len() * percent / 100])
 }
 
 #[test]
@@ -81,14 +85,14 @@ fn those_who_are_served_are_served_while_many_come() {
         let few = "limits.logins_per_second=2\nlimits.logins_burst=2";
         let second = pair.launch(2, &format!("{user_data}\n{few}"));
         second.wait_for("code=ok").unwrap();
-        let (mut romeo, _) = session(&second, "romeo");
-        let (mut juliet, _) = session(&second, "juliet");
+        let mut served = ["romeo", "juliet"].map(|name| session(&second, name).0);
         let settled = |status: &serde_json::Value| {
             let copied = status["awaited"] == 0 && status["entities_single_copy"] == 0;
             status["members"] == 2 && copied
         };
         wait_for(&second, settled);
         wait_for(&first, settled);
+        let calm = talk_on(&mut served, |done| done < count);
         signal(first.server().unwrap(), "KILL");
         first.process().wait().unwrap();
         let begun = Instant::now();
@@ -102,7 +106,7 @@ fn those_who_are_served_are_served_while_many_come() {
         wait_for(&second, |status| status["members"] == 1);
         let served = scope.spawn({
             let storm = &storm;
-            move || talk_on(&mut romeo, &mut juliet, storm)
+            move || talk_on(&mut served, |_| storm.load(Ordering::Relaxed))
         });
         wait_for(&second, |status| {
             status["connections"].as_u64() >= Some(count as u64)
@@ -125,10 +129,10 @@ fn those_who_are_served_are_served_while_many_come() {
         assert!(!times.is_empty());
         println!(
             "{count} resumed and {NEW} logged in {seconds:.1} s after the kill; meanwhile {} round \
-             trips, p50 {:?}, p99 {:?}",
+             trips, p50 and p99 {:?}, beside {:?} before",
             times.len(),
-            times[times.len() / 2],
-            times[times.len() * 99 / 100],
+            quantiles(&times),
+            quantiles(&calm),
         );
     });
 }

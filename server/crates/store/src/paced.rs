@@ -6,6 +6,8 @@
 //! widens and each late or refused one narrows, as congestion control does it (RFC 5681). What is
 //! beyond the window waits here, and what people who are connected wait for goes first.
 
+mod delays;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +16,8 @@ use cirrus_schema::TableId;
 use tokio::sync::oneshot;
 
 use crate::meter::Monotonic;
+use delays::Delays;
+
 use crate::{Answer, BoxFuture, Op, Outcome, StoreError, Table, Usage};
 
 /// The narrowest window. It still tells when the store has recovered.
@@ -55,6 +59,7 @@ pub struct Paced<T: ?Sized> {
     pace: Pace,
     clock: Monotonic,
     queues: Arc<Mutex<Queues>>,
+    delays: Mutex<Delays>,
     inner: Arc<T>,
 }
 
@@ -74,8 +79,15 @@ impl<T: ?Sized> Paced<T> {
             pace,
             clock,
             queues,
+            delays: Mutex::default(),
             inner,
         }
+    }
+
+    /// Whether writes take clearly longer than they usually do.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        lock(&self.delays).are_long((self.clock)())
     }
 
     /// What is under way and what waits.
@@ -136,7 +148,12 @@ impl<T: Table + ?Sized> Table for Paced<T> {
             let began = (self.clock)();
             // A caller who goes away meanwhile says nothing about the store.
             let answer = self.inner.apply_counted(op).await;
-            let late = (self.clock)().saturating_sub(began) > self.pace.slow;
+            let now = (self.clock)();
+            let took = now.saturating_sub(began);
+            if rank == Rank::Write {
+                lock(&self.delays).answered(now, took);
+            }
+            let late = took > self.pace.slow;
             place.overloaded = late || is_refusal(&answer);
             answer
         })
@@ -352,9 +369,9 @@ impl Drop for Waiter {
     }
 }
 
-fn lock(queues: &Mutex<Queues>) -> MutexGuard<'_, Queues> {
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing in here panics while it is locked.
-    queues.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

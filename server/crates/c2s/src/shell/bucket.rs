@@ -45,16 +45,26 @@ impl Bucket {
     /// Takes `amount`, be it there or not. When it was not, the answer is when it will be made
     /// up for; until then nothing more should be taken.
     pub(super) fn take(&mut self, amount: u64, now: u64) -> Option<u64> {
-        let passed = now.saturating_sub(self.filled_at);
-        let filled = i64::try_from(passed.saturating_mul(self.rate)).unwrap_or(i64::MAX);
-        self.filled_at = now;
-        self.level = self.level.saturating_add(filled).min(self.full);
+        self.fill(now);
         let amount = i64::try_from(amount)
             .unwrap_or(i64::MAX)
             .saturating_mul(UNIT);
         self.level = self.level.saturating_sub(amount);
         let owed = self.level.min(0).unsigned_abs().div_ceil(self.rate);
         (owed > 0).then(|| now.saturating_add(owed))
+    }
+
+    /// From now on it fills so fast.
+    pub(super) fn set_rate(&mut self, rate: u64, now: u64) {
+        self.fill(now);
+        self.rate = rate.max(1);
+    }
+
+    fn fill(&mut self, now: u64) {
+        let passed = now.saturating_sub(self.filled_at);
+        let filled = i64::try_from(passed.saturating_mul(self.rate)).unwrap_or(i64::MAX);
+        self.filled_at = now;
+        self.level = self.level.saturating_add(filled).min(self.full);
     }
 }
 
@@ -95,6 +105,14 @@ mod tests {
         assert_eq!(bucket.take_within(1, 1_000, 200), Ok(1_200));
         assert_eq!(bucket.take_within(1, 1_000, 200), Err(100));
         assert_eq!(bucket.take_within(1, 1_100, 200), Ok(1_300));
+    }
+
+    #[test]
+    fn a_new_rate_holds_from_then_on() {
+        let mut bucket = Bucket::new(10, 1, 1_000);
+        assert_eq!(bucket.take(2, 1_000), Some(1_100));
+        bucket.set_rate(100, 1_050);
+        assert_eq!(bucket.take(0, 1_050), Some(1_055));
     }
 
     #[test]

@@ -17,6 +17,8 @@ macro_rules! counters {
             pub connections: u64,
             /// Those of them that have not logged in.
             pub unauthenticated: u64,
+            /// Connections that are accepted a second when more come.
+            pub accepts_per_second: u64,
             $($(#[$doc])+ pub $name: u64,)+
         }
 

@@ -55,6 +55,8 @@ pub struct Limits {
     pub accepts_per_second: u64,
     /// Connections accepted at once after a pause.
     pub accepts_burst: u64,
+    /// How late their turn may come, milliseconds on average, before fewer are accepted.
+    pub accepts_late_ms: u64,
     /// New sessions a second, in the long run; those that are resumed are none.
     pub logins_per_second: u64,
     /// New sessions at once after a pause.
@@ -105,7 +107,12 @@ pub struct Parts {
     pub tls: Arc<ServerTls>,
     /// Nodes have addresses of their own, which clients are told.
     pub public: bool,
+    /// Whether what the server depends on has too much to do for more clients.
+    pub busy: Busy,
 }
+
+/// Asks whether there is too much to do.
+pub type Busy = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Everything that the connections of a server share.
 struct Shared {
@@ -117,6 +124,7 @@ struct Shared {
     accounts: Arc<Accounts>,
     tls: Arc<ServerTls>,
     public: bool,
+    busy: Busy,
     clock: timer::Clock,
     counters: Counters,
     gate: Arc<Gate>,
@@ -158,6 +166,7 @@ impl Shell {
             accounts: parts.accounts,
             tls: parts.tls,
             public: parts.public,
+            busy: parts.busy,
             clock,
             counters: Counters::default(),
             gate,
@@ -231,6 +240,7 @@ impl Shell {
         Counts {
             connections: connections as u64,
             unauthenticated: unauthenticated as u64,
+            accepts_per_second: self.shared.governor.accepts_per_second(),
             ..self.shared.counters.read()
         }
     }
@@ -243,6 +253,9 @@ impl Shell {
     ) -> std::io::Result<(TcpStream, SocketAddr)> {
         if let Some(at) = at.filter(|at| *at > self.shared.clock.now()) {
             self.shared.clock.reach(at).await;
+            self.shared
+                .governor
+                .turn_came(self.shared.clock.now(), at, &*self.shared.busy);
         }
         listener.accept().await
     }

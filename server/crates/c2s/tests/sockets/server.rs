@@ -11,11 +11,12 @@ use cirrus_jid::BareJid;
 use cirrus_proxy::Balancers;
 use cirrus_router::registry::{About, Registry};
 use cirrus_router::{AccountRequest, Entropy, HomeConfig};
-use cirrus_runtime::{Change, SystemEntropy, wall_ms};
+use cirrus_runtime::{Change, HomeHandle, SystemEntropy, wall_ms};
 use cirrus_sasl::{FakeKeys, MIN_ITERATIONS, Mechanism, Password};
-use cirrus_store::{MemoryTable, Table};
+use cirrus_store::{BoxFuture, MemoryTable, Op, Outcome, StoreError, Table};
 use cirrus_tls::{HostTls, MinVersion, ServerTls};
 use cirrus_xml::Limits as XmlLimits;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::client::Client;
@@ -30,8 +31,34 @@ pub(crate) struct Server {
     pub(crate) plain: SocketAddr,
     /// Where TLS comes first.
     pub(crate) direct: SocketAddr,
+    pub(crate) home: HomeHandle,
+    pub(crate) store: Arc<Store>,
     serving: JoinSet<()>,
     _folder: tempfile::TempDir,
+}
+
+/// A store whose writes can be held up.
+pub(crate) struct Store {
+    table: MemoryTable,
+    held: watch::Sender<bool>,
+}
+
+impl Store {
+    /// From now on no write is answered, or those that wait are.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+}
+
+impl Table for Store {
+    fn apply(&self, op: Op) -> BoxFuture<'_, Result<Outcome, StoreError>> {
+        Box::pin(async move {
+            if matches!(op, Op::Put { .. } | Op::Delete { .. }) {
+                let _ = self.held.subscribe().wait_for(|held| !held).await;
+            }
+            self.table.apply(op).await
+        })
+    }
 }
 
 struct NoChanges;
@@ -57,8 +84,25 @@ impl Server {
         balancers: Balancers,
         change: impl Fn(&mut Settings, &mut Limits),
     ) -> Self {
+        Self::build(balancers, 1_024, change).await
+    }
+
+    /// A server that writes one thing at a time.
+    pub(crate) async fn narrow() -> Self {
+        Self::build(Balancers::none(), 1, |_, _| {}).await
+    }
+
+    async fn build(
+        balancers: Balancers,
+        operations: usize,
+        change: impl Fn(&mut Settings, &mut Limits),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let table: Arc<dyn Table> = Arc::new(MemoryTable::new(Arc::new(wall_ms)));
+        let store = Arc::new(Store {
+            table: MemoryTable::new(Arc::new(wall_ms)),
+            held: watch::Sender::new(false),
+        });
+        let table = Arc::clone(&store) as Arc<dyn Table>;
         let fake_keys = FakeKeys::new([7; 32], MIN_ITERATIONS).unwrap();
         let options = cirrus_accounts::Options {
             iterations: MIN_ITERATIONS,
@@ -105,12 +149,13 @@ impl Server {
         };
         let options = cirrus_runtime::Options {
             inbox: 4_096,
-            operations: 1_024,
+            operations,
             reads: 64,
             reads_waiting: 1_024,
             blob_operations: 64,
             blob_deadline: Duration::from_secs(10),
             shutdown: Duration::from_secs(10),
+            park: Duration::from_secs(10),
             replica: cirrus_runtime::ReplicaOptions::default(),
             spread: None,
             newest: cirrus_router::codec::FORMAT,
@@ -137,10 +182,11 @@ impl Server {
             limits,
             socket,
             balancers,
-            home,
+            home: home.clone(),
             accounts: Arc::new(accounts),
             tls: Arc::new(ServerTls::build(tls).unwrap()),
             public: false,
+            busy: Box::new(|| false),
         });
         let mut serving = JoinSet::new();
         let mut open = |direct: bool| {
@@ -156,6 +202,8 @@ impl Server {
             shell,
             plain,
             direct,
+            home,
+            store,
             serving,
             _folder: folder,
         }

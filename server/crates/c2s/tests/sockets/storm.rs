@@ -122,3 +122,25 @@ async fn some_connections_go_where_there_are_fewer() {
         assert_eq!(client.read().await, "", "without a word");
     }
 }
+
+/// An operator, the balancer and the service manager have their answers while the store has none.
+#[tokio::test]
+async fn a_store_that_does_not_answer_keeps_nobody_from_asking_the_node() {
+    let server = Server::narrow().await;
+    let mut clients = [server.log_in("ada").await, server.log_in("bob").await];
+    server.store.hold(true);
+    // They talk until nobody takes what they say.
+    for n in 0.. {
+        let message = "<message to='ada@localhost/x' type='chat'><body>a</body></message>";
+        clients[n % 2].send(message).await;
+        let census = server.home.census().await.unwrap();
+        if census.waiting > 0 {
+            break;
+        }
+        assert!(n < 1_000, "{census:?}");
+    }
+    assert_eq!(server.home.view().await, Ok(None));
+    assert_eq!(server.home.drain(false).await, Ok(false));
+    server.store.hold(false);
+    clients[0].until("</message>").await;
+}
