@@ -67,7 +67,7 @@ fn those_who_are_served_are_served_while_many_come() {
     let front = Front::Haproxy(Balancer::start(doors).unwrap());
     // All clients come from one address.
     let user_data =
-        format!("{USER_DATA}\nrebalance.enabled=false\nlimits.connections_per_address=1000");
+        format!("{USER_DATA}\nrebalance.enabled=false\nlimits.connections_per_address=10000");
     let mut first = pair.launch(1, &user_data);
     first.wait_for("code=ok").unwrap();
     Pair::add(&mut first, (0..count).map(|n| format!("a{n}")));
