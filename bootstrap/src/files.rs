@@ -1,16 +1,23 @@
 //! Folders and the configuration file, made once and left alone when they are right.
 
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{
+    DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown,
+};
 use std::path::{Path, PathBuf};
 
 /// A folder that only its user may enter: it holds stored keys, certificates and messages.
 const FOLDER: u32 = 0o700;
-/// The configuration: for its user and the user's group; it holds no secret.
+/// The configuration, which holds no secret: for its user and the user's group. A private key of a
+/// server whose user is not the file's.
 const FILE: u32 = 0o640;
 /// A private key: for its user alone.
 const SECRET: u32 = 0o600;
+/// The bits of a mode that say who may do what.
+const MODE: u32 = 0o777;
+/// What a folder's group needs to find files in it.
+const GROUP_ENTERS: u32 = 0o050;
 
 /// Bytes for which a folder must have room: a configuration has some thousands, a key less.
 const ROOM: usize = 65_536;
@@ -81,37 +88,86 @@ pub fn check_writable(folder: &Path) -> Result<(), FileError> {
 /// # Errors
 /// Names the file.
 pub fn write_file(path: &Path, text: &str) -> Result<bool, FileError> {
-    write(path, text, FILE)
+    write(path, text, Access::Mode(FILE))
 }
 
-/// As [`write_file`], for what only the file's owner may read. The owner is that of the folder
-/// above the file's own: the server's user where bootstrap is another one.
+/// As [`write_file`], for what only the server may read. The server's user is the owner of the
+/// folder above the file's own, and bootstrap may be another one. Where the file's own folder gives
+/// its files the server's group, that group reads them, so that no right to give files away is
+/// needed; otherwise they are given to the server's user.
 ///
 /// # Errors
-/// Names the file.
+/// Names the file or its folder.
 pub fn write_secret(path: &Path, text: &str) -> Result<bool, FileError> {
-    let written = write(path, text, SECRET)?;
-    let folder = path.parent();
-    if let Some((folder, above)) = folder.and_then(|f| Some((f, f.parent()?))) {
-        let of = |path: &Path| fs::metadata(path).map(|m| (m.uid(), m.gid()));
-        let give = || -> io::Result<()> {
-            let (uid, gid) = of(above)?;
-            for path in [folder, path] {
-                if of(path)? != (uid, gid) {
-                    chown(path, Some(uid), Some(gid))?;
-                }
-            }
-            Ok(())
-        };
-        give().map_err(failed(path, "given to the server's user"))?;
-    }
-    Ok(written)
+    let above = path.parent().and_then(|it| Some((it, it.parent()?)));
+    let Some((folder, above)) = above else {
+        return write(path, text, Access::Mode(SECRET));
+    };
+    make_folder(folder)?;
+    let its = fs::metadata(above).map_err(failed(above, "looked at"))?;
+    let (uid, gid) = (its.uid(), its.gid());
+    let access = Access::Server { uid, gid };
+    let let_in = access.let_in(folder);
+    let_in.map_err(failed(folder, "given to the server's user"))?;
+    write(path, text, access)
 }
 
-fn write(path: &Path, text: &str, mode: u32) -> Result<bool, FileError> {
-    if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
-        let permissions = Permissions::from_mode(mode);
-        fs::set_permissions(path, permissions).map_err(failed(path, "given its mode"))?;
+/// Who may read a file.
+#[derive(Clone, Copy, Debug)]
+enum Access {
+    /// Whom this mode lets.
+    Mode(u32),
+    /// The server's user alone.
+    Server { uid: u32, gid: u32 },
+}
+
+impl Access {
+    /// The mode that a file of this owner and group is to have. None if no mode would do.
+    fn mode(self, its: &Metadata) -> Option<u32> {
+        match self {
+            Self::Mode(mode) => Some(mode),
+            Self::Server { uid, .. } if its.uid() == uid => Some(SECRET),
+            Self::Server { gid, .. } if its.gid() == gid => Some(FILE),
+            Self::Server { .. } => None,
+        }
+    }
+
+    fn is_right(self, its: &Metadata) -> bool {
+        self.mode(its) == Some(its.mode() & MODE)
+    }
+
+    /// Makes it so for a file that is new. The kernel is asked only for what is not so already: its
+    /// refusal would count although there was nothing to do.
+    fn give(self, file: &File) -> io::Result<()> {
+        if let (Self::Server { uid, gid }, None) = (self, self.mode(&file.metadata()?)) {
+            fchown(file, Some(uid), Some(gid))?;
+        }
+        let its = file.metadata()?;
+        match self.mode(&its) {
+            Some(mode) if !self.is_right(&its) => {
+                file.set_permissions(Permissions::from_mode(mode))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets the server's user into a folder, if it cannot enter yet.
+    fn let_in(self, folder: &Path) -> io::Result<()> {
+        let Self::Server { uid, gid } = self else {
+            return Ok(());
+        };
+        let its = fs::metadata(folder)?;
+        let by_group = its.gid() == gid && its.mode() & GROUP_ENTERS == GROUP_ENTERS;
+        if its.uid() == uid || by_group {
+            return Ok(());
+        }
+        chown(folder, Some(uid), Some(gid))
+    }
+}
+
+fn write(path: &Path, text: &str, access: Access) -> Result<bool, FileError> {
+    let is_same = fs::read(path).is_ok_and(|old| old == text.as_bytes());
+    if is_same && fs::metadata(path).is_ok_and(|its| access.is_right(&its)) {
         return Ok(false);
     }
     if let Some(folder) = path.parent() {
@@ -119,20 +175,24 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<bool, FileError> {
     }
     let new = with_suffix(path, ".new");
     let written = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
+        // What a boot that was cut short has left may be another user's.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        let mut file = options
             .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
+            .create_new(true)
+            .mode(SECRET)
             .open(&new)?;
-        // The mode above is only for a file that is new, and less the umask.
-        file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;
+        access.give(&file)?;
         file.sync_all()
     };
     written().map_err(failed(&new, "written"))?;
     fs::rename(&new, path).map_err(failed(path, "replaced"))?;
-    Ok(true)
+    Ok(!is_same)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -170,6 +230,20 @@ mod tests {
         assert!(!write_secret(&key, "k\n").unwrap());
         assert_eq!(mode(&key), 0o600);
         assert_eq!(mode(&folder.join("tls/referenced")), 0o700);
+    }
+
+    /// A mode that has gone wrong is mended by another file, as the old one may be another user's;
+    /// what a boot that was cut short has left is no hindrance.
+    #[test]
+    fn a_wrong_mode_is_mended() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("tls/referenced/0-key.pem");
+        write_secret(&key, "k\n").unwrap();
+        fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+        fs::write(with_suffix(&key, ".new"), "half").unwrap();
+        assert!(!write_secret(&key, "k\n").unwrap());
+        assert_eq!(mode(&key), 0o600);
+        assert_eq!(fs::read_dir(key.parent().unwrap()).unwrap().count(), 1);
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! An instance and the AWS around it: configurations and values that stand elsewhere, and what its
 //! autoscaling group hears. The services are emulated; that is no evidence about AWS.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use aws_lc_rs::digest;
 use cirrus_tests::client::{Client, Identity};
 use cirrus_tests::dialogue::play::Stage as _;
-use cirrus_tests::emulated::cloud::{Cloud, Node};
+use cirrus_tests::elastic::Doors;
+use cirrus_tests::emulated::cloud::{Cloud, Node, Programs};
+use cirrus_tests::emulated::network::Network;
 use cirrus_tests::emulated::services::Group;
+use cirrus_tests::process::binary;
+use tempfile::TempDir;
 
 const ID: &str = "i-0000000000000000a";
 
@@ -132,6 +137,101 @@ fn values_and_a_certificate_from_the_services() {
     let expected = "user-data:2:14: limits.depth: secretsmanager:chat#depth: chat: \
                     GetSecretValue: AccessDeniedException";
     assert!(log.contains(expected), "{log}");
+}
+
+/// As on the image: the folders are those of its tmpfiles.d, the server's user is another one than
+/// root, and bootstrap has the rights of its unit and no others. The certificate is written at the
+/// first boot, stays at the second, and is replaced when it has changed.
+#[test]
+fn a_certificate_for_a_server_with_another_user() {
+    let id = Command::new("id").arg("-u").output().unwrap();
+    if id.stdout != b"0\n" {
+        eprintln!("skipped: folders of several users need root");
+        return;
+    }
+    let place = TempDir::with_prefix("cirrus-rights-").unwrap();
+    let cloud = Cloud::start().unwrap();
+    let services = cloud.services();
+    let put = || {
+        let (chain, key) = certificate();
+        services.put_parameter("/chat/chain", "String", &chain);
+        services.put_secret("chat", &serde_json::json!({ "key": key }).to_string());
+        key
+    };
+    let first = put();
+    let programs = Programs {
+        bootstrap: Some(as_on_the_image(place.path())),
+        server: None,
+    };
+    let user_data = "domain=localhost\ntls.certificates=[{host: localhost, \
+                     chain: ssm:/chat/chain, key: secretsmanager:chat#key}]";
+    let doors = Doors::free().unwrap();
+    let network = Network::default();
+    let launched = Node::launch_with(programs, &network, 1, &cloud, ID, user_data, doors);
+    let mut node = launched.unwrap();
+    let folder = node.data().join("tls/referenced");
+    let written = |node: &Node, key: &str| {
+        node.wait_for("code=ok").unwrap();
+        for file in ["0-key.pem", "0-chain.pem"] {
+            let its = std::fs::metadata(folder.join(file)).unwrap();
+            let access = (its.uid(), its.gid(), its.mode() & 0o7777);
+            assert_eq!(access, (0, SERVER, 0o640), "{file}");
+        }
+        assert_eq!(
+            std::fs::read_to_string(folder.join("0-key.pem")).unwrap(),
+            key
+        );
+        let its = std::fs::metadata(&folder).unwrap();
+        assert_eq!((its.gid(), its.mode() & 0o7777), (SERVER, 0o2750));
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
+    };
+    written(&node, &first);
+    let again = |node: &mut Node| {
+        node.process().signal("TERM").unwrap();
+        node.process().wait().unwrap();
+        node.launch_again().unwrap();
+    };
+    again(&mut node);
+    written(&node, &first);
+    let second = put();
+    again(&mut node);
+    written(&node, &second);
+}
+
+/// The server's user and group in that test: any but root's.
+const SERVER: u32 = 65_534;
+
+/// A program that makes the image's folders for the data folder that it is given, and becomes
+/// bootstrap with the rights of its unit.
+fn as_on_the_image(place: &Path) -> PathBuf {
+    let system = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cloud-init/root/usr/lib");
+    let unit = system.join("systemd/system/cirrus-bootstrap.service");
+    let unit = std::fs::read_to_string(unit).unwrap();
+    let bounding = |line: &str| {
+        line.strip_prefix("CapabilityBoundingSet=")
+            .map(str::to_owned)
+    };
+    let rights = unit.lines().find_map(bounding).unwrap();
+    let rights = rights.to_lowercase().replace("cap_", "+");
+    let folders = std::fs::read_to_string(system.join("tmpfiles.d/cirrus.conf")).unwrap();
+    let ours = folders
+        .lines()
+        .filter(|line| line.contains("/var/lib/cirrus"));
+    let ours = ours.collect::<Vec<_>>().join("\n") + "\n";
+    let ours = ours.replace(" cirrus", &format!(" {SERVER}"));
+    std::fs::write(place.join("folders"), ours).unwrap();
+    let program = binary("cirrus-bootstrap").unwrap();
+    let script = format!(
+        "#!/bin/sh -e\nsed \"s|/var/lib/cirrus|$3|\" {folders} > {folders}.conf\n\
+         systemd-tmpfiles --create {folders}.conf\n\
+         exec setpriv --inh-caps=-all --bounding-set=-all,{rights} --no-new-privs {program} \"$@\"\n",
+        folders = place.join("folders").display(),
+        program = program.display(),
+    );
+    let path = place.join("bootstrap");
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
 }
 
 /// What an operator reads on the console when the machine can't do what it should: one status line
