@@ -86,6 +86,8 @@ pub(super) struct Hook {
     name: String,
     beat_ms: u64,
     beats: u32,
+    /// A heartbeat is under way.
+    beating: bool,
     /// Since when it is to be completed.
     complete_ms: Option<u64>,
     /// A heartbeat's refusal has been said.
@@ -104,6 +106,7 @@ impl Hook {
             name: String::new(),
             beat_ms: 0,
             beats: 0,
+            beating: false,
             complete_ms: None,
             told: false,
         }
@@ -153,12 +156,16 @@ impl Hook {
             Phase::Looking => Some(Step::Look),
             Phase::Listing => Some(Step::List(group)),
             Phase::Holding if self.complete_ms.is_some() => Some(Step::Complete(group, name)),
-            Phase::Holding => Some(Step::Heartbeat(group, name)),
+            Phase::Holding => {
+                self.beating = true;
+                Some(Step::Heartbeat(group, name))
+            }
         }
     }
 
     /// Takes what came of a step; what is to be said.
     pub(super) fn seen(&mut self, seen: Seen, now_ms: u64) -> Option<String> {
+        let beating = std::mem::take(&mut self.beating);
         match seen {
             Seen::NoGroup => self.over("no hook waits: the instance is in no autoscaling group"),
             Seen::State(group, state) => self.state(group, &state, now_ms),
@@ -167,12 +174,7 @@ impl Hook {
                 self.beats += 1;
                 self.pause_ms = FIRST_PAUSE_MS;
                 self.told = false;
-                let next = if self.complete_ms.is_some() {
-                    now_ms
-                } else {
-                    now_ms + self.beat_ms
-                };
-                self.next_ms = Some(next);
+                self.next_ms = Some(self.after_beat_ms(now_ms));
                 None
             }
             Seen::Completed => {
@@ -194,13 +196,21 @@ impl Hook {
                 )
             }
             Seen::Passing(why) => self.again(&why, now_ms),
-            Seen::Refused(why) if self.complete_ms.is_none() && self.phase == Phase::Holding => {
+            Seen::Refused(why) if beating => {
                 // A role may lack this one right; without heartbeats there is less time.
-                self.next_ms = Some(now_ms + self.beat_ms);
+                self.next_ms = Some(self.after_beat_ms(now_ms));
                 let told = std::mem::replace(&mut self.told, true);
                 (!told).then(|| format!("warning: the hook takes no heartbeat: {why}"))
             }
             Seen::Refused(why) => self.failed(&why),
+        }
+    }
+
+    /// When the step after a heartbeat is due: at once, if the server has ended meanwhile.
+    fn after_beat_ms(&self, now_ms: u64) -> u64 {
+        match self.complete_ms {
+            Some(_) => now_ms,
+            None => now_ms.saturating_add(self.beat_ms),
         }
     }
 
@@ -271,5 +281,52 @@ impl Hook {
         self.phase = Phase::Over;
         self.next_ms = None;
         Some(words.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000;
+
+    /// The server ends while a heartbeat is under way: whatever becomes of that, the group hears of the
+    /// end.
+    #[test]
+    fn a_heartbeat_that_the_end_overtakes() {
+        let settings = Settings {
+            poll_ms: 5 * SECOND,
+            backoff_ms: 30 * SECOND,
+            gone_ms: 10 * SECOND,
+            hook_ms: 120 * SECOND,
+            spot_reserve_seconds: 20,
+            rebalance: false,
+            metrics_ms: 0,
+            drain_ms: 60 * SECOND,
+        };
+        for outcome in [
+            Seen::Beaten,
+            Seen::Refused("not allowed".into()),
+            Seen::Passing("throttled".into()),
+        ] {
+            let mut hook = Hook::new(&settings);
+            hook.begin(0);
+            assert_eq!(hook.due(0), Some(Step::Look));
+            hook.seen(Seen::State("g".into(), "Terminating:Wait".into()), 0);
+            assert_eq!(hook.due(0), Some(Step::List("g".into())));
+            let hooks = vec![TerminateHook {
+                name: "drain".into(),
+                heartbeat_seconds: 90,
+            }];
+            hook.seen(Seen::Hooks(hooks), 0);
+            assert!(matches!(hook.due(0), Some(Step::Heartbeat(..))));
+            hook.complete(SECOND);
+            hook.seen(outcome.clone(), 2 * SECOND);
+            let step = hook.due(3 * SECOND);
+            assert!(
+                matches!(step, Some(Step::Complete(..))),
+                "{outcome:?}: {step:?}"
+            );
+        }
     }
 }
