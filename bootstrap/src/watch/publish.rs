@@ -22,8 +22,10 @@ pub(super) struct Publisher {
     next_ms: u64,
     under_way: bool,
     failing: bool,
-    /// Failures of the store when they were published last.
+    /// Failures of the store that CloudWatch knows of, or that were there before the first look.
     failures: Option<u64>,
+    /// Those that it knows of when it takes what is under way.
+    sent: Option<u64>,
 }
 
 impl Publisher {
@@ -34,6 +36,7 @@ impl Publisher {
             under_way: false,
             failing: false,
             failures: None,
+            sent: None,
         }
     }
 
@@ -41,8 +44,8 @@ impl Publisher {
         self.every_ms = every_ms;
     }
 
-    /// Domain and figures, if they are due. A node that serves nobody has none, and one that stops
-    /// does not count among those that share the load.
+    /// Domain and figures, if they are due. A node that serves nobody has none, and one that drains
+    /// or stops does not count among those that share the load.
     pub(super) fn figures(
         &mut self,
         status: &NodeStatus,
@@ -53,17 +56,13 @@ impl Publisher {
             return None;
         }
         let (domain, sessions) = (status.hosts.first()?, status.sessions?);
-        let failures = status.store_failures;
-        let failed = failures.map(|now| match self.failures {
-            // A server that was started anew counts from zero.
-            Some(before) => now.checked_sub(before).unwrap_or(now),
-            None => 0,
-        });
-        self.failures = failures;
+        let shares = !status.draining;
+        let failed = status.store_failures.map(|now| self.failed(now));
+        self.sent = status.store_failures;
         let figure = |name, value: Option<f64>| value.map(|value| Figure { name, value });
         let whole = |value: Option<u64>| value.map(|value| value as f64);
         let figures = [
-            figure("Sessions", Some(sessions as f64)),
+            figure("Sessions", shares.then_some(sessions as f64)),
             figure("EntitiesSingleCopy", whole(status.single_copy)),
             figure("StoreFailures", whole(failed)),
             figure(
@@ -77,14 +76,28 @@ impl Publisher {
         Some((domain.clone(), figures.into_iter().flatten().collect()))
     }
 
+    /// Failures that CloudWatch does not know of yet, of so many since the server's start.
+    fn failed(&mut self, now: u64) -> u64 {
+        let before = *self.failures.get_or_insert(now);
+        // A server that was started anew counts from zero.
+        let before = if before > now { 0 } else { before };
+        self.failures = Some(before);
+        now - before
+    }
+
     /// The server is gone: the next one counts anew.
     pub(super) fn lost(&mut self) {
         self.failures = None;
+        self.sent = None;
     }
 
     /// What is to be said: only a change is.
     pub(super) fn published(&mut self, outcome: Result<(), String>) -> Option<String> {
         self.under_way = false;
+        let sent = self.sent.take();
+        if outcome.is_ok() && sent.is_some() {
+            self.failures = sent;
+        }
         let failing = std::mem::replace(&mut self.failing, outcome.is_err());
         match outcome {
             Ok(()) if failing => Some("CloudWatch takes figures again".into()),

@@ -27,6 +27,8 @@ struct World {
     server: Option<NodeStatus>,
     /// Whether it knows that it is to stop, which it says with the next look.
     obeys: bool,
+    /// Whether CloudWatch takes figures.
+    takes_figures: bool,
     /// What the steps at the hook come to, the last one again and again.
     hook: Vec<Seen>,
     done: Vec<(u64, Effect)>,
@@ -42,6 +44,7 @@ impl World {
             metadata_down: false,
             server: Some(serving()),
             obeys: true,
+            takes_figures: true,
             hook: vec![Seen::NoGroup],
             done: Vec::new(),
         };
@@ -94,7 +97,8 @@ impl World {
                 1 => self.hook[0].clone(),
                 _ => self.hook.remove(0),
             }),
-            Effect::Publish(..) => Event::Published(Ok(())),
+            Effect::Publish(..) if self.takes_figures => Event::Published(Ok(())),
+            Effect::Publish(..) => Event::Published(Err("not now".into())),
             Effect::Say(_) => return None,
         })
     }
@@ -572,6 +576,34 @@ fn figures() {
     }
     world.pass(60);
     assert!(of(&mut world).contains(&"StoreFailures 2".to_owned()));
+
+    // What CloudWatch has not taken is told with what comes next.
+    world.takes_figures = false;
+    if let Some(status) = &mut world.server {
+        status.store_failures = Some(49);
+    }
+    world.pass(60);
+    assert!(of(&mut world).contains(&"StoreFailures 7".to_owned()));
+    world.takes_figures = true;
+    if let Some(status) = &mut world.server {
+        status.store_failures = Some(50);
+    }
+    world.pass(60);
+    assert!(of(&mut world).contains(&"StoreFailures 8".to_owned()));
+    world.pass(60);
+    assert!(of(&mut world).contains(&"StoreFailures 0".to_owned()));
+
+    // A node that drains has sessions no more, and would make the mean of the others smaller.
+    if let Some(status) = &mut world.server {
+        (status.draining, status.sessions) = (true, Some(0));
+    }
+    world.pass(60);
+    let told = of(&mut world);
+    assert!(
+        !told.iter().any(|it| it.starts_with("Sessions")),
+        "{told:?}"
+    );
+    assert!(told.contains(&"StoreFailures 0".to_owned()), "{told:?}");
 }
 
 /// The members of the view are told when they change.
