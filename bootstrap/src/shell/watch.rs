@@ -4,14 +4,17 @@
 //! What is asked is asked at once; the machine never has two questions of one kind under way, so
 //! there are at most as many tasks as kinds.
 
-use std::path::{Path, PathBuf};
+mod site;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cirrus_cloud::{Class, Cloud, Datum, Refusal};
-use cirrus_config::Config;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+
+use site::Site;
 
 use super::discover::{env, metadata};
 use super::report::{LIFECYCLE, is_without_action};
@@ -21,13 +24,11 @@ use crate::code::Code;
 use crate::control::{self, ControlError};
 use crate::metadata::{Client, Identity, MetadataError};
 use crate::watch::{
-    Effect, Event, Figure, NAMESPACE, Notices, Seen, Settings, Spot, Step, TerminateHook, Watch,
+    Effect, Event, Figure, NAMESPACE, Notices, Seen, Spot, Step, TerminateHook, Watch,
 };
 
 /// One look at the metadata, with its own attempts.
 const LOOK: Duration = Duration::from_secs(5);
-/// Bytes of a configuration that are read.
-const MAX_CONFIG: u64 = cirrus_config::MAX_FILE_BYTES as u64 + 1;
 /// There from the moment of a spot notice on.
 const SPOT: &str = "meta-data/spot/instance-action";
 /// There from the moment of a recommendation on.
@@ -53,7 +54,7 @@ pub async fn watch(args: WatchArgs) -> u8 {
             return Code::Internal.exit();
         }
     };
-    site.read();
+    renewed(&mut site);
     let patience = Duration::from_secs(site.config.watch.start_seconds);
     let found = tokio::select! {
         found = identity(patience) => found,
@@ -111,81 +112,20 @@ async fn identity(patience: Duration) -> Result<Identity, Failure> {
     client.identity().await.map_err(|e| failed(&e))
 }
 
-/// The server's configuration, as far as it is there.
-struct Site {
-    file: PathBuf,
-    config: Config,
-    is_read: bool,
-}
-
-impl Site {
-    fn new(file: PathBuf) -> Result<Self, String> {
-        Ok(Self {
-            file,
-            config: Config::new("localhost")?,
-            is_read: false,
-        })
-    }
-
-    /// Reads it unless it has been; whether it is new.
-    fn read(&mut self) -> bool {
-        if self.is_read {
-            return false;
-        }
-        match read(&self.file) {
-            Ok(Some(config)) => {
-                self.config = config;
-                self.is_read = true;
-            }
-            Ok(None) => {}
-            // The server does not start with it either; the defaults serve until then.
-            Err(why) => {
-                say(&why);
-                self.is_read = true;
-            }
-        }
-        self.is_read
-    }
-
-    fn settings(&self) -> Settings {
-        let (watch, drain) = (&self.config.watch, &self.config.drain);
-        Settings {
-            poll_ms: watch.poll_seconds * 1_000,
-            backoff_ms: watch.backoff_seconds * 1_000,
-            gone_ms: watch.gone_seconds * 1_000,
-            hook_ms: watch.hook_seconds * 1_000,
-            spot_reserve_seconds: watch.spot_reserve_seconds,
-            rebalance: watch.rebalance,
-            metrics_ms: watch.metrics_seconds * 1_000,
-            drain_ms: drain.deadline_seconds * 1_000,
-        }
-    }
-}
-
-/// The configuration; `None` if it is not there yet.
-fn read(file: &Path) -> Result<Option<Config>, String> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    let opened = match std::fs::File::open(file) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        opened => opened,
-    };
-    let done = opened.and_then(|opened| opened.take(MAX_CONFIG).read_to_end(&mut bytes));
-    let name = file.display().to_string();
-    done.map_err(|error| format!("{name} cannot be read: {error}"))?;
-    let parsed = Config::parse_bytes(&bytes, &name);
-    parsed.map(Some).map_err(|errors| {
-        let first = errors.first().map(ToString::to_string);
-        format!("the configuration is wrong: {}", first.unwrap_or_default())
-    })
-}
-
 /// Who is asked.
 #[derive(Clone)]
 struct Means {
     metadata: Arc<Mutex<Client>>,
     cloud: Cloud,
     instance: String,
+}
+
+/// Whether the configuration is another one now.
+fn renewed(site: &mut Site) -> bool {
+    site.read().unwrap_or_else(|why| {
+        say(&why);
+        false
+    })
 }
 
 /// Runs the machine; it does not end.
@@ -208,7 +148,8 @@ async fn drive(mut site: Site, means: Means) {
             Some(done) = tasks.join_next() => done.ok().flatten().unwrap_or(Event::Tick),
             () = tokio::time::sleep(pause) => Event::Tick,
         };
-        if site.read() {
+        // Before the machine acts on what it hears, so that it does so by what is in force.
+        if renewed(&mut site) {
             machine.configure(site.settings());
         }
         effects = machine.step(event, clock.millis());
