@@ -19,8 +19,13 @@ pub use node::{Member, NodeStatus, abort, drain, node_status, stop};
 const VERSION: u32 = 1;
 /// One call; a password's derivation takes some 10 ms.
 const CALL: Duration = Duration::from_secs(15);
+/// Members that a view has at most.
+const MEMBERS: u64 = 256;
+/// Bytes that an answer has for each member at most: some 600, with addresses that clients reach
+/// and what the member says of itself; and room for what a later version says.
+const MEMBER: u64 = 4_096;
 /// Bytes of an answer.
-const MAX_ANSWER: u64 = 65_536;
+const MAX_ANSWER: u64 = MEMBERS * MEMBER;
 
 /// A call.
 #[derive(Serialize)]
@@ -86,6 +91,12 @@ pub enum ControlError {
         #[source]
         source: io::Error,
     },
+    /// The connection ended before an answer did.
+    #[error("the control socket {path} ended before it had answered")]
+    Ended {
+        /// Its path.
+        path: String,
+    },
     /// No answer in time.
     #[error("the control socket {path} gave no answer within {} s", CALL.as_secs())]
     Silent {
@@ -109,6 +120,21 @@ pub enum ControlError {
     /// The server refused.
     #[error("the server refused: {0}")]
     Refused(Refusal),
+}
+
+impl ControlError {
+    /// Whether nobody is there: no socket, nobody who listens on it, or an end before the answer.
+    /// Who is late, refuses or says what nobody understands is there all the same.
+    pub fn is_of_absence(&self) -> bool {
+        match self {
+            Self::Ended { .. } => true,
+            Self::Socket { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ),
+            _ => false,
+        }
+    }
 }
 
 /// What the server does.
@@ -197,11 +223,28 @@ fn read<T: serde::de::DeserializeOwned>(line: &str) -> Result<T, ControlError> {
 /// The line of the answer, and the process that gave it.
 async fn line(socket: &Path, call: &Call<'_>) -> Result<(String, Option<u32>), ControlError> {
     let path = socket.display().to_string();
-    match tokio::time::timeout(CALL, exchange(socket, call)).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(source)) => Err(ControlError::Socket { path, source }),
-        Err(_) => Err(ControlError::Silent { path }),
+    let (line, peer) = match tokio::time::timeout(CALL, exchange(socket, call)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(source)) if is_end(&source) => return Err(ControlError::Ended { path }),
+        Ok(Err(source)) => return Err(ControlError::Socket { path, source }),
+        Err(_) => return Err(ControlError::Silent { path }),
+    };
+    if line.ends_with('\n') {
+        return Ok((line, peer));
     }
+    if line.len() as u64 == MAX_ANSWER {
+        let reason = format!("it has more than {MAX_ANSWER} bytes");
+        return Err(ControlError::Nonsense { reason });
+    }
+    Err(ControlError::Ended { path })
+}
+
+/// Whether the other side has closed.
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 async fn exchange(socket: &Path, call: &Call<'_>) -> io::Result<(String, Option<u32>)> {
@@ -209,7 +252,11 @@ async fn exchange(socket: &Path, call: &Call<'_>) -> io::Result<(String, Option<
     request.push(b'\n');
     let mut stream = UnixStream::connect(socket).await?;
     let peer = stream.peer_cred()?.pid();
-    stream.write_all(&request).await?;
+    match stream.write_all(&request).await {
+        // A server with too much to do answers before it is asked, and closes.
+        Err(error) if !is_end(&error) => return Err(error),
+        _ => {}
+    }
     let mut line = String::new();
     BufReader::new(stream.take(MAX_ANSWER))
         .read_line(&mut line)
@@ -270,10 +317,16 @@ mod tests {
             assert_eq!(result, expected.map_err(str::to_owned));
             assert_eq!(seen.trim_end(), request);
         }
-        for reply in ["", "hello\n", "{}\n", "[1]\n"] {
+        for (reply, words) in [
+            ("", "ended before it had answered"),
+            ("{\"v\":1,\"ok\":tr", "ended before it had answered"),
+            ("hello\n", "makes no sense"),
+            ("{}\n", "makes no sense"),
+            ("[1]\n", "makes no sense"),
+        ] {
             let (result, _) = add(reply).await;
             let error = result.unwrap_err();
-            assert!(error.contains("makes no sense"), "{reply}: {error}");
+            assert!(error.contains(words), "{reply}: {error}");
             assert!(!error.contains("p\"w"));
         }
     }
@@ -306,8 +359,35 @@ mod tests {
         let (path, _) = answer(dir.path(), "{\"ok\":true}\n").await;
         let error = status(&path, Some(1)).await.unwrap_err();
         assert!(error.to_string().contains("is another server's, process"));
-        let absent = dir.path().join("absent");
-        let error = status(&absent, None).await.unwrap_err();
-        assert!(matches!(error, ControlError::Socket { .. }));
+    }
+
+    /// Who says nothing useful is there; only an end, a socket without a server, and none are absence.
+    #[tokio::test]
+    async fn absence() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let is_absent = async |path: &Path| status(path, None).await.unwrap_err().is_of_absence();
+        assert!(is_absent(&path).await);
+        let listener = UnixListener::bind(&path).unwrap();
+        let busy = "{\"v\":1,\"ok\":false,\"error\":{\"code\":\"busy\",\"message\":\"later\"}}\n";
+        let long = "x".repeat(MAX_ANSWER as usize + 1);
+        for (reply, expected) in [
+            (busy, false),
+            ("hello\n", false),
+            (&*long, false),
+            ("", true),
+        ] {
+            // It does not wait for the request.
+            let server = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.write_all(reply.as_bytes()).await;
+            };
+            let (absent, ()) = tokio::join!(is_absent(&path), server);
+            assert_eq!(absent, expected, "{:?}", &reply[..reply.len().min(80)]);
+        }
+        drop(listener);
+        assert!(path.exists() && is_absent(&path).await);
+        let path = String::new();
+        assert!(!ControlError::Silent { path }.is_of_absence());
     }
 }

@@ -34,6 +34,8 @@ const LOOK_MS: u64 = 1_000;
 const FIRST_PAUSE_MS: u64 = 1_000;
 /// What a server may take after its drain's deadline: its last words and what lingers.
 const AFTER_DEADLINE_MS: u64 = 15_000;
+/// What a server gets at least, however late it is.
+const LEAST_MS: u64 = 1_000;
 
 /// What the configuration says; see `watch` and `drain` there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,14 +69,27 @@ pub enum Event {
     MetadataFailed(String),
     /// The server has said where it stands.
     Server(NodeStatus),
-    /// The server did not.
-    ServerSilent(String),
-    /// It heard what it was asked for last, or why not.
-    Asked(Result<(), String>),
+    /// There is no server, or it has ended before it answered.
+    ServerAbsent(String),
+    /// There is one, but it did not say: it was late, refused, or made no sense.
+    ServerUnclear(String),
+    /// It heard this, or why not.
+    Asked(Ask, Result<(), String>),
     /// What came of a step at the hook.
     Hook(Seen),
     /// The figures were put, or why not.
     Published(Result<(), String>),
+}
+
+/// What the server is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// [`Effect::Stop`].
+    Stop,
+    /// [`Effect::Drain`].
+    Drain,
+    /// [`Effect::Abort`].
+    Abort,
 }
 
 /// What the shell does.
@@ -141,7 +156,9 @@ enum Server {
     Unknown,
     /// It answers.
     Up,
-    /// It has not answered since then.
+    /// It is there, and where it stands is not known.
+    Unclear,
+    /// It has not been there since then.
     Down(u64),
 }
 
@@ -152,6 +169,16 @@ pub struct Watch {
     metadata: Poll,
     status: Poll,
     notices: Notices,
+    /// When the last look at the metadata began.
+    looked_ms: u64,
+    /// When the last look began that found no spot notice.
+    unnoticed_ms: Option<u64>,
+    /// When the server must have ended for a spot notice's sake.
+    spot_end_ms: Option<u64>,
+    /// The server has refused to do what is recommended now.
+    declined: bool,
+    /// A drain was to be taken back, and the server has not heard it.
+    abort_failed: bool,
     server: Server,
     members: Vec<Member>,
     order: Option<Order>,
@@ -169,6 +196,11 @@ impl Watch {
             metadata: Poll::at(now_ms),
             status: Poll::at(now_ms),
             notices: Notices::default(),
+            looked_ms: now_ms,
+            unnoticed_ms: None,
+            spot_end_ms: None,
+            declined: false,
+            abort_failed: false,
             server: Server::Unknown,
             members: Vec::new(),
             order: None,
@@ -177,7 +209,7 @@ impl Watch {
         (watch, effects)
     }
 
-    /// Other settings from now on: the server's configuration was not there before.
+    /// Other settings from now on: the server's configuration is there, or has changed.
     pub fn configure(&mut self, settings: Settings) {
         self.hook.configure(&settings);
         self.publisher.configure(settings.metrics_ms);
@@ -207,8 +239,9 @@ impl Watch {
             Event::Notices(notices) => self.noticed(notices, now_ms, &mut effects),
             Event::MetadataFailed(why) => self.metadata_failed(&why, now_ms, &mut effects),
             Event::Server(status) => self.answered(status, now_ms, &mut effects),
-            Event::ServerSilent(why) => self.silent(&why, now_ms, &mut effects),
-            Event::Asked(outcome) => self.asked(outcome, &mut effects),
+            Event::ServerAbsent(why) => self.absent(&why, now_ms, &mut effects),
+            Event::ServerUnclear(why) => self.unclear(&why, now_ms, &mut effects),
+            Event::Asked(ask, outcome) => self.asked(ask, outcome, &mut effects),
             Event::Hook(seen) => effects.extend(self.hook.seen(seen, now_ms).map(Effect::Say)),
             Event::Published(outcome) => {
                 effects.extend(self.publisher.published(outcome).map(Effect::Say));
@@ -228,6 +261,7 @@ impl Watch {
             self.finish(now_ms);
         }
         if self.metadata.due(now_ms) {
+            self.looked_ms = now_ms;
             effects.push(Effect::Metadata);
         }
         if self.status.due(now_ms) {
@@ -245,34 +279,53 @@ impl Watch {
         self.metadata.failed(now_ms, self.settings.backoff_ms);
     }
 
-    fn noticed(&mut self, notices: Notices, now_ms: u64, effects: &mut Vec<Effect>) {
+    fn noticed(&mut self, mut notices: Notices, now_ms: u64, effects: &mut Vec<Effect>) {
         if self.metadata.failures > 0 {
             effects.push(say("the instance metadata answers again"));
         }
         self.metadata.answered(now_ms + self.settings.poll_ms);
+        let is_new = self.spot(&mut notices, now_ms, effects);
         let before = std::mem::replace(&mut self.notices, notices.clone());
         effects.extend(notices.changes(&before).into_iter().map(Effect::Say));
-        if let Some(spot) = &notices.spot {
-            let reserve = self.settings.spot_reserve_seconds;
-            let seconds = spot.left_seconds.saturating_sub(reserve).max(1);
-            // The same notice is seen again and again, with less time left each time.
-            if before.spot.is_none() {
-                self.want_stop(Some(seconds), now_ms, effects);
-            }
+        if is_new {
+            self.want_stop(now_ms, effects);
         }
         if notices.is_terminated() {
             self.hook.begin(now_ms);
-            self.want_stop(None, now_ms, effects);
+            self.want_stop(now_ms, effects);
             // A server that has ended before, after a spot notice, is not waited for.
             if self.order.as_ref().is_some_and(Order::is_finished) {
                 self.hook.complete(now_ms);
             }
         }
-        if notices.rebalance && self.settings.rebalance && self.order.is_none() {
+        self.declined &= notices.rebalance;
+        let drains = notices.rebalance && self.settings.rebalance && !self.declined;
+        if drains && self.order.is_none() && self.server == Server::Up {
             self.order = Some(Order::drain(now_ms));
             effects.push(Effect::Drain);
         }
         self.withdrawn(&notices, effects);
+    }
+
+    /// Whether there is a spot notice that was not there before. The same one is seen again and
+    /// again, with less time left each time; what counts is when it was seen first.
+    fn spot(&mut self, notices: &mut Notices, now_ms: u64, effects: &mut Vec<Effect>) -> bool {
+        let Some(spot) = &mut notices.spot else {
+            self.unnoticed_ms = Some(self.looked_ms);
+            self.spot_end_ms = None;
+            return false;
+        };
+        if self.spot_end_ms.is_some() {
+            return false;
+        }
+        let seen_ms = self.unnoticed_ms.map(|at| now_ms.saturating_sub(at));
+        if let Some(doubt) = seen_ms.and_then(|ms| spot.came_within(ms)) {
+            effects.push(say(&doubt));
+        }
+        let reserve = self.settings.spot_reserve_seconds;
+        let seconds = spot.left_seconds.saturating_sub(reserve).max(1);
+        self.spot_end_ms = Some(now_ms.saturating_add(seconds * 1_000));
+        true
     }
 
     /// Takes back what can be taken back, if nothing asks for it any more.
@@ -295,13 +348,16 @@ impl Watch {
         }
     }
 
-    /// Has the server stop, within so many seconds or as configured. An order that exists can only
-    /// become more urgent.
-    fn want_stop(&mut self, seconds: Option<u64>, now_ms: u64, effects: &mut Vec<Effect>) {
-        let drain_ms = seconds.map_or(self.settings.drain_ms, |s| {
-            (s * 1_000).min(self.settings.drain_ms)
-        });
-        let deadline_ms = now_ms.saturating_add(drain_ms);
+    /// When a server that is to stop from now on must have ended.
+    fn deadline_ms(&self, now_ms: u64) -> u64 {
+        let configured = now_ms.saturating_add(self.settings.drain_ms);
+        let spot = self.spot_end_ms.unwrap_or(u64::MAX);
+        configured.min(spot.max(now_ms.saturating_add(LEAST_MS)))
+    }
+
+    /// Has the server stop. An order that exists can only become more urgent.
+    fn want_stop(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let deadline_ms = self.deadline_ms(now_ms);
         if let Some(order) = &mut self.order
             && order.kind == Kind::Stop
         {
@@ -311,34 +367,53 @@ impl Watch {
         } else {
             self.order = Some(Order::stop(now_ms, deadline_ms));
         }
-        let words = format!("the server is to stop within {} s", drain_ms / 1_000);
-        effects.push(say(&words));
+        let seconds = (deadline_ms - now_ms) / 1_000;
+        effects.push(say(&format!("the server is to stop within {seconds} s")));
         self.ask_to_stop(now_ms, effects);
     }
 
     fn ask_to_stop(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         if let Some(order) = &mut self.order
+            && order.kind == Kind::Stop
             && order.ask()
         {
             // As configured, unless that would be too long by now.
             let left = order.left_ms(now_ms);
             let shorter = left < self.settings.drain_ms;
-            effects.push(Effect::Stop(shorter.then(|| (left / 1_000).max(1))));
+            effects.push(Effect::Stop(shorter.then(|| left.max(LEAST_MS) / 1_000)));
             self.status.next_ms = self.status.next_ms.map(|it| it.min(now_ms + LOOK_MS));
         }
     }
 
-    fn asked(&mut self, outcome: Result<(), String>, effects: &mut Vec<Effect>) {
-        if let Some(order) = &mut self.order {
-            let refused = outcome.is_err();
-            order.heard(outcome.is_ok());
-            if let Err(why) = outcome {
-                effects.push(say(&format!("the server has not heard it: {why}")));
+    fn asked(&mut self, ask: Ask, outcome: Result<(), String>, effects: &mut Vec<Effect>) {
+        match (ask, outcome) {
+            (Ask::Stop, outcome) => {
+                if let Some(order) = &mut self.order
+                    && order.kind == Kind::Stop
+                {
+                    let is_told = order.heard(outcome.is_ok());
+                    if let (Err(why), false) = (outcome, is_told) {
+                        effects.push(say(&format!("the server has not heard it: {why}")));
+                    }
+                }
             }
-            if refused && order.kind == Kind::Drain {
+            (Ask::Drain, Err(why)) => {
                 // There is no other node, or it serves no more: a recommendation is not pressed.
-                self.order = None;
+                if self
+                    .order
+                    .take_if(|order| order.kind == Kind::Drain)
+                    .is_some()
+                {
+                    self.declined = true;
+                    effects.push(say(&format!("the server does not drain: {why}")));
+                }
             }
+            (Ask::Abort, Err(why)) => {
+                self.abort_failed = true;
+                let words = "warning: the drain is not taken back yet, and that is tried again";
+                effects.push(say(&format!("{words}: {why}")));
+            }
+            (Ask::Drain | Ask::Abort, Ok(())) => {}
         }
     }
 
@@ -351,6 +426,10 @@ impl Watch {
             effects.push(say(&told(&status.members)));
             self.members.clone_from(&status.members);
         }
+        if std::mem::take(&mut self.abort_failed) && status.draining && self.order.is_none() {
+            effects.push(Effect::Abort);
+        }
+        let deadline_ms = self.deadline_ms(now_ms);
         let mut pause = self.settings.poll_ms;
         if let Some(order) = &mut self.order
             && order.kind == Kind::Stop
@@ -360,7 +439,7 @@ impl Watch {
                 effects.push(say(
                     "the server was started anew, and is asked again to stop",
                 ));
-                order.again(now_ms, self.settings.drain_ms);
+                *order = Order::stop(now_ms, deadline_ms);
             }
             if !status.stopping {
                 // It was started anew between two looks if it has heard it before.
@@ -374,13 +453,14 @@ impl Watch {
         }
     }
 
-    fn silent(&mut self, why: &str, now_ms: u64, effects: &mut Vec<Effect>) {
+    /// There is no server. After an order, that is its end if it lasts.
+    fn absent(&mut self, why: &str, now_ms: u64, effects: &mut Vec<Effect>) {
         let since = match self.server {
             Server::Down(since) => since,
             before => {
                 let stops = self.order.as_ref().is_some_and(|o| o.kind == Kind::Stop);
                 effects.push(say(&match (before, stops) {
-                    (Server::Up, true) => "the server answers no more".to_owned(),
+                    (Server::Up | Server::Unclear, true) => "the server answers no more".to_owned(),
                     _ => format!("the server gives no answer, and is asked again: {why}"),
                 }));
                 now_ms
@@ -396,6 +476,8 @@ impl Watch {
             pause = LOOK_MS;
             // What it was asked for last has gone with it.
             order.forget();
+            // One that was down before may be about to come up.
+            let since = since.max(order.begun_ms);
             if now_ms.saturating_sub(since) >= self.settings.gone_ms {
                 order.finished_ms = Some(now_ms);
                 let seconds = now_ms.saturating_sub(order.begun_ms) / 1_000;
@@ -406,6 +488,23 @@ impl Watch {
             }
         }
         self.status.answered(now_ms + pause);
+    }
+
+    /// There is a server, which may drain for all that is known: only its deadline ends the wait.
+    fn unclear(&mut self, why: &str, now_ms: u64, effects: &mut Vec<Effect>) {
+        if self.server != Server::Unclear {
+            let words = "the server does not say where it stands, and is asked again";
+            effects.push(say(&format!("{words}: {why}")));
+        }
+        self.server = Server::Unclear;
+        let stops = |o: &Order| o.kind == Kind::Stop && !o.is_finished();
+        let pause = match &self.order {
+            Some(order) if stops(order) => LOOK_MS,
+            _ => self.settings.poll_ms,
+        };
+        self.status.answered(now_ms + pause);
+        // It may not have heard either.
+        self.ask_to_stop(now_ms, effects);
     }
 
     /// The server has ended, or has had its time.

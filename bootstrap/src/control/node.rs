@@ -93,14 +93,18 @@ pub async fn node_status(socket: &Path) -> Result<NodeStatus, ControlError> {
     })
 }
 
-/// The members of the view. A node that joins refuses: it has none.
+/// The members of the view. A node that joins refuses: it has none. Where they cannot be had, the
+/// node has said where it stands all the same, unless it is gone since.
 async fn members(socket: &Path) -> Result<Vec<Member>, ControlError> {
-    let (text, _) = line(socket, &Call::Cluster { v: VERSION }).await?;
-    match outcome(read::<Answer>(&text)?) {
-        Ok(_) => {}
-        Err(ControlError::Refused(_)) => return Ok(Vec::new()),
-        Err(error) => return Err(error),
+    match view(socket).await {
+        Err(error) if !error.is_of_absence() => Ok(Vec::new()),
+        members => members,
     }
+}
+
+async fn view(socket: &Path) -> Result<Vec<Member>, ControlError> {
+    let (text, _) = line(socket, &Call::Cluster { v: VERSION }).await?;
+    outcome(read::<Answer>(&text)?)?;
     let mut members = read::<Cluster>(&text)?.nodes;
     members.sort();
     Ok(members)
@@ -118,12 +122,20 @@ pub async fn stop(socket: &Path, deadline_seconds: Option<u64>) -> Result<(), Co
     ask(socket, &request).await
 }
 
-/// Has the server give its slots away.
+/// Has the server give its slots away. It answers when they are gone, which may take as long as a
+/// drain does: one that says nothing for as long as a call may take is at it.
 ///
 /// # Errors
-/// No answer, or a refusal.
+/// Nobody is there, or a refusal.
 pub async fn drain(socket: &Path) -> Result<(), ControlError> {
-    ask(socket, &Call::Drain { v: VERSION }).await
+    under_way(ask(socket, &Call::Drain { v: VERSION }).await)
+}
+
+fn under_way(outcome: Result<(), ControlError>) -> Result<(), ControlError> {
+    match outcome {
+        Err(ControlError::Silent { .. }) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Takes [`drain`] back.
@@ -193,6 +205,44 @@ mod tests {
         assert!(status.stopping && !status.draining);
         let members: Vec<&str> = status.members.iter().map(|m| &*m.instance).collect();
         assert_eq!(members, ["i-a", "i-b"]);
+    }
+
+    /// Members that cannot be had leave the rest as it is.
+    #[tokio::test]
+    async fn a_view_that_makes_no_sense() {
+        let (status, _) = asked([
+            "{\"v\":1,\"ok\":true,\"state\":\"serving\",\"stopping\":true}\n",
+            "{\"v\":1,\"ok\":true,\"nodes\":7}\n",
+        ])
+        .await;
+        assert!(status.stopping && status.members.is_empty());
+    }
+
+    /// A view of as many members as there can be, each of which says all that it can.
+    #[tokio::test]
+    async fn the_largest_view() {
+        let text = "x".repeat(64);
+        let member = format!(
+            "{{\"instance\":\"{text}\",\"address\":\"{text}\",\"state\":\"serving\",\
+             \"zone\":\"{text}\",\"public\":{{\"host\":\"{}\",\"c2s\":5222,\"c2s_tls\":443}},\
+             \"about\":{{\"version\":\"{text}\",\"formats\":[9,10],\"lease_ms\":{max},\
+             \"slots\":{max},\"copies\":{max},\"slots_coming\":{max},\"slots_leaving\":{max},\
+             \"sessions\":{max}}},\"connections\":{max},\"weight\":{max},\"here\":false}}",
+            "x".repeat(255),
+            max = u64::MAX,
+        );
+        let members = vec![member; 256].join(",");
+        let view = format!("{{\"v\":1,\"ok\":true,\"nodes\":[{members}]}}\n");
+        let (status, _) = asked(["{\"v\":1,\"ok\":true}\n", view.leak()]).await;
+        assert_eq!(status.members.len(), 256);
+    }
+
+    /// The answer to a drain comes when it is over.
+    #[test]
+    fn a_drain_that_is_under_way() {
+        let path = || "control.sock".to_owned();
+        assert!(under_way(Err(ControlError::Silent { path: path() })).is_ok());
+        assert!(under_way(Err(ControlError::Ended { path: path() })).is_err());
     }
 
     #[tokio::test]

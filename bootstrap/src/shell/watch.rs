@@ -24,7 +24,7 @@ use crate::code::Code;
 use crate::control::{self, ControlError};
 use crate::metadata::{Client, Identity, MetadataError};
 use crate::watch::{
-    Effect, Event, Figure, NAMESPACE, Notices, Seen, Spot, Step, TerminateHook, Watch,
+    Ask, Effect, Event, Figure, NAMESPACE, Notices, Seen, Spot, Step, TerminateHook, Watch,
 };
 
 /// One look at the metadata, with its own attempts.
@@ -162,11 +162,12 @@ impl Means {
             Effect::Metadata => self.look().await,
             Effect::Status => match control::node_status(socket).await {
                 Ok(status) => Event::Server(status),
-                Err(error) => Event::ServerSilent(words(&error)),
+                Err(error) if error.is_of_absence() => Event::ServerAbsent(words(&error)),
+                Err(error) => Event::ServerUnclear(words(&error)),
             },
-            Effect::Stop(seconds) => asked(control::stop(socket, seconds).await),
-            Effect::Drain => asked(control::drain(socket).await),
-            Effect::Abort => asked(control::abort(socket).await),
+            Effect::Stop(seconds) => asked(Ask::Stop, control::stop(socket, seconds).await),
+            Effect::Drain => asked(Ask::Drain, control::drain(socket).await),
+            Effect::Abort => asked(Ask::Abort, control::abort(socket).await),
             Effect::Hook(step) => Event::Hook(self.hook(step).await),
             Effect::Publish(domain, figures) => {
                 Event::Published(self.publish(&domain, &figures).await)
@@ -224,8 +225,8 @@ impl Means {
     }
 }
 
-fn asked(outcome: Result<(), ControlError>) -> Event {
-    Event::Asked(outcome.map_err(|error| words(&error)))
+fn asked(ask: Ask, outcome: Result<(), ControlError>) -> Event {
+    Event::Asked(ask, outcome.map_err(|error| words(&error)))
 }
 
 fn words(error: &dyn std::error::Error) -> String {

@@ -56,6 +56,22 @@ impl Spot {
     }
 }
 
+impl Spot {
+    /// Takes into account that it came at most so many milliseconds ago, so that most of what
+    /// notices leave is still left. What is to be said if this machine's clock knew of less.
+    pub(super) fn came_within(&mut self, ms: u64) -> Option<String> {
+        let least = MAX_SPOT_SECONDS.saturating_sub(ms.div_ceil(1_000));
+        let left = self.left_seconds;
+        self.left_seconds = left.max(least);
+        (left < least).then(|| {
+            format!(
+                "warning: by this machine's clock a spot notice that has just come leaves {left} \
+                 s, which cannot be: it leaves at least {least} s"
+            )
+        })
+    }
+}
+
 impl fmt::Display for Spot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in {} s", self.action, self.left_seconds)

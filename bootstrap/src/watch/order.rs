@@ -31,6 +31,8 @@ pub(super) struct Order {
     pub(super) finished_ms: Option<u64>,
     /// That nothing asks for it any more has been said.
     pub(super) told_withdrawn: bool,
+    /// That it has not been heard has been said.
+    told_unheard: bool,
     deadline_ms: u64,
     word: Word,
 }
@@ -50,6 +52,7 @@ impl Order {
             begun_ms: now_ms,
             finished_ms: None,
             told_withdrawn: false,
+            told_unheard: false,
             deadline_ms,
             word: Word::Unsaid,
         }
@@ -74,10 +77,12 @@ impl Order {
         ask
     }
 
-    pub(super) fn heard(&mut self, heard: bool) {
+    /// Whether it is known already that it has not been heard.
+    pub(super) fn heard(&mut self, heard: bool) -> bool {
         if self.word == Word::OnItsWay {
             self.word = if heard { Word::Heard } else { Word::Unsaid };
         }
+        std::mem::replace(&mut self.told_unheard, !heard)
     }
 
     /// The server is gone; the next one knows nothing of it.
@@ -90,11 +95,6 @@ impl Order {
     /// Whether the server answers although it has ended before.
     pub(super) fn hears_again(&self, stopping: bool) -> bool {
         self.is_finished() && !stopping
-    }
-
-    /// Begins once more.
-    pub(super) fn again(&mut self, now_ms: u64, drain_ms: u64) {
-        *self = Self::stop(now_ms, now_ms.saturating_add(drain_ms));
     }
 
     pub(super) fn is_finished(&self) -> bool {

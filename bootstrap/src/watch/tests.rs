@@ -1,3 +1,7 @@
+//! What a machine does in a world that is played.
+
+mod doubt;
+
 use super::*;
 
 const SECOND: u64 = 1_000;
@@ -27,6 +31,10 @@ struct World {
     server: Option<NodeStatus>,
     /// Whether it knows that it is to stop, which it says with the next look.
     obeys: bool,
+    /// Whether it has too much to do to answer, or even to hear.
+    busy: bool,
+    /// Why it does not drain.
+    refuses: Option<&'static str>,
     /// Whether CloudWatch takes figures.
     takes_figures: bool,
     /// What the steps at the hook come to, the last one again and again.
@@ -36,14 +44,21 @@ struct World {
 
 impl World {
     fn new(settings: Settings) -> Self {
+        Self::with(settings, lifecycle("InService"))
+    }
+
+    /// A watch that is started when the metadata has this already.
+    fn with(settings: Settings, notices: Notices) -> Self {
         let (watch, effects) = Watch::new(settings, 0);
         let mut world = Self {
             watch,
             now_ms: 0,
-            notices: lifecycle("InService"),
+            notices,
             metadata_down: false,
             server: Some(serving()),
             obeys: true,
+            busy: false,
+            refuses: None,
             takes_figures: true,
             hook: vec![Seen::NoGroup],
             done: Vec::new(),
@@ -78,18 +93,20 @@ impl World {
         Some(match effect {
             Effect::Metadata if self.metadata_down => Event::MetadataFailed("timeout".into()),
             Effect::Metadata => Event::Notices(self.notices.clone()),
+            Effect::Status if self.busy => Event::ServerUnclear("busy".into()),
             Effect::Status => match &self.server {
                 Some(status) => Event::Server(status.clone()),
-                None => Event::ServerSilent("nobody".into()),
+                None => Event::ServerAbsent("nobody".into()),
             },
-            Effect::Stop(_) => match &mut self.server {
-                Some(status) => {
-                    status.stopping = self.obeys;
-                    Event::Asked(Ok(()))
-                }
-                None => Event::Asked(Err("nobody".into())),
-            },
-            Effect::Drain | Effect::Abort => Event::Asked(Ok(())),
+            Effect::Stop(_) => Event::Asked(Ask::Stop, self.hears(|it, obeys| it.stopping = obeys)),
+            Effect::Drain => Event::Asked(
+                Ask::Drain,
+                match self.refuses {
+                    Some(why) => Err(why.into()),
+                    None => self.hears(|it, obeys| it.draining = obeys),
+                },
+            ),
+            Effect::Abort => Event::Asked(Ask::Abort, self.hears(|it, _| it.draining = false)),
             Effect::Hook(Step::Complete(..)) if self.hook == [Seen::Beaten] => {
                 Event::Hook(Seen::Completed)
             }
@@ -101,6 +118,18 @@ impl World {
             Effect::Publish(..) => Event::Published(Err("not now".into())),
             Effect::Say(_) => return None,
         })
+    }
+
+    /// The server does what it is asked for, if it hears it.
+    fn hears(&mut self, done: impl Fn(&mut NodeStatus, bool)) -> Result<(), String> {
+        match &mut self.server {
+            _ if self.busy => Err("busy".into()),
+            None => Err("nobody".into()),
+            Some(status) => {
+                done(status, self.obeys);
+                Ok(())
+            }
+        }
     }
 
     /// Lets time pass.
@@ -234,33 +263,38 @@ fn a_notice_twice() {
 /// kept. An instance that is in no hook completes none, and the group may ask for it later.
 #[test]
 fn a_spot_notice_and_then_the_hook() {
-    let mut world = World::held(settings());
-    world.notices = spot(62);
-    world.pass(5);
+    let mut world = World::with(settings(), spot(62));
+    world.hook = World::held(settings()).hook;
     assert!(world.has_said("spot notice: terminate in 62 s"));
-    assert_eq!(world.deeds(), [(5, Effect::Stop(Some(42)))]);
+    assert_eq!(world.deeds(), [(0, Effect::Stop(Some(42)))]);
     world.server = None;
     world.pass(15);
     assert!(world.has_said("the server has ended"));
     assert_eq!(world.deeds(), []);
     world.notices.lifecycle = Some("Terminated".into());
     world.pass(10);
-    assert_eq!(world.deeds(), [(25, complete())]);
+    assert_eq!(world.deeds(), [(20, complete())]);
 }
 
 /// A spot notice in the middle of a drain makes it more urgent; one that leaves more time than is
 /// left anyway changes nothing.
 #[test]
 fn a_spot_notice_after_the_hook() {
-    for (left, expected) in [(50, Some(30)), (120, None)] {
-        let mut world = World::held(settings());
+    for (drain, is_urgent) in [(170, true), (90, false)] {
+        let settings = Settings {
+            drain_ms: drain * SECOND,
+            ..settings()
+        };
+        let mut world = World::held(settings);
         world.notices = lifecycle("Terminated");
         world.pass(10);
         world.deeds();
-        world.notices.spot = spot(left).spot;
+        world.notices.spot = spot(120).spot;
         world.pass(9);
-        let urgent = expected.map(|seconds| (15, Effect::Stop(Some(seconds))));
-        assert_eq!(world.deeds(), Vec::from_iter(urgent), "{left}");
+        let deeds = world.deeds();
+        let is_stop = |(_, effect): &&(u64, Effect)| matches!(effect, Effect::Stop(_));
+        let urgent = is_urgent.then_some((15, Effect::Stop(Some(100))));
+        assert_eq!(deeds.iter().find(is_stop), urgent.as_ref(), "{drain}");
     }
 }
 
