@@ -450,8 +450,8 @@ section! {
         backoff_seconds: u64 = 30, 1..=600;
         /// Seconds for which the metadata is waited for at the start.
         start_seconds: u64 = 120, 1..=3_600;
-        /// Seconds without an answer of the server after which it has ended; one that is started
-        /// anew takes less.
+        /// Seconds without a server after which it has ended; one that is started anew takes
+        /// less.
         gone_seconds: u64 = 10, 1..=300;
         /// Seconds for which the end of a terminate hook's wait is tried.
         hook_seconds: u64 = 120, 1..=3_600;

@@ -29,8 +29,8 @@ pub const MAX_PEM_BYTES: u64 = 1024 * 1024;
 /// A certificate that ends sooner than this is remarked upon.
 const SOON_S: i64 = 14 * DAY_S;
 pub(crate) const DAY_S: i64 = 24 * 60 * 60;
-/// Permissions that let others read a key.
-const OTHERS: u32 = 0o077;
+/// Permissions that let others read a key, or its group change it: the group may be the server's.
+const OTHERS: u32 = 0o037;
 
 /// A host's certificate in use.
 #[derive(Debug)]
@@ -165,7 +165,7 @@ impl Certificate {
         }
         if let Some(key) = &self.loose_key {
             let key = key.display();
-            remarks.push(format!("{key} can be read by others: chmod 600 {key}"));
+            remarks.push(format!("{key} can be read by others: chmod g-w,o= {key}"));
         }
         remarks
     }
