@@ -176,6 +176,7 @@ pub(crate) async fn build(
         node_options(config),
     );
     service.set_home(node.home.clone());
+    let paced = counted.paced.clone();
     let shell = Shell::new(shell::Parts {
         settings,
         limits: limits(config),
@@ -185,10 +186,7 @@ pub(crate) async fn build(
         accounts,
         tls: Arc::clone(&tls),
         public: config.cluster.public_host().is_some(),
-        busy: Box::new({
-            let paced = counted.paced.clone();
-            move || paced.as_ref().is_some_and(|paced| paced.is_late())
-        }),
+        busy: Box::new(move || paced.as_ref().is_some_and(|it| it.is_late())),
     });
     let operator = Arc::new(Operator {
         accounts: service,

@@ -172,10 +172,6 @@ async fn end(node: &Running) -> &'static str {
 }
 
 /// Serves until it is told to stop, then drains.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how much of the deadline is left is a matter of real time"
-)]
 async fn serve(
     config: &Config,
     parts: Parts,
@@ -215,6 +211,21 @@ async fn serve(
     }
     tracing::info!("stopping");
     desk.stops();
+    stop(config, (node, shell, serving), orders, signals, manager).await
+}
+
+/// Gives everything to other nodes, or puts it into the store, and ends.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how much of the deadline is left is a matter of real time"
+)]
+async fn stop(
+    config: &Config,
+    (node, shell, mut serving): (Running, Shell, JoinSet<()>),
+    mut orders: watch::Receiver<Option<StopOrder>>,
+    signals: &mut Signals,
+    manager: &Manager,
+) -> Result<(), RunError> {
     let deadline = Duration::from_secs(config.drain.deadline_seconds);
     manager.stopping(deadline + LAST_WORDS + LINGER);
     let asked = orders.borrow().and_then(|order| order.deadline_seconds);
