@@ -12,9 +12,9 @@ use xtask::run::Run;
 use xtask::{VERBS, machine, root, terraform, tidy, tools};
 
 /// Simulates clusters; it is beside this program. Its own tests take the first 100 seeds, this the
-/// next 400.
+/// next 250.
 const SIMULATION: &str = "cirrus-sim";
-const SEEDS: [&str; 3] = ["cluster", "101", "400"];
+const SEEDS: [&str; 3] = ["cluster", "101", "250"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
