@@ -21,8 +21,6 @@ use crate::control::{Answer, Call, Refusal};
 use crate::metrics;
 use crate::parts::Counted;
 
-/// What a view says of a member that has no slots, or is to have none.
-const DRAINING: &str = "draining";
 /// Accounts in one page of a list.
 const PAGE: u32 = 500;
 
@@ -158,12 +156,8 @@ impl Desk {
         let Ok(Some(view)) = operator.home.view().await else {
             return;
         };
-        let drained = |node: &NodeSeen| node.here && node.state == DRAINING;
-        let serves = |node: &NodeSeen| node.state != DRAINING;
-        if view.nodes.iter().any(drained)
-            && !view.nodes.iter().any(serves)
-            && operator.home.undrain().await.is_ok()
-        {
+        let serves = |node: &NodeSeen| node.weight > 0;
+        if !view.nodes.iter().any(serves) && operator.home.undrain().await.is_ok() {
             self.undrain();
             tracing::warn!("no other node serves: the drain is taken back");
         }

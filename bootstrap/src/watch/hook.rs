@@ -294,16 +294,7 @@ mod tests {
     /// end.
     #[test]
     fn a_heartbeat_that_the_end_overtakes() {
-        let settings = Settings {
-            poll_ms: 5 * SECOND,
-            backoff_ms: 30 * SECOND,
-            gone_ms: 10 * SECOND,
-            hook_ms: 120 * SECOND,
-            spot_reserve_seconds: 20,
-            rebalance: false,
-            metrics_ms: 0,
-            drain_ms: 60 * SECOND,
-        };
+        let settings = crate::watch::tests::settings();
         for outcome in [
             Seen::Beaten,
             Seen::Refused("not allowed".into()),

@@ -6,7 +6,7 @@ use super::*;
 
 const SECOND: u64 = 1_000;
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         poll_ms: 5 * SECOND,
         backoff_ms: 30 * SECOND,
