@@ -74,6 +74,20 @@ run "prefix_without_balancer" {
   }
 }
 
+run "records_of_nodes_are_left_to_who_knows_them" {
+  command = apply
+
+  variables {
+    balancer = false
+    zone_ids = { "example.com" = "Z0123456789ABCDEFGHIJ" }
+  }
+
+  assert {
+    condition     = length(output.dns_records) == 0
+    error_message = "Records that lead nowhere, and that `cluster dns` writes too."
+  }
+}
+
 run "hosted_zone" {
   command = apply
 

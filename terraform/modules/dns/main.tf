@@ -1,6 +1,7 @@
 # SRV records (RFC 6120 section 3.2.1, XEP-0368) and the name they point to: xmpp.<domain> in
 # hosted zones of Route 53, where that name is an alias of the load balancer; the balancer itself
-# elsewhere, because an SRV record must not point to a CNAME (RFC 2782).
+# elsewhere, because an SRV record must not point to a CNAME (RFC 2782). With neither balancer nor
+# addresses there is nothing that they could lead to: they are left to `cirrus-server cluster dns`.
 
 locals {
   services = {
@@ -16,7 +17,7 @@ locals {
   srv = { for pair in setproduct(var.domains, keys(local.services)) : "${pair[1]}.${pair[0]}" => {
     domain = pair[0]
     value  = "5 1 ${local.services[pair[1]]} ${local.hosts[pair[0]]}."
-  } }
+  } if var.target != null || length(var.addresses) > 0 }
 
   addresses = {
     A    = [for address in var.addresses : address if !strcontains(address, ":")]

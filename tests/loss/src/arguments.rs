@@ -21,9 +21,12 @@ pub struct Arguments {
     #[arg(
         long = "server",
         value_name = "ADDRESS",
-        required_unless_present = "start"
+        required_unless_present_any = ["start", "records"]
     )]
     pub(crate) servers: Vec<String>,
+    /// SRV records of the servers instead, as lines of a zone file; read again for every connection
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["start", "servers"])]
+    pub(crate) records: Option<PathBuf>,
     /// Domain of the accounts
     #[arg(long, default_value = "localhost")]
     pub(crate) domain: String,

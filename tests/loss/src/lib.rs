@@ -40,6 +40,7 @@ pub use arguments::Arguments;
 use arguments::Name;
 use client::login::Identity;
 use client::machine::{Machine, Settings};
+use client::servers::{Found, Route, Servers};
 use client::shell::{Client, Shared};
 use director::{Director, Length};
 use ledger::Ledger;
@@ -74,7 +75,7 @@ pub fn run(arguments: &Arguments, say: &dyn Fn(&str)) -> Result<Vec<Report>> {
         server.prepare(&lab)?;
         let mut running = server.start(&lab, !arguments.without_archive)?;
         let target = Target {
-            addresses: vec![format!("127.0.0.1:{}", running.port)],
+            found: Found::At(vec![format!("127.0.0.1:{}", running.port)]),
             names: Names::new("u{}", HOST)?,
             password: PASSWORD.to_owned(),
             authorities: Some(lab.certificate.clone()),
@@ -87,7 +88,7 @@ pub fn run(arguments: &Arguments, say: &dyn Fn(&str)) -> Result<Vec<Report>> {
 
 /// Where the clients connect, and as whom.
 struct Target {
-    addresses: Vec<String>,
+    found: Found,
     names: Names,
     password: String,
     authorities: Option<std::path::PathBuf>,
@@ -97,7 +98,10 @@ impl Target {
     fn given(arguments: &Arguments) -> Result<Target> {
         let file = arguments.password_file.as_deref();
         Ok(Target {
-            addresses: arguments.servers.clone(),
+            found: match &arguments.records {
+                Some(file) => Found::By(file.clone()),
+                None => Found::At(arguments.servers.clone()),
+            },
             names: Names::new(&arguments.users, &arguments.domain)?,
             password: password(file.context("--password-file is missing")?)?,
             authorities: (!arguments.insecure).then(|| arguments.authorities.clone()),
@@ -119,7 +123,7 @@ fn once(
     let shared = Arc::new(Shared::new(
         Ledger::new(&managed, friends),
         TlsConnector::from(Arc::new(tls)),
-        target.addresses.clone(),
+        Servers::new(target.found.clone()),
         ServerName::try_from(host.clone()).with_context(|| format!("the domain {host:?}"))?,
         arguments.group,
         arguments.silence,
@@ -141,10 +145,11 @@ fn once(
             managed: *managed,
         };
         let rng = Rng::new(arguments.seed, account);
+        let route = Route::new(account as usize, Rng::new(!arguments.seed, account));
         let settings = Arc::clone(&settings);
         let who = (account, arguments.begins(account));
         let machine = Machine::new(who, identity, &friends(account), settings, rng);
-        Client::new(account, machine, Arc::clone(&shared))
+        Client::new(account, machine, route, Arc::clone(&shared))
     });
     let clients = clients.collect();
     let director = Director {

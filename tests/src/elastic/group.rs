@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::balancer::Doors;
 use super::plan::{Metric, Refreshing, Scaling};
+use super::records::publish;
 use super::refresh::{Member as Standing, Outcome, Refresh, Stage, Step};
 use super::scaler::{self, Decision, Scaler};
 use crate::emulated::cloud::{Cloud, Node, Programs};
@@ -80,6 +81,8 @@ pub struct Group {
     refreshing: Refreshing,
     refresh: Option<Refresh>,
     refreshed: Option<Outcome>,
+    /// Where the records of its nodes are kept.
+    records: Option<PathBuf>,
     doors: Vec<Doors>,
     heartbeat_seconds: u32,
     minute: Duration,
@@ -112,6 +115,7 @@ impl Group {
             refreshing: scaling.refreshing.clone(),
             refresh: None,
             refreshed: None,
+            records: None,
             doors,
             heartbeat_seconds: scaling.heartbeat_seconds,
             minute: Duration::from_millis(scaling.minute_ms),
@@ -145,6 +149,11 @@ impl Group {
             .iter()
             .find(|it| it.stage == Stage::InService);
         serving.map(|it| it.node.control())
+    }
+
+    /// Keeps the records of its nodes in this file: as often as the policies are evaluated.
+    pub fn publish_to(&mut self, file: PathBuf) {
+        self.records = Some(file);
     }
 
     /// Has its nodes replaced by those of a new version.
@@ -207,6 +216,7 @@ impl Group {
             if self.refresh.is_some() {
                 self.check();
             }
+            self.publish();
             if let Some(decision) = self.decide()? {
                 let (from, to) = (self.desired, decision.desired);
                 self.say(&format!("{from} -> {to}: {}", decision.why));
@@ -316,6 +326,15 @@ impl Group {
         let Some(why) = raised else { return };
         if self.refresh.as_mut().is_some_and(|it| it.fail(&why)) {
             self.say(&format!("{why}: it goes back"));
+        }
+    }
+
+    /// Says in the records which nodes there are; they stay where the node that is asked can't tell.
+    fn publish(&mut self) {
+        if let (Some(file), Some(control)) = (&self.records, self.control())
+            && let Err(error) = publish(&control, file)
+        {
+            self.say(&format!("the records stay as they are: {error:#}"));
         }
     }
 

@@ -2,7 +2,7 @@
 //! nobody who notices.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -36,12 +36,11 @@ fn given(name: &str, otherwise: usize) -> usize {
     number.and_then(|it| it.parse().ok()).unwrap_or(otherwise)
 }
 
-/// What clients find the nodes by: haproxy, pen, or all addresses that a node may have, as from
-/// DNS.
+/// What clients find the nodes by: haproxy, pen, or SRV records in a file of this folder.
 pub(crate) enum Front {
     Haproxy(Balancer),
     Pen(Pen),
-    Addresses(Vec<SocketAddr>),
+    Records(TempDir),
 }
 
 impl Front {
@@ -49,7 +48,7 @@ impl Front {
     pub(crate) fn new(doors: &[Doors]) -> Front {
         let asked = |name| std::env::var_os(name).is_some();
         if asked("CIRRUS_ELASTIC_DNS") {
-            return Front::Addresses(doors.iter().map(|it| it.c2s).collect());
+            return Front::Records(TempDir::with_prefix("cirrus-records-").unwrap());
         }
         match asked("CIRRUS_ELASTIC_PEN") {
             true => Front::Pen(Pen::start(doors).unwrap()),
@@ -63,7 +62,7 @@ impl Front {
             Front::Haproxy(_) => "\nlisten.proxy_networks=127.0.0.0/8",
             // It does not say for whom its connections are.
             Front::Pen(_) => "",
-            Front::Addresses(_) => "\ncluster.public_address=auto",
+            Front::Records(_) => "\ncluster.public_address=auto",
         };
         format!("{USER_DATA}{networks}")
     }
@@ -76,11 +75,31 @@ impl Front {
         }
     }
 
-    fn addresses(&self) -> Vec<String> {
+    /// The records, where clients find nodes by them.
+    pub(crate) fn records(&self) -> Option<PathBuf> {
         match self {
-            Front::Haproxy(balancer) => vec![balancer.address().to_string()],
-            Front::Pen(pen) => vec![pen.address().to_string()],
-            Front::Addresses(addresses) => addresses.iter().map(ToString::to_string).collect(),
+            Front::Records(folder) => Some(folder.path().join("zone")),
+            Front::Haproxy(_) | Front::Pen(_) => None,
+        }
+    }
+
+    /// Has the group do its part, if there is one.
+    pub(crate) fn follow(&self, group: &mut Group) {
+        if let Some(file) = self.records() {
+            group.publish_to(file);
+        }
+    }
+
+    /// By which option the loss test finds the nodes.
+    fn option(&self) -> [String; 2] {
+        let server = |address: SocketAddr| ["--server".to_owned(), address.to_string()];
+        match self {
+            Front::Haproxy(balancer) => server(balancer.address()),
+            Front::Pen(pen) => server(pen.address()),
+            Front::Records(folder) => {
+                let file = folder.path().join("zone");
+                ["--records".to_owned(), file.display().to_string()]
+            }
         }
     }
 }
@@ -141,9 +160,7 @@ pub(crate) fn talk(
          --leaves 0 --unmanaged 0 --time 2s --insecure"
     );
     let mut arguments: Vec<String> = options.split_whitespace().map(str::to_owned).collect();
-    for address in front.addresses() {
-        arguments.extend(["--server".to_owned(), address]);
-    }
+    arguments.extend(front.option());
     for (name, path) in [
         ("--password-file", folder.join("password")),
         ("--faults", script),
@@ -240,6 +257,7 @@ fn nobody_notices_that_a_group_grows_and_shrinks() {
     let doors: Vec<Doors> = (0..=most).map(|_| Doors::free().unwrap()).collect();
     let front = Front::new(&doors);
     let mut group = Group::start(&scaling, front.version(), doors).unwrap();
+    front.follow(&mut group);
     until(&mut group, 1);
 
     let folder = TempDir::with_prefix("cirrus-elastic-").unwrap();

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use cirrus_tests::elastic::{Balancer, Doors};
+use cirrus_tests::elastic::{Balancer, Doors, publish};
 use serde_json::Value;
 
 use crate::cluster::{ONE, wait_for};
@@ -56,6 +56,9 @@ fn clients_come_to_a_node_that_is_new() {
     let mut first = pair.launch(1, &user_data);
     first.wait_for("code=ok").unwrap();
     Pair::add(&mut first, (0..SESSIONS).map(|n| format!("a{n}")));
+    if let Some(file) = front.records() {
+        publish(&first.control(), &file).unwrap();
+    }
     let arguments = talk("a{}", (SESSIONS, SESSIONS), &front, folder);
     std::thread::scope(|scope| {
         let _ends = Ends(folder);

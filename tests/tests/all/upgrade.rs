@@ -71,6 +71,7 @@ fn upgrade(
     let doors: Vec<Doors> = (0..PLACES).map(|_| Doors::free().unwrap()).collect();
     let front = Front::new(&doors);
     let mut group = Group::start(&scaling, before(front.version()), doors).unwrap();
+    front.follow(&mut group);
     until(&mut group, NODES);
     let folder = TempDir::with_prefix("cirrus-upgrade-").unwrap();
     std::fs::write(folder.path().join("password"), "wherefore\n").unwrap();

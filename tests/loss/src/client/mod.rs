@@ -4,6 +4,7 @@ pub(crate) mod login;
 pub(crate) mod machine;
 pub(crate) mod managed;
 pub(crate) mod schedule;
+pub(crate) mod servers;
 pub(crate) mod shell;
 mod stanzas;
 

@@ -1,4 +1,4 @@
-//! The shell around one client: its socket, its clock, and the list of addresses.
+//! The shell around one client: its socket, its clock, and its way to a server.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -19,11 +19,12 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::machine::{Effect, Machine, Stage};
+use super::servers::{Route, Servers};
 use crate::ledger::{self, Account, At, Event, Ledger};
 
 /// Longest time for a connection to stand.
 const CONNECT: Duration = Duration::from_secs(2);
-/// Pause after every address was refused, or after a login that came to nothing.
+/// Pause after every server was refused, or after a login that came to nothing.
 const RETRY: At = 100_000;
 /// Different complaints that are kept.
 const COMPLAINTS: usize = 20;
@@ -38,7 +39,7 @@ pub(crate) struct Shared {
     /// TLS with or without a check of the certificate.
     pub(crate) tls: TlsConnector,
     /// The servers.
-    pub(crate) addresses: Vec<String>,
+    pub(crate) servers: Servers,
     /// The domain, as the certificate should have it.
     pub(crate) host: ServerName<'static>,
     /// Every how manieth account leaves at the end.
@@ -56,7 +57,7 @@ impl Shared {
     pub(crate) fn new(
         ledger: Ledger,
         tls: TlsConnector,
-        addresses: Vec<String>,
+        servers: Servers,
         host: ServerName<'static>,
         group: u32,
         silence: Duration,
@@ -66,7 +67,7 @@ impl Shared {
             complaints: Mutex::default(),
             began: Instant::now(),
             tls,
-            addresses,
+            servers,
             host,
             group,
             silence,
@@ -115,17 +116,16 @@ pub(crate) struct Client {
     link: Option<Link>,
     pending: Option<Pending>,
     parser: StreamParser,
-    address: usize,
-    /// Where the server has said to go.
-    told: Option<String>,
-    refused: usize,
+    route: Route,
+    /// Where the connection leads.
+    address: String,
     retry_at: At,
     in_session: bool,
 }
 
 impl Client {
     /// A client without a connection.
-    pub(crate) fn new(me: Account, machine: Machine, shared: Arc<Shared>) -> Client {
+    pub(crate) fn new(me: Account, machine: Machine, route: Route, shared: Arc<Shared>) -> Client {
         Client {
             me,
             machine,
@@ -133,10 +133,8 @@ impl Client {
             link: None,
             pending: None,
             parser: StreamParser::new(),
-            // Not all at the same server.
-            address: me as usize,
-            told: None,
-            refused: 0,
+            route,
+            address: String::new(),
             retry_at: 0,
             in_session: false,
         }
@@ -188,14 +186,18 @@ impl Client {
         if due > self.shared.now() {
             return deadline.min(due);
         }
-        let addresses = &self.shared.addresses;
-        if let Some(at) = self.told.take().and_then(|told| place(addresses, &told)) {
-            self.address = at;
+        match self.route.next(&self.shared.servers) {
+            Ok(address) => {
+                self.address.clone_from(&address);
+                self.pending = Some(Box::pin(connect(address)));
+            }
+            Err(error) => {
+                self.shared.complain(&error);
+                self.machine.unreachable();
+                self.retry_at = self.shared.now() + RETRY;
+                return deadline.min(self.retry_at);
+            }
         }
-        let address = addresses.get(self.address % addresses.len().max(1));
-        let address = address.cloned().unwrap_or_default();
-        self.address += 1;
-        self.pending = Some(Box::pin(connect(address)));
         deadline
     }
 
@@ -217,9 +219,8 @@ impl Client {
         let now = self.shared.now();
         match link {
             Ok(link) => {
-                self.refused = 0;
-                let server = (self.address - 1) % self.shared.addresses.len().max(1);
-                let event = Event::Connected(server);
+                self.route.arrived();
+                let event = Event::Connected(self.shared.servers.number(&self.address));
                 self.shared.ledger().record(self.me, now, event);
                 let secured = matches!(link, Link::Tls(_));
                 self.link = Some(link);
@@ -237,11 +238,7 @@ impl Client {
             Err(error) => {
                 self.shared.complain(&error);
                 self.machine.unreachable();
-                self.refused += 1;
-                if self
-                    .refused
-                    .is_multiple_of(self.shared.addresses.len().max(1))
-                {
+                if self.route.is_exhausted() {
                     self.retry_at = now + RETRY;
                 }
             }
@@ -288,7 +285,7 @@ impl Client {
                         }
                     }
                     Effect::Drop => self.drop_connection(),
-                    Effect::GoTo(host) => self.told = Some(host),
+                    Effect::GoTo(host) => self.route.go_to(host),
                     Effect::Note(event) => self.note(event),
                     Effect::Complain(what) => self.shared.complain(&anyhow!(what)),
                 }
@@ -326,12 +323,6 @@ impl Client {
         };
         Ok(timeout(self.shared.silence, sent).await??)
     }
-}
-
-/// Which of the addresses is meant; the port for STARTTLS is told only where it is another one.
-fn place(addresses: &[String], told: &str) -> Option<usize> {
-    let is_it = |it: &String| it == told || it.strip_suffix(":5222") == Some(told);
-    addresses.iter().position(is_it)
 }
 
 async fn connect(address: String) -> Result<Link> {
