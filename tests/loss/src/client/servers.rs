@@ -60,6 +60,8 @@ pub(crate) struct Route {
     /// Where the server has said to go.
     told: Option<String>,
     left: VecDeque<String>,
+    /// The last attempt was the last one of a list.
+    exhausted: bool,
     rng: Rng,
 }
 
@@ -70,6 +72,7 @@ impl Route {
             turn,
             told: None,
             left: VecDeque::new(),
+            exhausted: false,
             rng,
         }
     }
@@ -84,6 +87,7 @@ impl Route {
     /// # Errors
     /// When there are no records, or what is there is none.
     pub(crate) fn next(&mut self, servers: &Servers) -> Result<String> {
+        self.exhausted = false;
         if let Some(address) = self.told.take().and_then(|it| servers.found.told(&it)) {
             return Ok(self.take(servers, address));
         }
@@ -104,6 +108,7 @@ impl Route {
             };
         }
         let address = self.left.pop_front().unwrap_or_default();
+        self.exhausted = self.left.is_empty();
         Ok(self.take(servers, address))
     }
 
@@ -121,7 +126,7 @@ impl Route {
 
     /// Whether all that were found have been tried.
     pub(crate) fn is_exhausted(&self) -> bool {
-        self.left.is_empty()
+        self.exhausted
     }
 }
 
@@ -281,6 +286,7 @@ mod tests {
         ] {
             route.go_to(told.to_owned());
             assert_eq!(route.next(servers).unwrap(), address, "{told}");
+            assert!(!route.is_exhausted(), "others come next");
         }
     }
 
