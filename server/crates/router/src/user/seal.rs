@@ -36,7 +36,7 @@ use super::User;
 use super::session::Session;
 use crate::codec::{Only, Since};
 use crate::event::{Effect, Token};
-use crate::home::{Cx, Limits, Purpose};
+use crate::home::{Cx, HomeConfig, Limits, Purpose};
 use crate::log::{MAX_RECORDS, Record, decode};
 use crate::planted;
 use crate::segment::{self, Digest, Index, Row, Segment};
@@ -46,6 +46,16 @@ use join::Joining;
 /// Pause after a failure; it doubles.
 const FIRST_PAUSE_MS: u64 = 1_000;
 const LAST_PAUSE_MS: u64 = 300_000;
+
+/// Bytes of a record's stanza, which is most of it.
+fn bytes_of(record: &Record) -> usize {
+    record.as_message().map_or(0, |it| it.stanza.len())
+}
+
+/// Whether these are enough for a segment.
+fn is_full(home: &HomeConfig, records: &[Record], bytes: usize) -> bool {
+    records.len() as u64 >= home.limits.seal_records || bytes >= home.limits.seal_bytes
+}
 
 /// Where sealing stands.
 #[derive(Default, Serialize, Deserialize)]
@@ -421,10 +431,7 @@ impl User {
         items: &[cirrus_store::Item],
         next: Option<Bytes>,
     ) {
-        let limits = &cx.home.limits;
-        let full = |records: &Vec<Record>, bytes: usize| {
-            records.len() as u64 >= limits.seal_records || bytes >= limits.seal_bytes
-        };
+        let full = |records: &Vec<Record>, bytes| is_full(cx.home, records, bytes);
         let sealed = self.seals.sealed().max(self.archive.floor());
         let mut broken = false;
         for item in items {
@@ -447,9 +454,7 @@ impl User {
                     }
                 }
                 first.get_or_insert(position);
-                bytes += record
-                    .as_message()
-                    .map_or(0, |message| message.stanza.len());
+                bytes += bytes_of(&record);
                 records.push(record);
             }
         }
@@ -528,18 +533,17 @@ impl User {
                     all.ok()
                 });
                 let whole = records.filter(|all| all.len() as u64 == row.records());
-                match whole {
-                    Some(all) => {
-                        let records: Vec<Record> = all.into_iter().map(|(_, it)| it).collect();
-                        let size = |it: &Record| it.as_message().map_or(0, |m| m.stanza.len());
-                        let bytes = records.iter().map(size).sum();
-                        self.read_log(cx, Some(row.first), records, bytes);
-                    }
-                    // It stays as it is, and what comes behind it is sealed by itself.
-                    None => {
-                        cx.work.tally.unreadable += 1;
-                        self.read_log(cx, None, Vec::new(), 0);
-                    }
+                let Some(all) = whole else {
+                    cx.work.tally.unreadable += 1;
+                    return self.read_log(cx, None, Vec::new(), 0);
+                };
+                let records: Vec<Record> = all.into_iter().map(|(_, it)| it).collect();
+                let bytes = records.iter().map(bytes_of).sum();
+                // One that can't be read, or is full but packs well, stays as it is, and what
+                // comes behind it is sealed by itself.
+                match is_full(cx.home, &records, bytes) {
+                    true => self.read_log(cx, None, Vec::new(), 0),
+                    false => self.read_log(cx, Some(row.first), records, bytes),
                 }
             }
             (Some(Stage::Join(joining)), Ok(BlobOutcome::Body(body))) => {

@@ -39,6 +39,13 @@ impl Sealed {
 
     /// Messages are kept for so many days.
     fn keeping(records: u64, days: u64) -> Self {
+        Self::with(|limits| {
+            limits.seal_records = records;
+            limits.retention_days = days;
+        })
+    }
+
+    fn with(set: impl FnOnce(&mut Limits)) -> Self {
         let clock = Arc::new(AtomicU64::new(TODAY * DAY_MS + 1));
         let time = Arc::clone(&clock);
         let table = Arc::new(MemoryTable::new(Arc::new(move || {
@@ -48,8 +55,7 @@ impl Sealed {
             account(&table, user);
         }
         let mut config = config();
-        config.limits.seal_records = records;
-        config.limits.retention_days = days;
+        set(&mut config.limits);
         let time = Arc::clone(&clock);
         let blobs = MemoryBlob::timed(Arc::new(move || time.load(Ordering::Relaxed)));
         let world = World::over(table, Arc::new(blobs), Arc::new(config));
@@ -73,8 +79,13 @@ impl Sealed {
     }
 
     fn say(&mut self, from: u64, upto: u64) {
+        self.say_long(from, upto, 1);
+    }
+
+    /// With bodies of so many bytes at least.
+    fn say_long(&mut self, from: u64, upto: u64, length: usize) {
         for n in from..=upto {
-            self.world.say(1, &message(ROMEO, &n.to_string()));
+            self.world.say(1, &message(ROMEO, &format!("{n:0length$}")));
             self.world.read_all(1);
             self.world.read_all(2);
         }
@@ -192,6 +203,20 @@ fn full_segments_are_sealed_as_they_come() {
     assert_eq!((it.index(), it.segments().len()), (2, 2));
     assert_eq!(it.all(), (1..=40).collect::<Vec<_>>());
     assert_eq!(it.world.home.census().tally.unreadable, 0);
+}
+
+#[test]
+fn a_segment_that_is_full_by_its_bytes_and_packs_well_is_left_as_it_is() {
+    let mut it = Sealed::with(|limits| {
+        limits.seal_records = 16;
+        limits.seal_bytes = 4_096;
+    });
+    it.say_long(1, 40, 600);
+    let census = it.world.home.census();
+    assert_eq!(census.tally.seal_failures, 0);
+    it.due().unwrap();
+    assert!(it.segments().len() >= 5, "{:?}", it.segments());
+    assert_eq!(it.all(), (1..=40).collect::<Vec<_>>());
 }
 
 #[test]
