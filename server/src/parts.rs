@@ -312,7 +312,7 @@ fn home_config(
         resources_per_user: limits.resources_per_user,
         roster_items: limits.roster_items,
         offline_messages: limits.offline_messages,
-        unacked_bytes: config.stream_management.unacked_bytes,
+        unacked_bytes: (config.stream_management.unacked_bytes).max(4 * limits.stanza_bytes),
         // Connections pause at the configured number; the home ends those that don't.
         max_unhandled: limits.max_unhandled.saturating_mul(2),
         entity_queue: limits.entity_inbox,

@@ -299,8 +299,10 @@ section! {
         offline_messages: usize = 10_000, 0..=1_000_000;
         /// Stanzas that wait to be written to one connection.
         write_queue_stanzas: usize = 16_384, 16..=1_000_000;
-        /// Bytes that wait to be written to one connection.
-        write_queue_bytes: usize = 1_048_576, 65_536..=1_073_741_824;
+        /// Bytes that wait to be written to one connection. All that a session has left
+        /// unacknowledged is sent at once when it is resumed, so this should be more than
+        /// `stream_management.unacked_bytes`.
+        write_queue_bytes: usize = 4_194_304, 65_536..=1_073_741_824;
         /// Stanzas of one connection that are not handled yet; then it is not read further.
         max_unhandled: usize = 256, 32..=65_536;
         /// Entities (users) kept in memory after their last use.
@@ -342,8 +344,10 @@ section! {
     StreamManagement {
         /// Seconds that a session waits for its client to come back.
         resume_seconds: u64 = 300, 0..=600;
-        /// Bytes of stanzas that one client has not acknowledged.
-        unacked_bytes: usize = 262_144, 16_384..=16_777_216;
+        /// Bytes of stanzas that one client has not acknowledged: a long roster, or the presence of
+        /// a thousand contacts, has to fit. Past it, the session ends. It is never less than four
+        /// times `limits.stanza_bytes`.
+        unacked_bytes: usize = 2_097_152, 16_384..=16_777_216;
         /// Stanzas that one client has not acknowledged.
         unacked_stanzas: usize = 2_048, 16..=65_536;
         /// Milliseconds within which acknowledgements are joined into one.

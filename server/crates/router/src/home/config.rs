@@ -85,7 +85,7 @@ impl Default for Limits {
             resources_per_user: 32,
             roster_items: 5_000,
             offline_messages: 10_000,
-            unacked_bytes: 256 * 1024,
+            unacked_bytes: 2 * 1024 * 1024,
             max_unhandled: 1_000,
             entity_queue: 1_000,
             entities: 1_000_000,

@@ -331,7 +331,7 @@ impl User {
     pub(super) fn give_now(&mut self, cx: &mut Cx<'_>, index: usize, stanza: Stanza, keep: Keep) {
         let session = &mut self.sessions[index];
         session.send(stanza, keep, cx.out);
-        if session.unacked_bytes() > cx.home.limits.unacked_bytes {
+        if session.overflows(cx.home.limits.unacked_bytes) {
             self.overflowing.push(session.id);
         }
     }

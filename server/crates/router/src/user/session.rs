@@ -242,6 +242,12 @@ impl Session {
         self.unacked_bytes
     }
 
+    /// Whether the client leaves more unacknowledged than so many bytes. One stanza alone never is
+    /// too much: what is given back would end the next session too, and every one after it.
+    pub fn overflows(&self, bytes: usize) -> bool {
+        self.unacked_bytes > bytes && self.unacked.len() > 1
+    }
+
     /// A stanza waits. It has no number before it is sent.
     pub fn held(&mut self) {
         if crate::planted::number_before_hold() {

@@ -105,11 +105,17 @@ fn finish<T>(future: impl Future<Output = T>) -> T {
 
 impl World {
     fn new(users: &[&str]) -> Self {
+        Self::with(users, |_| {})
+    }
+
+    fn with(users: &[&str], set: impl FnOnce(&mut Limits)) -> Self {
+        let mut config = config();
+        set(&mut config.limits);
         let table = Arc::new(MemoryTable::new(Arc::new(|| 1_000_000)));
         for user in users {
             account(&table, user);
         }
-        Self::over(table, Arc::new(MemoryBlob::new()), Arc::new(config()))
+        Self::over(table, Arc::new(MemoryBlob::new()), Arc::new(config))
     }
 
     fn over(table: Arc<MemoryTable>, blobs: Arc<MemoryBlob>, config: Arc<HomeConfig>) -> Self {
@@ -315,6 +321,37 @@ fn messages_wait_for_who_is_offline_and_arrive_once_in_order() {
     world.bind(3, ROMEO, "orchard");
     world.say(3, "<presence/>");
     assert!(world.bodies(3).is_empty(), "the cursor has passed them");
+}
+
+#[test]
+fn one_message_that_is_over_the_bound_locks_nobody_out() {
+    let mut world = World::with(&[JULIET, ROMEO], |limits| limits.unacked_bytes = 1_000);
+    world.online(1, JULIET, "balcony");
+    let long = "a".repeat(2_000);
+    world.say(1, &message(ROMEO, &long));
+    world.bind(2, ROMEO, "orchard");
+    let enable = PipeEvent::EnableSm {
+        resume: true,
+        max: None,
+    };
+    world.pipe(2, enable);
+    world.say(2, "<presence/>");
+    // Its own presence, then the message.
+    let closed = |out: &PipeOut| matches!(out, PipeOut::Close { .. });
+    for h in 0..2 {
+        world.pipe(2, PipeEvent::Ack { h });
+        let got = world.drain(2);
+        assert!(!got.iter().any(closed), "{got:?}");
+    }
+    world.pipe(2, PipeEvent::Ack { h: 2 });
+    world.say(1, &message(ROMEO, "b"));
+    assert_eq!(world.bodies(2), ["b"], "everything before was given");
+    world.pipe(2, PipeEvent::Ack { h: 3 });
+    world.say(1, &message(ROMEO, &long));
+    assert!(!world.drain(2).iter().any(closed));
+    // Another one before that is acknowledged is too much.
+    world.say(1, &message(ROMEO, &long));
+    assert!(world.drain(2).iter().any(closed));
 }
 
 #[test]
