@@ -407,7 +407,11 @@ impl Search {
                 self.finish(false);
             }
             next => {
-                self.at = end;
+                // The first items may all lie before the place where this has begun.
+                self.at = match self.page.backward {
+                    true => self.at.min(end),
+                    false => self.at.max(end),
+                };
                 self.stage = Stage::Scan(next);
             }
         }

@@ -102,7 +102,14 @@ impl User {
         cx.work.binding.remove(&pipe);
         let id = SessionId::parse(previd);
         let found = id.and_then(|id| self.sessions.iter().position(|session| session.id == id));
-        let Some(index) = found.filter(|index| self.sessions[*index].resumable()) else {
+        let mut found = found.filter(|index| self.sessions[*index].resumable());
+        // A client that went back to what it had saved earlier lacks stanzas that are gone: its
+        // session can't go on, but a new one can.
+        if let Some(index) = found.filter(|index| self.sessions[*index].is_behind(h)) {
+            self.end_session(cx, index, Some(StreamError::Conflict));
+            found = None;
+        }
+        let Some(index) = found else {
             let condition = Condition::ItemNotFound;
             cx.pipe(pipe, PipeOut::ResumeFailed { h: None, condition });
             return;

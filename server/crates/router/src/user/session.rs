@@ -314,6 +314,18 @@ impl Session {
         Ok(shared)
     }
 
+    /// Whether the client counts fewer than it has acknowledged before: what is between is not kept
+    /// any more, so it can't have that again.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "XEP-0198 counts modulo 2^32"
+    )]
+    pub fn is_behind(&self, h: u32) -> bool {
+        let base = self.sm.as_ref().map_or(0, |sm| sm.base_n);
+        let counted = self.acked().saturating_sub(base) as u32;
+        h.wrapping_sub(counted) > u32::MAX / 2
+    }
+
     /// Forgets everything up to `n`; what of it other sessions got too.
     #[must_use]
     pub fn written(&mut self, n: u64) -> Vec<Unacked> {

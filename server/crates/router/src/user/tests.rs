@@ -400,6 +400,35 @@ fn a_broken_session_resumes_with_what_it_missed() {
     );
 }
 
+/// As a client does that was killed and begins with what it had saved before.
+#[test]
+fn a_client_that_counts_fewer_than_before_begins_anew_and_misses_nothing() {
+    let mut world = World::new(&[JULIET, ROMEO]);
+    world.online(1, JULIET, "balcony");
+    world.bind(2, ROMEO, "orchard");
+    let enable = PipeEvent::EnableSm {
+        resume: true,
+        max: Some(60),
+    };
+    world.pipe(2, enable);
+    world.say(2, "<presence/>");
+    let id = world.sm_id(2);
+    for body in ["a", "b"] {
+        world.say(1, &message(ROMEO, body));
+    }
+    world.pipe(2, PipeEvent::Ack { h: 2 });
+    world.pipe(2, PipeEvent::Closed { clean: false });
+    world.resume(3, ROMEO, &id, 1);
+    let failed = world.drain(3);
+    assert!(
+        matches!(failed[..], [PipeOut::ResumeFailed { h: None, .. }]),
+        "{failed:?}"
+    );
+    world.bind(3, ROMEO, "orchard");
+    world.say(3, "<presence/>");
+    assert_eq!(world.bodies(3), ["b"]);
+}
+
 #[test]
 fn what_a_session_leaves_unacknowledged_waits_for_the_next() {
     let mut world = World::new(&[JULIET, ROMEO]);

@@ -394,6 +394,31 @@ fn a_page_at_any_depth_is_one_request() {
     }
 }
 
+/// An item may begin before the position that is asked from, so reading begins earlier.
+#[test]
+fn a_page_begins_behind_its_id_where_messages_are_long() {
+    let message = |_| {
+        vec![Kind::Message {
+            peer: 0,
+            body: 150_000,
+            later: 10,
+        }]
+    };
+    let items: Vec<_> = (1..=40).map(message).collect();
+    let mut archive = Archive::new(1, &items);
+    for after in [1, 20, 30, 37] {
+        let page = Page {
+            max: 3,
+            after,
+            ..Page::end(false)
+        };
+        let filter = Filter::default();
+        let (given, ..) = archive.page(&filter, &page, 512 * 1_024).unwrap();
+        let given: Vec<u64> = given.iter().map(|hit| hit.position).collect();
+        assert_eq!(given, [after + 1, after + 2, after + 3]);
+    }
+}
+
 #[test]
 fn a_page_of_a_sealed_archive_is_two_requests() {
     let mut archive = long(20_000, 2);
