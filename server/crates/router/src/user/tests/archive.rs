@@ -4,7 +4,11 @@ use super::*;
 
 /// Juliet and Romeo online, without stream management.
 fn world() -> World {
-    let mut world = World::new(&[JULIET, ROMEO]);
+    world_with(|_| {})
+}
+
+fn world_with(set: impl FnOnce(&mut Limits)) -> World {
+    let mut world = World::with(&[JULIET, ROMEO], set);
     world.online(1, JULIET, "balcony");
     world.online(2, ROMEO, "orchard");
     world.drain(1);
@@ -335,13 +339,13 @@ fn an_empty_archive_says_so() {
 
 #[test]
 fn a_slow_reader_gets_everything_and_never_more_than_it_may_hold() {
-    let mut world = world();
+    let limit = 128 * 1_024;
+    let mut world = world_with(|limits| limits.unacked_bytes = 2 * limit);
     let long = "x".repeat(20_000);
     for _ in 0..40 {
         world.say(2, &message(JULIET, &long));
         world.read_all(1);
     }
-    let limit = Limits::default().unacked_bytes / 2;
     world.say(1, &query("", ""));
     let (mut all, mut rounds) = (0, 0);
     loop {
@@ -363,7 +367,9 @@ fn a_slow_reader_gets_everything_and_never_more_than_it_may_hold() {
 
 #[test]
 fn a_query_goes_on_where_its_session_is_resumed_and_dies_with_it() {
-    let mut world = World::new(&[JULIET, ROMEO]);
+    let mut world = World::with(&[JULIET, ROMEO], |limits| {
+        limits.unacked_bytes = 256 * 1_024
+    });
     world.online(2, ROMEO, "orchard");
     world.bind(1, JULIET, "balcony");
     let max = Some(60);
