@@ -1,5 +1,9 @@
 //! Login and registration as they are rationed: too many failures of one address or account, and
 //! the answer is "later", without a look at the account.
+//!
+//! Whoever fails on purpose must not keep an account's owner out. So a token, which nobody can
+//! guess, is no matter of the account's count; of one network's failures the account counts a part
+//! only; and from where the account has logged in lately its count holds up nobody.
 
 use std::net::IpAddr;
 
@@ -10,17 +14,24 @@ use cirrus_stanza::{Condition, StanzaError};
 
 use super::Limits;
 use super::gate::network;
+use super::known::Known;
 use super::throttle::Throttle;
 use crate::stream::{Account, TokenRequest, Unavailable};
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
+/// One network can use up this part of the failures that an account may have: two of its minutes
+/// may overlap one of the account's, and a third is left even then.
+const PART: u32 = 3;
 
 /// Counts failed logins and registrations.
 #[derive(Debug)]
 pub(super) struct Guard {
     failures_from: Throttle<IpAddr>,
+    /// Those that `failures_to` counts, by the network that they came from.
+    failures_between: Throttle<(BareJid, IpAddr)>,
     failures_to: Throttle<BareJid>,
+    known: Known,
     registrations_from: Throttle<IpAddr>,
     registrations: Throttle<()>,
 }
@@ -34,20 +45,32 @@ pub(super) struct Asker {
 
 impl Guard {
     pub(super) fn new(limits: &Limits) -> Self {
+        let to_one = limits.failures_per_account_per_minute;
         Self {
             failures_from: Throttle::new(limits.failures_per_address_per_minute, MINUTE_MS),
-            failures_to: Throttle::new(limits.failures_per_account_per_minute, MINUTE_MS),
+            failures_between: Throttle::new((to_one / PART).max(1), MINUTE_MS),
+            failures_to: Throttle::new(to_one, MINUTE_MS),
+            known: Known::default(),
             registrations_from: Throttle::new(limits.registrations_per_address_per_hour, HOUR_MS),
             registrations: Throttle::new(limits.registrations_per_hour, HOUR_MS),
         }
     }
 
-    /// A login failed; whose it would have been is known unless it failed before the name.
+    /// A login failed; whose password was tried is known unless it failed before the name.
     pub(super) fn failed(&self, asker: Asker, user: Option<BareJid>) {
-        self.failures_from.count(network(asker.address), asker.now);
-        if let Some(user) = user {
+        let network = network(asker.address);
+        self.failures_from.count(network, asker.now);
+        let Some(user) = user else { return };
+        let both = (user.clone(), network);
+        if !self.failures_between.is_over(&both, asker.now) {
+            self.failures_between.count(both, asker.now);
             self.failures_to.count(user, asker.now);
         }
+    }
+
+    /// A login has succeeded.
+    pub(super) fn succeeded(&self, asker: Asker, user: &BareJid) {
+        self.known.add(user, network(asker.address));
     }
 
     /// The account as authentication needs it.
@@ -57,7 +80,7 @@ impl Guard {
         asker: Asker,
         user: &BareJid,
     ) -> Result<Option<Account>, Unavailable> {
-        self.allows_login(asker, user)?;
+        self.allows_password(asker, user)?;
         known(user, accounts.load(user).await)
     }
 
@@ -69,7 +92,7 @@ impl Guard {
         user: &BareJid,
         password: &Password,
     ) -> Result<Option<Account>, Unavailable> {
-        self.allows_login(asker, user)?;
+        self.allows_password(asker, user)?;
         known(user, accounts.verify_password(user, password).await)
     }
 
@@ -81,21 +104,21 @@ impl Guard {
         user: &BareJid,
         shown: &TokenUse,
     ) -> Result<TokenOutcome, Unavailable> {
-        self.allows_login(asker, user)?;
+        self.allows_address(asker, user)?;
         let verified = accounts.verify_token(user, shown).await;
         verified.map_err(|error| unreadable(user, &error))
     }
 
-    fn allows_login(&self, asker: Asker, user: &BareJid) -> Result<(), Unavailable> {
-        let over = self
-            .failures_from
-            .is_over(&network(asker.address), asker.now)
-            || self.failures_to.is_over(user, asker.now);
-        if over {
-            tracing::info!(peer = %asker.address, %user, "login put off: too many failures");
-            return Err(Unavailable);
-        }
-        Ok(())
+    fn allows_password(&self, asker: Asker, user: &BareJid) -> Result<(), Unavailable> {
+        self.allows_address(asker, user)?;
+        let over = self.failures_to.is_over(user, asker.now)
+            && !self.known.has(user, network(asker.address));
+        put_off(over, asker, user)
+    }
+
+    fn allows_address(&self, asker: Asker, user: &BareJid) -> Result<(), Unavailable> {
+        let network = network(asker.address);
+        put_off(self.failures_from.is_over(&network, asker.now), asker, user)
     }
 
     /// Creates an account.
@@ -123,6 +146,14 @@ impl Guard {
         tracing::info!(%user, peer = %asker.address, "registered");
         Ok(())
     }
+}
+
+fn put_off(over: bool, asker: Asker, user: &BareJid) -> Result<(), Unavailable> {
+    if over {
+        tracing::info!(peer = %asker.address, %user, "login put off: too many failures");
+        return Err(Unavailable);
+    }
+    Ok(())
 }
 
 /// A token for a client that has just logged in.

@@ -8,6 +8,7 @@ mod counters;
 mod gate;
 mod governor;
 mod guard;
+mod known;
 mod leaving;
 mod pipe;
 mod services;
@@ -77,7 +78,7 @@ pub struct Limits {
     pub write_queue_bytes: usize,
     /// Failed logins from one address in a minute.
     pub failures_per_address_per_minute: u32,
-    /// Failed logins to one account in a minute.
+    /// Failed logins with a password to one account in a minute.
     pub failures_per_account_per_minute: u32,
     /// Registrations tried from one address in an hour.
     pub registrations_per_address_per_hour: u32,

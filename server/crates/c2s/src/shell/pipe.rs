@@ -431,8 +431,7 @@ impl Pipe {
                 self.framer.set_limits(self.shared.settings.limits);
                 None
             }
-            // The one home of this node has every account.
-            Effect::Attach { user: _ } => self.attach().await,
+            Effect::Attach { user } => self.attach(&user).await,
             Effect::StartTls { host } => {
                 // What came in before the handshake was not protected by it.
                 self.input = BytesMut::new();
@@ -476,7 +475,9 @@ impl Pipe {
         }
     }
 
-    async fn attach(&mut self) -> Option<Event> {
+    /// The one home of this node has every account.
+    async fn attach(&mut self, user: &BareJid) -> Option<Event> {
+        self.shared.guard.succeeded(self.asker(), user);
         let (sender, receiver) = mpsc::channel(self.shared.limits.write_queue_stanzas);
         self.home = Some(receiver);
         let attached = self.shared.home.attach(self.id, sender).await;

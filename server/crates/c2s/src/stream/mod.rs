@@ -124,7 +124,8 @@ pub enum Effect {
     },
     /// Count a failed login.
     LoginFailed {
-        /// Whose it would have been, where that was said.
+        /// Whose password was tried, where that was said. Of a token that does not serve no
+        /// account is told: nobody guesses one.
         user: Option<BareJid>,
     },
     /// Connect to the home of this account, before the first event for it.

@@ -267,9 +267,10 @@ impl Stream {
             return;
         };
         let user = login.sasl.take().and_then(|exchange| exchange.user);
-        let user = user.or(login.showing.take().map(|showing| showing.user));
+        let shown = login.showing.take().map(|showing| showing.user);
+        let named = user.as_ref().or(shown.as_ref());
         let profile = if login.sasl2 { SASL2 } else { SASL };
-        tracing::info!(peer = %self.address, user = user.as_ref().map(BareJid::as_str), %error,
+        tracing::info!(peer = %self.address, user = named.map(BareJid::as_str), %error,
             "login failed");
         let mut w = Writer::new();
         w.start("failure").attr("xmlns", profile);

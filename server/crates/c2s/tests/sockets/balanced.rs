@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cirrus_proxy::Balancers;
-use cirrus_sasl::Mechanism;
+use cirrus_sasl::{Mechanism, carrier};
 
 use crate::client::{Client, HEADER};
 use crate::server::{PASSWORD, Server};
@@ -82,20 +82,107 @@ async fn failures_are_those_of_the_client() {
         limits.failures_per_address_per_minute = 1;
     })
     .await;
-    let secured = async |client: &str| {
-        let mut dialled = Client::plain_to(server.direct).await;
-        dialled.send_bytes(&text(client)).await;
-        let mut client = dialled.secure(&[]).await.unwrap();
-        client.send(HEADER).await;
-        client.until("</stream:features>").await;
-        client
-    };
-    let mut guesses = secured("192.0.2.1").await;
+    let mut guesses = secured(&server, "192.0.2.1").await;
     let read = guesses.try_plain("ada", "wrong").await;
     assert!(read.contains("<not-authorized/>"), "{read}");
     let read = guesses.try_plain("ada", PASSWORD).await;
     assert!(read.contains("<temporary-auth-failure/>"), "{read}");
-    let read = secured("192.0.2.2").await.try_plain("ada", PASSWORD).await;
+    let mut other = secured(&server, "192.0.2.2").await;
+    let read = other.try_plain("ada", PASSWORD).await;
+    assert!(read.contains("<success "), "{read}");
+}
+
+/// A client that has TLS, by its address.
+async fn secured(server: &Server, client: &str) -> Client {
+    let mut dialled = Client::plain_to(server.direct).await;
+    dialled.send_bytes(&text(client)).await;
+    let mut client = dialled.secure(&[]).await.unwrap();
+    client.send(HEADER).await;
+    client.until("</stream:features>").await;
+    client
+}
+
+/// Ada's account may have six failures a minute.
+async fn guarded() -> Server {
+    Server::behind(balancers(Duration::from_secs(20)), |settings, limits| {
+        settings.features.sasl2 = true;
+        settings.features.fast = true;
+        settings.max_failures = 100;
+        limits.failures_per_account_per_minute = 6;
+    })
+    .await
+}
+
+async fn guess(server: &Server, from: &str, times: usize) {
+    let mut guesses = secured(server, from).await;
+    for _ in 0..times {
+        let read = guesses.try_plain("ada", "wrong").await;
+        assert!(read.contains("<not-authorized/>"), "{read}");
+    }
+}
+
+/// A token that ada does not have.
+async fn show_token(client: &mut Client) -> String {
+    let (message, _) = cirrus_sasl::token::present("ada", "nobody's", &[]);
+    let message = carrier::encode(&message);
+    client
+        .send(&format!(
+            "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='HT-SHA-256-NONE'>\
+             <initial-response>{message}</initial-response><user-agent id='phone'/>\
+             <fast xmlns='urn:xmpp:fast:0'/></authenticate>"
+        ))
+        .await;
+    client.until("</failure>").await
+}
+
+#[tokio::test]
+async fn tokens_that_do_not_serve_keep_nobody_out_and_are_kept_out_by_nobody() {
+    let server = guarded().await;
+    for from in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+        let mut client = secured(&server, from).await;
+        for _ in 0..6 {
+            let read = show_token(&mut client).await;
+            assert!(read.contains("<not-authorized "), "{read}");
+        }
+    }
+    let mut ada = secured(&server, "192.0.2.9").await;
+    let read = ada.try_plain("ada", PASSWORD).await;
+    assert!(read.contains("<success "), "{read}");
+
+    for from in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+        guess(&server, from, 2).await;
+    }
+    let mut client = secured(&server, "192.0.2.4").await;
+    let read = client.try_plain("ada", PASSWORD).await;
+    assert!(read.contains("<temporary-auth-failure/>"), "{read}");
+    let read = show_token(&mut client).await;
+    assert!(read.contains("<not-authorized "), "looked at: {read}");
+}
+
+#[tokio::test]
+async fn one_address_that_guesses_does_not_keep_the_owner_out() {
+    let server = guarded().await;
+    guess(&server, "192.0.2.1", 20).await;
+    let mut ada = secured(&server, "192.0.2.9").await;
+    let read = ada.try_plain("ada", PASSWORD).await;
+    assert!(read.contains("<success "), "{read}");
+}
+
+#[tokio::test]
+async fn many_that_guess_do_not_keep_the_owner_out_where_she_was_before() {
+    let server = guarded().await;
+    let mut ada = secured(&server, "192.0.2.9").await;
+    ada.authenticate("ada", PASSWORD, Mechanism::ScramSha256)
+        .await;
+    assert!(ada.bind("x").await.contains("ada@localhost/x"));
+    for from in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+        guess(&server, from, 2).await;
+    }
+    let mut stranger = secured(&server, "192.0.2.4").await;
+    let read = stranger.try_plain("ada", PASSWORD).await;
+    assert!(read.contains("<temporary-auth-failure/>"), "{read}");
+    let mut ada = secured(&server, "192.0.2.9").await;
+    let read = ada.try_plain("ada", PASSWORD).await;
     assert!(read.contains("<success "), "{read}");
 }
 
