@@ -58,7 +58,7 @@ impl Stream {
         if stanza.lang.is_none() {
             stanza.lang.clone_from(&self.lang);
         }
-        let k = self.sm.next();
+        let k = self.sm.next(step.now + self.settings.timeouts.ack_ms);
         let stanza = Box::new(stanza);
         step.out
             .effects
@@ -75,7 +75,7 @@ impl Stream {
             return self.wrong_from(step);
         }
         tracing::debug!(%jid, error = refused.error.condition.as_str(), "stanza refused");
-        let k = self.sm.next();
+        let k = self.sm.next(step.now + self.settings.timeouts.ack_ms);
         let reply = refused.reply;
         step.out
             .effects

@@ -16,7 +16,9 @@ use super::{Awaited, Effect, Phase, Step, Stream};
 pub(super) struct Counters {
     /// The last inbound stanza's number.
     received: u64,
-    /// Every inbound stanza up to this one is handled.
+    /// The home has handled every inbound stanza up to this one. After a resumption that may be
+    /// more than was received: what was under way when the old connection broke is done before the
+    /// client repeats it, and the home says so once.
     handled: u64,
     mode: Mode,
     /// The session can be resumed on another connection.
@@ -55,10 +57,26 @@ struct Managed {
 }
 
 impl Counters {
-    /// The number of the next inbound stanza.
-    pub(super) fn next(&mut self) -> u64 {
+    /// The number of the next inbound stanza. Where it is handled already, that is told at `due`.
+    pub(super) fn next(&mut self, due: u64) -> u64 {
         self.received += 1;
+        self.tell_by(due);
         self.received
+    }
+
+    /// What the client may be told: it counts what it has sent on this connection.
+    fn handled(&self) -> u64 {
+        self.handled.min(self.received)
+    }
+
+    /// An `<a/>` goes out at `due` if it would say something new and none is to go out before.
+    fn tell_by(&mut self, due: u64) {
+        let handled = self.handled();
+        if let Mode::On(managed) = &mut self.mode
+            && managed.told < handled
+        {
+            managed.ack_due.get_or_insert(due);
+        }
     }
 
     /// Whether another stanza may be read.
@@ -117,9 +135,9 @@ impl Counters {
 
     /// Writes `<a/>` with what is handled.
     pub(super) fn write_ack(&mut self, out: &mut Vec<u8>) {
-        let h = self.h();
+        let (h, handled) = (self.h(), self.handled());
         if let Mode::On(managed) = &mut self.mode {
-            managed.told = self.handled;
+            managed.told = handled;
             managed.ack_due = None;
             out.extend_from_slice(b"<a xmlns='urn:xmpp:sm:3' h='");
             out.extend_from_slice(h.to_string().as_bytes());
@@ -133,7 +151,7 @@ impl Counters {
     )]
     fn h(&self) -> u32 {
         self.managed().map_or(0, |managed| {
-            self.handled.saturating_sub(managed.base) as u32
+            self.handled().saturating_sub(managed.base) as u32
         })
     }
 
@@ -330,20 +348,18 @@ impl Stream {
     /// What is handled is told after a short while, together with what follows; at once when the
     /// client has asked for all of it.
     pub(super) fn handled(&mut self, k: u64, step: &mut Step<'_>) {
-        self.sm.handled = self.sm.handled.max(k.min(self.sm.received));
-        let all = self.sm.all_handled();
-        let handled = self.sm.handled;
-        let Mode::On(managed) = &mut self.sm.mode else {
+        self.sm.handled = self.sm.handled.max(k);
+        let Some(managed) = self.sm.managed() else {
             return;
         };
         if self.phase == Phase::Draining {
-            if all {
+            if self.sm.all_handled() {
                 self.close_cleanly(step);
             }
-        } else if managed.told < managed.asked && managed.asked <= handled {
+        } else if managed.told < managed.asked && managed.asked <= self.sm.handled() {
             self.sm.write_ack(&mut step.out.bytes);
-        } else if managed.told < handled && managed.ack_due.is_none() {
-            managed.ack_due = Some(step.now + self.settings.timeouts.ack_ms);
+        } else {
+            self.sm.tell_by(step.now + self.settings.timeouts.ack_ms);
         }
     }
 

@@ -369,6 +369,52 @@ fn a_session_is_resumed() {
     assert_eq!(talk.send(R), a(11));
 }
 
+/// What was under way when the old connection broke is handled before the client repeats it. The
+/// home says so once, and drops the repetitions without a word.
+#[test]
+fn what_was_handled_before_it_is_repeated_is_told_when_it_is() {
+    let resumed = |k, base| {
+        let mut talk = Talk::new();
+        talk.log_in();
+        talk.send("<resume xmlns='urn:xmpp:sm:3' previd='s1' h='0'/>");
+        talk.home(PipeOut::Resumed {
+            id: "s1".into(),
+            jid: juliet(),
+            k,
+            base,
+        });
+        talk.now = 1_000;
+        assert_eq!(talk.home(PipeOut::Handled { k: k + 3 }), "");
+        assert_eq!(
+            talk.stream.sm.ack_due(),
+            None,
+            "there is nothing new to say"
+        );
+        talk
+    };
+    let mut talk = resumed(5, 0);
+    assert_eq!(talk.send(R), a(5), "more has not come on this connection");
+    assert_eq!(talk.send("<presence/>"), "");
+    assert_eq!(talk.stream.deadline(), Some(1_100));
+    assert_eq!(talk.send("<presence/><presence/>"), "");
+    talk.now = 1_100;
+    assert_eq!(talk.on(Event::Tick), a(8), "without being asked");
+    talk.send("<presence/>");
+    assert_eq!(talk.send(R), a(8), "the ninth is not handled yet");
+
+    let mut talk = resumed(5, 0);
+    let read = talk.send("<presence/><presence/><presence/></stream:stream>");
+    assert_eq!(read, a(8) + "</stream:stream>");
+
+    // The numbers of the home don't wrap where `h` does.
+    let mut talk = resumed((1 << 32) + 1, 3);
+    assert_eq!(talk.send(R), a(u32::MAX - 1));
+    assert_eq!(talk.send("<presence/><presence/>"), "");
+    assert_eq!(talk.send(R), a(0));
+    talk.send("<presence/>");
+    assert_eq!(talk.send(R), a(1));
+}
+
 #[test]
 fn a_failed_resumption_may_be_followed_by_a_bind() {
     let mut talk = Talk::new();
