@@ -346,8 +346,11 @@ impl Pipe {
             Wake::Read(0) => self.lose().await,
             Wake::Read(amount) => {
                 add(&self.shared.counters.bytes_in, amount as u64);
-                let pause = self.bytes.take(amount as u64, self.shared.clock.now());
+                let now = self.shared.clock.now();
+                let pause = self.bytes.take(amount as u64, now);
                 self.pause(pause);
+                let next_ms = self.paused_until.unwrap_or(now);
+                self.event(Event::Read { next_ms }).await;
             }
             Wake::Tick => {
                 let now = self.shared.clock.now();

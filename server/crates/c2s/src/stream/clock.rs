@@ -8,6 +8,7 @@ use super::{Phase, Step, Stream};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     opened: u64,
+    /// When the client was heard, or could not be as it was not listened to.
     heard: u64,
     spoke: u64,
     /// When a closing stream ends at the latest.
@@ -25,7 +26,7 @@ impl Clock {
     }
 
     pub(super) fn heard(&mut self, now: u64) {
-        self.heard = now;
+        self.heard = self.heard.max(now);
     }
 
     pub(super) fn spoke(&mut self, now: u64) {
@@ -47,7 +48,7 @@ impl Stream {
             Phase::Open => [
                 self.sm.ack_due(),
                 self.report_due(),
-                self.sm.asked_at().and_then(|at| after(at, t.answer_ms)),
+                self.mute_at(),
                 after(self.clock.heard.max(self.clock.spoke), t.keepalive_ms),
                 after(self.clock.heard, t.idle_ms),
             ]
@@ -56,6 +57,15 @@ impl Stream {
             .min(),
             _ => after(self.clock.opened, t.login_ms),
         }
+    }
+
+    /// When a client that has been asked counts as dead. As long as it is heard it lives: its
+    /// answer may wait behind much else. While nothing is read, as too much is unhandled, it is not
+    /// its silence.
+    fn mute_at(&self) -> Option<u64> {
+        let asked = self.sm.asked_at().filter(|_| self.wants_frames())?;
+        let ms = self.settings.timeouts.answer_ms;
+        (ms > 0).then(|| asked.max(self.clock.heard).saturating_add(ms))
     }
 
     /// When the home is told at the latest what was written. There is always such a time: a
@@ -77,8 +87,7 @@ impl Stream {
                 }
             }
             Phase::Open => {
-                let mute = self.sm.asked_at().is_some_and(|at| passed(at, t.answer_ms));
-                if mute || passed(self.clock.heard, t.idle_ms) {
+                if due(self.mute_at()) || passed(self.clock.heard, t.idle_ms) {
                     return self.fail(StreamError::ConnectionTimeout, None, step);
                 }
                 let quiet = passed(self.clock.heard.max(self.clock.spoke), t.keepalive_ms);

@@ -56,6 +56,11 @@ pub enum Event {
     Home(PipeOut),
     /// The home is gone, or has given this connection up.
     HomeGone,
+    /// Bytes came in, be they a whole frame or not, and no more are read before this time.
+    Read {
+        /// Now, unless the client has to be slowed down.
+        next_ms: u64,
+    },
     /// The shell is about to write what it has.
     BatchEnd,
     /// Everything produced so far was handed to the socket.
@@ -317,6 +322,7 @@ impl Stream {
             Event::Registered(result) => self.registered(result, &mut step),
             Event::Home(home) => self.home(home, &mut step),
             Event::HomeGone => self.home_gone(&mut step),
+            Event::Read { next_ms } => self.clock.heard(next_ms),
             Event::BatchEnd => self.batch_end(&mut step),
             Event::Flushed => self.flushed(&mut step),
             Event::Tick => self.tick(&mut step),

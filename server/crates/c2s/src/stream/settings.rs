@@ -44,7 +44,7 @@ pub struct Timeouts {
     /// How long an unrequested `<a/>` waits for more to acknowledge; without stream management,
     /// how long the home waits to hear what was written.
     pub ack_ms: u64,
-    /// How long the client may take to answer `<r/>`; 0 = for ever.
+    /// How long the client may be silent when an answer to `<r/>` is due; 0 = for ever.
     pub answer_ms: u64,
     /// How long a closing client's last stanzas may take to be handled.
     pub drain_ms: u64,

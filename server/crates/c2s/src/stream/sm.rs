@@ -348,7 +348,11 @@ impl Stream {
     /// What is handled is told after a short while, together with what follows; at once when the
     /// client has asked for all of it.
     pub(super) fn handled(&mut self, k: u64, step: &mut Step<'_>) {
+        let listened = self.wants_frames();
         self.sm.handled = self.sm.handled.max(k);
+        if !listened && self.wants_frames() {
+            self.clock.heard(step.now);
+        }
         let Some(managed) = self.sm.managed() else {
             return;
         };

@@ -74,6 +74,50 @@ fn with_stream_management_the_client_is_asked() {
     ));
 }
 
+/// Its answer waits behind much else, in a connection that is read slowly.
+#[test]
+fn who_is_asked_and_heard_is_alive() {
+    let mut talk = Talk::new();
+    talk.manage();
+    talk.home(message(1, "a"));
+    assert_eq!(talk.on(Event::BatchEnd), R);
+    for n in 1..=4 {
+        talk.now = n * 100_000;
+        assert_eq!(talk.send("<presence/>"), "");
+        talk.home(PipeOut::Handled { k: n });
+    }
+    // A long stanza comes in parts.
+    talk.now = 500_000;
+    let next_ms = 510_000;
+    talk.on(Event::Read { next_ms });
+    talk.now = 629_999;
+    talk.on(Event::Tick);
+    assert!(!talk.stream.is_ended());
+    talk.now = 630_000;
+    let read = talk.on(Event::Tick);
+    assert!(read.contains(&error("connection-timeout")), "{read}");
+}
+
+/// It is not read for a while, as too much of what it said is unhandled.
+#[test]
+fn who_is_not_listened_to_is_not_silent() {
+    let mut talk = Talk::new();
+    talk.manage();
+    talk.home(message(1, "a"));
+    assert_eq!(talk.on(Event::BatchEnd), R);
+    talk.send(&"<presence/>".repeat(4));
+    assert!(!talk.stream.wants_frames());
+    talk.now = 300_000;
+    assert_eq!(talk.on(Event::Tick), "");
+    talk.home(PipeOut::Handled { k: 4 });
+    assert!(talk.stream.wants_frames());
+    talk.on(Event::Tick);
+    assert!(!talk.stream.is_ended(), "it has its time anew");
+    talk.now = 420_000;
+    let read = talk.on(Event::Tick);
+    assert!(read.contains(&error("connection-timeout")), "{read}");
+}
+
 #[test]
 fn what_is_written_counts_as_life_but_not_as_the_clients() {
     let mut talk = Talk::new();
