@@ -222,9 +222,7 @@ impl Stream {
     pub(super) fn bind_refused(&mut self, error: &StanzaError, step: &mut Step<'_>) {
         match self.take_awaited() {
             Some(Awaited::Bind(id)) => write_error(&id, error, step),
-            // The login itself has succeeded: the client may bind in the old way, and hears why
-            // not.
-            Some(Awaited::InlineBind) => self.tell_success(None, &[], step),
+            Some(Awaited::InlineBind) => self.bind_refused_inline(error, step),
             _ => {}
         }
     }

@@ -7,7 +7,7 @@ use cirrus_accounts::IssuedToken;
 use cirrus_jid::Jid;
 use cirrus_router::{Enabled, Inline, PipeEvent};
 use cirrus_sasl::{SaslError, TokenMechanism, carrier};
-use cirrus_stanza::{Condition, StreamError, ns};
+use cirrus_stanza::{Condition, StanzaError, StreamError, ns};
 use cirrus_xml::{Element, Writer};
 
 use super::features::{BIND2, FAST, SASL2};
@@ -253,6 +253,18 @@ impl Stream {
         w.end();
         self.tell_success(Some(&jid), &w.into_bytes(), step);
         self.opened(jid, step);
+    }
+
+    /// The login has succeeded and its resource is not there. XEP-0386 has no word for that, and
+    /// what it leaves out of `<success/>` says no reason, so a stream error says it. The client has
+    /// its token, if it asked for one, and comes again with that.
+    pub(super) fn bind_refused_inline(&mut self, error: &StanzaError, step: &mut Step<'_>) {
+        self.tell_success(None, &[], step);
+        let condition = match error.condition {
+            Condition::ResourceConstraint => StreamError::ResourceConstraint,
+            _ => StreamError::PolicyViolation,
+        };
+        self.fail(condition, error.text.as_deref(), step);
     }
 
     /// `<success/>`, and right behind it the features of the stream, which goes on (section 2.6.1).

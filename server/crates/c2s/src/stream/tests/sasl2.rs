@@ -201,13 +201,36 @@ fn a_resource_and_its_session_come_with_the_login() {
     assert!(matches!(talk.told()[..], [PipeEvent::Ack { h: 1 }]));
 }
 
+/// What a `<success/>` leaves out does not say why; the client has to hear when to come again.
 #[test]
-fn a_refused_resource_leaves_the_login() {
-    let mut talk = secure();
-    talk.login2("<bind xmlns='urn:xmpp:bind:0'/>");
-    let error = StanzaError::from(Condition::ResourceConstraint);
-    let read = shown(&talk.home(PipeOut::BindRefused { error }));
-    assert_eq!(read, success("juliet@example.com", "") + FEATURES);
+fn a_refused_resource_ends_the_stream_with_the_reason() {
+    for (condition, expected) in [
+        (Condition::ResourceConstraint, "resource-constraint"),
+        (Condition::BadRequest, "policy-violation"),
+    ] {
+        let mut talk = secure();
+        talk.login2("<bind xmlns='urn:xmpp:bind:0'/>");
+        talk.effects();
+        let text = "too many clients log in now; try again in 3 s";
+        let refused = PipeOut::BindRefused {
+            error: StanzaError::new(condition, text),
+        };
+        let ending = error(expected)
+            + "<text xmlns='urn:ietf:params:xml:ns:xmpp-streams' xml:lang='en'>"
+            + text
+            + "</text></stream:error></stream:stream>";
+        assert_eq!(
+            shown(&talk.home(refused)),
+            success("juliet@example.com", "") + FEATURES + &ending
+        );
+        assert!(matches!(
+            talk.effects()[..],
+            [
+                Effect::Home(PipeEvent::Closed { clean: false }),
+                Effect::Close
+            ]
+        ));
+    }
 }
 
 #[test]
