@@ -95,7 +95,7 @@ impl Balancer {
         let folder = TempDir::with_prefix("haproxy-")?;
         let address = free_address()?;
         let mut text = format!(
-            "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 2s\n  \
+            "defaults\n  mode tcp\n  timeout connect 2s\n  \
              timeout client 1h\n  timeout server 1h\n  retries 3\n  option redispatch\n\
              listen c2s\n  bind {address}\n  balance leastconn\n  \
              option httpchk GET /health\n  \

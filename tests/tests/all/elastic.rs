@@ -127,8 +127,12 @@ impl Pair {
 
     /// Starts the first or the second node.
     pub(crate) fn launch(&self, n: usize, user_data: &str) -> Node {
-        let (number, doors) = (u8::try_from(n).unwrap(), self.doors[n - 1]);
-        let id = instance_id(n);
+        self.launch_behind(n, self.doors[n - 1], user_data)
+    }
+
+    /// Starts a node behind other doors.
+    pub(crate) fn launch_behind(&self, n: usize, doors: Doors, user_data: &str) -> Node {
+        let (number, id) = (u8::try_from(n).unwrap(), instance_id(n));
         Node::launch_behind(&self.network, number, &self.cloud, &id, user_data, doors).unwrap()
     }
 

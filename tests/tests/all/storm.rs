@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use cirrus_tests::client::{Client, Identity};
 use cirrus_tests::dialogue::play::Stage as _;
-use cirrus_tests::elastic::Balancer;
+use cirrus_tests::elastic::{Balancer, Doors};
 use cirrus_tests::emulated::cloud::Node;
+use cirrus_tests::server::call;
+use serde_json::json;
 
-use crate::cluster::{ONE, hear, identity, say, session, signal, wait_for};
+use crate::cluster::{ONE, hear, identity, instance_id, say, session, signal, wait_for};
 use crate::elastic::{Ends, Front, Pair, USER_DATA, nothing_happened, over, talk};
 use crate::rebalance::metric;
 
@@ -24,11 +26,14 @@ fn sessions() -> usize {
 const NEW: usize = 12;
 
 /// Pairs who talk on the node that stays.
-const PAIRS: usize = 2;
+const PAIRS: usize = 4;
 /// Messages of each pair before the storm.
 const CALM: usize = 100;
 /// Each says something so often: below the limit of stanzas, whose wait is not what is measured.
-const PACE: Duration = Duration::from_millis(10);
+const PACE: Duration = Duration::from_millis(50);
+
+/// Accounts among which there are enough that the node which is lost has no part in.
+const CANDIDATES: usize = 40;
 
 /// Two who are served already: one talks, one listens.
 struct Served {
@@ -38,13 +43,25 @@ struct Served {
 }
 
 impl Served {
-    fn begin(node: &Node, n: usize) -> Served {
-        let to = format!("juliet{n}");
-        Served {
-            speaker: session(node, &format!("romeo{n}")).0,
-            listener: session(node, &to).0,
-            to,
-        }
+    /// Those whose home and copy are on other nodes than the first: what they say does not have to
+    /// wait until others know that it is lost.
+    fn on(node: &Node) -> Vec<Served> {
+        let first = instance_id(1);
+        let is_elsewhere = |name: &String| {
+            let jid = format!("{name}@localhost");
+            let question = json!({"v": 1, "call": "cluster.status", "jid": jid});
+            let account = &call(&node.control(), &question).unwrap()["account"];
+            account["home"] != *first && account["copy"] != *first
+        };
+        let names = (0..CANDIDATES).map(|n| format!("c{n}"));
+        let names: Vec<String> = names.filter(is_elsewhere).take(2 * PAIRS).collect();
+        assert_eq!(names.len(), 2 * PAIRS);
+        let pair = |names: &[String]| Served {
+            speaker: session(node, &names[0]).0,
+            listener: session(node, &names[1]).0,
+            to: names[1].clone(),
+        };
+        names.chunks(2).map(pair).collect()
     }
 
     /// Talks as long as it is wanted; how long each message took from when it was due, so that one
@@ -98,9 +115,11 @@ fn those_who_are_served_are_served_while_many_come() {
     let count = sessions();
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let pair = Pair::new();
-    let (doors, folder) = (&pair.doors, pair.folder.path());
+    let folder = pair.folder.path();
+    let [one, two] = pair.doors;
+    let doors = [one, two, Doors::free().unwrap()];
     // Some clients come past it.
-    let front = Front::Haproxy(Balancer::start(doors).unwrap());
+    let front = Front::Haproxy(Balancer::start(&doors).unwrap());
     // All clients come from one address.
     let user_data =
         format!("{USER_DATA}\nrebalance.enabled=false\nlimits.connections_per_address=10000");
@@ -108,10 +127,8 @@ fn those_who_are_served_are_served_while_many_come() {
     first.wait_for("code=ok").unwrap();
     Pair::add(&mut first, (0..count).map(|n| format!("a{n}")));
     Pair::add(&mut first, (0..NEW).map(|n| format!("n{n}")));
-    for n in 0..PAIRS {
-        for name in ["romeo", "juliet"] {
-            first.add_account(&identity(&format!("{name}{n}"))).unwrap();
-        }
+    for n in 0..CANDIDATES {
+        first.add_account(&identity(&format!("c{n}"))).unwrap();
     }
     let arguments = talk("a{}", (count, 30), &front, folder);
     let storm = AtomicBool::new(true);
@@ -125,37 +142,41 @@ fn those_who_are_served_are_served_while_many_come() {
         wait_for(&first, |status| status["sessions"] == count);
         // It lets few in who are new.
         let few = "limits.logins_per_second=2\nlimits.logins_burst=2";
-        let second = pair.launch(2, &format!("{user_data}\n{few}"));
-        second.wait_for("code=ok").unwrap();
-        let mut served: Vec<_> = (0..PAIRS).map(|n| Served::begin(&second, n)).collect();
-        let settled = |status: &serde_json::Value| {
-            let copied = status["awaited"] == 0 && status["entities_single_copy"] == 0;
-            status["members"] == 2 && copied
-        };
-        wait_for(&second, settled);
-        wait_for(&first, settled);
+        let others = [
+            pair.launch(2, &format!("{user_data}\n{few}")),
+            pair.launch_behind(3, doors[2], &user_data),
+        ];
+        for node in &others {
+            node.wait_for("code=ok").unwrap();
+        }
+        for node in others.iter().chain([&first]) {
+            wait_for(node, |status| {
+                let copied = status["awaited"] == 0 && status["entities_single_copy"] == 0;
+                status["members"] == 3 && copied
+            });
+        }
+        let mut served = Served::on(&others[0]);
         let calm = all_talk(&mut served, |done| done < CALM);
         signal(first.server().unwrap(), "KILL");
         first.process().wait().unwrap();
         let begun = Instant::now();
-        let address = second.address();
+        let served = scope.spawn({
+            let storm = &storm;
+            move || all_talk(&mut served, |_| storm.load(Ordering::Relaxed))
+        });
+        let address = others[0].address();
         let log_in = |n: usize| {
             let user = Identity::new(&format!("n{n}@localhost"), "wherefore").unwrap();
             scope.spawn(move || Client::connect(address, user).unwrap())
         };
         let new: Vec<_> = (0..NEW).map(log_in).collect();
-        // Until it knows that the other is gone, nothing can be handled that had its copy there.
-        wait_for(&second, |status| status["members"] == 1);
-        let served = scope.spawn({
-            let storm = &storm;
-            move || all_talk(&mut served, |_| storm.load(Ordering::Relaxed))
-        });
-        wait_for(&second, |status| {
-            status["connections"].as_u64() >= Some(count as u64)
-        });
         let new: Vec<Client> = new.into_iter().map(|it| it.join().unwrap()).collect();
-        let everybody = (count + NEW + 2 * PAIRS) as u64;
-        wait_for(&second, |status| status["sessions"] == everybody);
+        let everybody = count + NEW + 2 * PAIRS;
+        let back = || {
+            let on = |doors| metric(doors, "cirrus_sessions{state=\"attached\"}");
+            doors[1..].iter().map(on).sum::<usize>() == everybody
+        };
+        wait_for(&others[0], |_| back());
         let seconds = begun.elapsed().as_secs_f64();
         storm.store(false, Ordering::Relaxed);
         let times = served.join().unwrap();
