@@ -110,31 +110,30 @@ impl FrameBuilder {
     }
 }
 
-/// What stands at a place of the log.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found<'a> {
-    /// A whole frame.
-    Frame(&'a [u8]),
-    /// The header of a frame whose body, of this length, is not as it was written.
-    Damaged(usize),
-    /// No frame.
-    End,
-}
-
-/// Looks for frame `number` at the start of `bytes`.
-pub(super) fn find(bytes: &[u8], salt: u32, number: u32) -> Found<'_> {
-    let Some((head, rest)) = bytes.split_first_chunk::<FRAME>() else {
-        return Found::End;
-    };
+/// The body of frame `number`, if that is whole at the start of `bytes`.
+pub(super) fn find(bytes: &[u8], salt: u32, number: u32) -> Option<&[u8]> {
+    let (head, rest) = bytes.split_first_chunk::<FRAME>()?;
     let length = number4(head, 0) as usize;
     let expected = number4(head, 4) == number && number4(head, 8) == checksum(salt, &head[..8]);
     if !expected || length > MAX_BODY {
-        return Found::End;
+        return None;
     }
-    match rest.get(..length) {
-        Some(body) if checksum(salt, body) == number4(head, 12) => Found::Frame(body),
-        _ => Found::Damaged(length),
-    }
+    let body = rest.get(..length)?;
+    (checksum(salt, body) == number4(head, 12)).then_some(body)
+}
+
+/// Whether a later frame than `number`, which should be at the start of `bytes`, stands anywhere
+/// behind it. Then frame `number` was durable once: the next is only written after that.
+///
+/// Looks at every byte once. A number is believed only if so many frames fit in front of it, so
+/// that hardly anything else is worth a checksum; and no checksum is right by chance or by intent,
+/// as for [frames](self) in general.
+pub(super) fn is_followed(bytes: &[u8], salt: u32, number: u32) -> bool {
+    bytes.windows(FRAME).enumerate().any(|(at, head)| {
+        let later = number4(head, 4);
+        let fits = later > number && (later - number) as usize <= at / FRAME;
+        fits && find(&bytes[at..], salt, later).is_some()
+    })
 }
 
 /// One change of a frame: an encoded key and the new record, or none for a delete.
@@ -216,23 +215,42 @@ mod tests {
         frame.push(b"key", Some(b"record"));
         frame.push(b"gone", None);
         let bytes = frame.seal(5, 2).to_vec();
-        let Found::Frame(body) = find(&bytes, 5, 2) else {
-            panic!("not found")
-        };
+        let body = find(&bytes, 5, 2).unwrap();
         let got: Vec<_> = changes(body).collect();
         let put = Some((&b"key"[..], Some(Bytes::from_static(b"record"))));
         assert_eq!(got, [put, Some((&b"gone"[..], None))]);
-        assert_eq!(find(&bytes, 6, 2), Found::End);
-        assert_eq!(find(&bytes, 5, 3), Found::End);
-        assert_eq!(
-            find(&bytes[..bytes.len() - 1], 5, 2),
-            Found::Damaged(body.len())
-        );
+        assert_eq!(find(&bytes, 6, 2), None);
+        assert_eq!(find(&bytes, 5, 3), None);
+        assert_eq!(find(&bytes[..bytes.len() - 1], 5, 2), None);
         for at in 0..bytes.len() {
             let mut other = bytes.clone();
             other[at] ^= 0x10;
-            assert!(!matches!(find(&other, 5, 2), Found::Frame(_)), "{at}");
+            assert_eq!(find(&other, 5, 2), None, "{at}");
         }
+    }
+
+    #[test]
+    fn a_later_frame_is_found_wherever_it_stands() {
+        let frame = |salt, number| {
+            let mut frame = FrameBuilder::default();
+            frame.clear();
+            frame.push(b"key", Some(b"record"));
+            frame.seal(salt, number).to_vec()
+        };
+        for gap in [20, 21, 5_000] {
+            let with = |frame: Vec<u8>| [vec![0x5a; gap], frame, vec![0; 100]].concat();
+            assert!(is_followed(&with(frame(5, 3)), 5, 2), "{gap}");
+            assert!(!is_followed(&with(frame(5, 2)), 5, 2), "it is no later one");
+            assert!(
+                !is_followed(&with(frame(6, 3)), 5, 2),
+                "from an earlier use"
+            );
+            let mut cut = frame(5, 3);
+            cut.pop();
+            assert!(!is_followed(&with(cut), 5, 2), "it is not whole");
+        }
+        assert!(!is_followed(&frame(5, 3)[..FRAME - 1], 5, 2));
+        assert!(!is_followed(&[], 5, 2));
     }
 
     #[test]

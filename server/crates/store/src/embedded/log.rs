@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::frame::{FRAME, FileHeader, Found, FrameBuilder, HEADER, changes, find};
+use super::frame::{FRAME, FileHeader, FrameBuilder, HEADER, changes, find, is_followed};
 use super::map::Map;
 
 /// Zeros are written ahead of the frames in pieces of this size.
@@ -122,7 +122,10 @@ impl Log {
     fn resume(&mut self, at: usize, header: FileHeader, bytes: &[u8]) -> Result<Map, LogError> {
         let end = replay(bytes, header.salt);
         if end.is_followed {
-            let reason = format!("frame {} is damaged, and frames follow it", end.number);
+            let reason = format!(
+                "frame {} at byte {} is damaged, and frames follow it",
+                end.number, end.position
+            );
             return Err(self.damaged(at, reason));
         }
         (self.active, self.header) = (at, header);
@@ -251,7 +254,7 @@ struct End {
     number: u32,
     /// Where the next one goes.
     position: u64,
-    /// There are frames behind a damaged one: this is no write that was cut off.
+    /// There are frames behind one that is not whole: this is no write that was cut off.
     is_followed: bool,
 }
 
@@ -267,22 +270,17 @@ fn replay(bytes: &[u8], salt: u32) -> End {
             .ok()
             .and_then(|at| bytes.get(at..));
         let rest = rest.unwrap_or_default();
-        match find(rest, salt, end.number) {
-            Found::Frame(body) => {
-                // The checksum held, so that the body is as this program wrote it.
-                for (key, record) in changes(body).flatten() {
-                    end.map.insert(key, record);
-                }
-                end.number += 1;
-                end.position += (FRAME + body.len()) as u64;
-            }
-            Found::Damaged(length) => {
-                let behind = rest.get(FRAME + length..).unwrap_or_default();
-                end.is_followed = matches!(find(behind, salt, end.number + 1), Found::Frame(_));
-                return end;
-            }
-            Found::End => return end,
+        let Some(body) = find(rest, salt, end.number) else {
+            // A damaged length says nothing of where the next frame is, so it is looked for.
+            end.is_followed = is_followed(rest, salt, end.number);
+            return end;
+        };
+        // The checksum held, so that the body is as this program wrote it.
+        for (key, record) in changes(body).flatten() {
+            end.map.insert(key, record);
         }
+        end.number += 1;
+        end.position += (FRAME + body.len()) as u64;
     }
 }
 
@@ -390,9 +388,35 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("log-0: frame 0 is damaged, and frames follow it"),
+            error.contains("log-0: frame 0 at byte 64 is damaged, and frames follow it"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_damaged_header_before_the_end_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = Log::open(folder.path(), 0, LIMIT).unwrap();
+        append(&mut log, "a", "1");
+        let second = log.position;
+        append(&mut log, "b", "2");
+        let last = log.position;
+        append(&mut log, "c", &"3".repeat(1_000));
+        let open = || Log::open(folder.path(), 0, LIMIT).map(|(_, recovered)| recovered);
+        for byte in 0..FRAME as u64 {
+            damage(folder.path(), "log-0", second + byte);
+            let error = open().unwrap_err().to_string();
+            let told = format!("log-0: frame 1 at byte {second} is damaged, and frames follow it");
+            assert!(error.ends_with(&told), "{byte}: {error}");
+            damage(folder.path(), "log-0", second + byte);
+        }
+        assert_eq!(keys(&open().unwrap().active), ["a", "b", "c"]);
+        // Of the last frame it can't be told from a write that was cut off.
+        for byte in 0..FRAME as u64 {
+            damage(folder.path(), "log-0", last + byte);
+            assert_eq!(keys(&open().unwrap().active), ["a", "b"], "{byte}");
+            damage(folder.path(), "log-0", last + byte);
+        }
     }
 
     #[test]
