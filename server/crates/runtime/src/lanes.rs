@@ -11,7 +11,7 @@ use cirrus_cluster::Slot;
 use cirrus_node::{Answered, Ask};
 use cirrus_replica::Token;
 use cirrus_store::{Answer, Blob, BlobOp, Op, Outcome, StoreError, Table};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::Accounts;
 use crate::node::Options;
@@ -53,11 +53,12 @@ pub(crate) struct Lanes {
     blobs_waiting: VecDeque<(Slot, Token, BlobOp)>,
 }
 
-/// The queue of answers: it has room for one to everything that may be under way.
+/// The queue of answers: it has room for one to everything that may be under way, in every lane, so
+/// that none is ever refused.
 pub(crate) fn answers(options: &Options) -> (mpsc::Sender<Done>, mpsc::Receiver<Done>) {
     // Membership asks for a few things at once, beside the homes.
     const MEMBERSHIP: usize = 16;
-    let lanes = options.operations.max(1) + options.reads.max(1);
+    let lanes = options.operations + options.reads + options.blob_operations;
     mpsc::channel(lanes + MEMBERSHIP)
 }
 
@@ -186,10 +187,21 @@ impl Lanes {
             Lane::Operation | Lane::Blob => self.operations += 1,
         }
         let answers = self.answers.clone();
-        // The queue has room. If it is closed, the task is gone and nobody waits.
         let done = move |answer: Answer| {
             let answered = Answered::Store(answer.result);
-            let _ = answers.try_send(Done::Slot(slot, token, answered, lane));
+            match answers.try_send(Done::Slot(slot, token, answered, lane)) {
+                // If the queue is closed, the task is gone and nobody waits.
+                Ok(()) | Err(TrySendError::Closed(_)) => {}
+                // It has room for everything under way: without its answer the lane would stay
+                // taken, and the home would wait for ever.
+                Err(TrySendError::Full(_)) => {
+                    tracing::error!(
+                        slot,
+                        token,
+                        "an answer of the store is lost: no room for it"
+                    );
+                }
+            }
         };
         Arc::clone(&self.table).submit(op, Box::new(done));
     }

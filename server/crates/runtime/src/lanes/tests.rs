@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use cirrus_router::AccountRequest;
-use cirrus_schema::TableId;
-use cirrus_store::{Attrs, BoxFuture, Condition, Item, Key, MemoryBlob};
+use cirrus_schema::{BucketId, TableId};
+use cirrus_store::{Attrs, BlobKey, BoxFuture, Condition, Item, Key, MemoryBlob};
 use tokio::sync::Semaphore;
 
 use super::*;
@@ -58,10 +58,8 @@ async fn next(lanes: &mut Lanes, done: &mut mpsc::Receiver<Done>) -> Token {
     }
 }
 
-#[tokio::test]
-async fn many_reads_hold_up_no_write() {
-    let permits = Arc::new(Semaphore::new(0));
-    let options = Options {
+fn options() -> Options {
+    Options {
         inbox: 1,
         operations: 1,
         reads: 2,
@@ -73,7 +71,13 @@ async fn many_reads_hold_up_no_write() {
         replica: cirrus_replica::Options::default(),
         spread: None,
         newest: cirrus_router::codec::FORMAT,
-    };
+    }
+}
+
+#[tokio::test]
+async fn many_reads_hold_up_no_write() {
+    let permits = Arc::new(Semaphore::new(0));
+    let options = options();
     let (tell, mut done) = answers(&options);
     let stores = (
         Arc::new(Slow(Arc::clone(&permits))) as _,
@@ -108,5 +112,43 @@ async fn many_reads_hold_up_no_write() {
     }
     read.sort_unstable();
     assert_eq!(read, [1, 2, 3, 4]);
+    assert!(lanes.is_empty());
+}
+
+/// The task is busy for a while, and everything that may be under way is answered meanwhile.
+#[tokio::test]
+async fn every_answer_has_a_place() {
+    let options = Options {
+        operations: 2,
+        blob_operations: 64,
+        ..options()
+    };
+    let (tell, mut done) = answers(&options);
+    let stores = (
+        Arc::new(Slow(Arc::new(Semaphore::new(2)))) as _,
+        Arc::new(MemoryBlob::new()) as _,
+    );
+    let mut lanes = Lanes::new(stores, Arc::new(NoChanges), options, tell);
+    for token in 0..64 {
+        let at = BlobKey::new(BucketId::Data, "name");
+        let ask = Ask::Blob(BlobOp::Delete { at });
+        assert!(lanes.ask(0, token, ask).is_none());
+    }
+    while done.len() < 64 && done.capacity() > 0 {
+        tokio::task::yield_now().await;
+    }
+    for (token, ask) in (64..).zip([write(), write(), read(), read()]) {
+        assert!(lanes.ask(0, token, ask).is_none());
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let mut answered = Vec::new();
+    for _ in 0..68 {
+        let next = tokio::time::timeout(Duration::from_secs(5), next(&mut lanes, &mut done));
+        answered.push(next.await.expect("an answer is lost"));
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, Vec::from_iter(0..68));
     assert!(lanes.is_empty());
 }
