@@ -2,7 +2,7 @@
 
 use cirrus_config::{Content, Key, Node, Place};
 
-use super::duration::{Amount, count, seconds};
+use super::duration::{Amount, seconds};
 use super::options::{limit, limit_of, unlimited};
 use super::rules::{Access, Rules};
 use super::{Draft, map, number, text, truth};
@@ -90,6 +90,7 @@ fn why_option(name: &str) -> &'static str {
         "use_cache" | "cache_size" | "cache_missed" | "cache_life_time" | "queue_type" => {
             "the bounds of Cirrus are under `limits`"
         }
+        "max_ack_queue" => "Cirrus bounds bytes, not stanzas (stream_management.unacked_bytes)",
         "versioning" => "Cirrus always has versions of rosters",
         "show_os" => "Cirrus never tells the operating system",
         "send_pings" | "ping_interval" | "ping_ack_timeout" | "timeout_action" => {
@@ -121,10 +122,6 @@ fn stream_management(
     let (option, amount) = match key.name.as_str() {
         "resume_timeout" => ("stream_management.resume_seconds", seconds(node)),
         "ack_timeout" => ("stream_management.ack_timeout_seconds", seconds(node)),
-        "max_ack_queue" => {
-            let amount = text(node).as_deref().and_then(count);
-            ("stream_management.unacked_stanzas", amount)
-        }
         // Cirrus does that always.
         "resend_on_timeout" => return text(node).as_deref() != Some("false"),
         _ => return false,

@@ -266,14 +266,14 @@ fn new_accounts_are_denied_where_not_everybody_may_log_in() {
 #[test]
 fn limits() {
     let config = config(
-        "modules: {mod_offline: {}, mod_stream_mgmt: {resume_timeout: 90 s, max_ack_queue: 100}}\n\
+        "modules: {mod_offline: {}, mod_stream_mgmt: {resume_timeout: 90 s, ack_timeout: 20}}\n\
          shaper_rules: {max_user_sessions: 7, max_user_offline_messages: {9: admin, 5: all}}\n\
          registration_timeout: 10 minutes\nnegotiation_timeout: 40\n",
     );
     assert_eq!(config.limits.resources_per_user, 7);
     assert_eq!(config.limits.offline_messages, 5);
     assert_eq!(config.stream_management.resume_seconds, 90);
-    assert_eq!(config.stream_management.unacked_stanzas, 100);
+    assert_eq!(config.stream_management.ack_timeout_seconds, 20);
     assert_eq!(config.registration.per_address_per_hour, 6);
     assert_eq!(config.limits.unauthenticated_seconds, 40);
 }

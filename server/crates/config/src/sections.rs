@@ -277,7 +277,8 @@ section! {
         auth_attempts_per_connection: u32 = 3, 2..=10;
         /// Failed logins from one address in a minute.
         auth_failures_per_address_per_minute: u32 = 30, 1..=100_000;
-        /// Failed logins to one account in a minute, from everywhere.
+        /// Failed logins with a password to one account in a minute. One address counts for a third
+        /// at most, and addresses from which the account has logged in lately are not held up.
         auth_failures_per_account_per_minute: u32 = 30, 1..=100_000;
         /// Password derivations at work at the same time.
         derivations_running: usize = 2, 1..=64;
@@ -348,12 +349,10 @@ section! {
         /// a thousand contacts, has to fit. Past it, the session ends. It is never less than four
         /// times `limits.stanza_bytes`.
         unacked_bytes: usize = 2_097_152, 16_384..=16_777_216;
-        /// Stanzas that one client has not acknowledged.
-        unacked_stanzas: usize = 2_048, 16..=65_536;
         /// Milliseconds within which acknowledgements are joined into one.
         ack_delay_ms: u64 = 100, 0..=1_000;
-        /// Seconds without an answer to a request for acknowledgement after which a connection is
-        /// dead.
+        /// Seconds of silence, when an answer to a request for acknowledgement is due, after which
+        /// a connection is dead.
         ack_timeout_seconds: u64 = 60, 5..=600;
     }
 }

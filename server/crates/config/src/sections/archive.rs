@@ -8,10 +8,6 @@ section! {
         /// Keep every message in both users' archives. If false, only what a user has not received
         /// yet is kept.
         enabled: bool = true;
-        /// Messages joined in one item when they wait for the same write.
-        batch_messages: usize = 16, 1..=16;
-        /// Bytes of such an item.
-        batch_bytes: usize = 300_000, 10_000..=300_000;
         /// Messages in one page of an answer from the archive (XEP-0313).
         page_messages: usize = 256, 1..=256;
         /// Bytes of messages that one session's query keeps in memory until the client has taken
