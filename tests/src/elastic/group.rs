@@ -329,7 +329,8 @@ impl Group {
         }
     }
 
-    /// Says in the records which nodes there are; they stay where the node that is asked can't tell.
+    /// Says in the records which nodes there are; they stay as they are where the node that is
+    /// asked can't tell.
     fn publish(&mut self) {
         if let (Some(file), Some(control)) = (&self.records, self.control())
             && let Err(error) = publish(&control, file)
