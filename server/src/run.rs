@@ -114,6 +114,7 @@ async fn live(config: &Config) -> Result<(), RunError> {
     let sweep = Sweep {
         table: Arc::clone(&parts.table),
         home: parts.node.home.clone(),
+        accounts: Arc::clone(&parts.operator.accounts),
         every: Duration::from_secs(config.archive.sweep_seconds),
         at_once: config.archive.sweep_accounts,
         hosts: parts::hosts(config),

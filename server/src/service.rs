@@ -48,6 +48,11 @@ impl AccountService {
     async fn delete(&self, user: &BareJid) -> Result<bool, AccountError> {
         self.accounts.delete(user, self).await
     }
+
+    /// Finishes a deletion that broke off. `false`: somebody else is at it.
+    pub(crate) async fn finish_deletion(&self, user: &BareJid) -> Result<bool, AccountError> {
+        self.accounts.finish_deletion(user, self).await
+    }
 }
 
 impl Erase for AccountService {

@@ -8,6 +8,8 @@
 //! A home has what is too old removed when it is asked to seal, and puts the log on the list again
 //! for the next time. Logs of accounts that were quiet when that was switched on are on no list: so
 //! when it is found to have changed, every account is put on the one of that day.
+//!
+//! An account whose deletion broke off is on a list too: its deletion is finished.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +22,8 @@ use cirrus_schema::TableId;
 use cirrus_schema::keys::{accounts, archive, cluster};
 use cirrus_store::{Attrs, Condition, Direction, Item, Op, Outcome, SkRange, StoreError, Table};
 use tokio::task::JoinSet;
+
+use crate::service::AccountService;
 
 const FORMAT: u64 = 1;
 const DAY_MS: u64 = 86_400_000;
@@ -38,6 +42,7 @@ const PAGE: u32 = 256;
 pub(crate) struct Sweep {
     pub(crate) table: Arc<dyn Table>,
     pub(crate) home: HomeHandle,
+    pub(crate) accounts: Arc<AccountService>,
     /// Time between two looks.
     pub(crate) every: Duration,
     /// Logs that are sealed at once.
@@ -182,7 +187,8 @@ impl Sweep {
                 clear &= matches!(under_way.join_next().await, Some(Ok(true)));
             }
             let (table, home) = (Arc::clone(&self.table), self.home.clone());
-            under_way.spawn(async move { seal(&*table, &home, item).await });
+            let accounts = Arc::clone(&self.accounts);
+            under_way.spawn(async move { look_after(&*table, &home, &accounts, item).await });
         }
         while let Some(sealed) = under_way.join_next().await {
             clear &= matches!(sealed, Ok(true));
@@ -223,23 +229,53 @@ async fn list_all(table: &dyn Table, hosts: &[String], day: u64) -> Result<(), S
     Ok(())
 }
 
-async fn seal(table: &dyn Table, home: &HomeHandle, due: Item) -> bool {
+/// Does what is due for one row of a list, and takes the row away. `false`: it stays, for the next
+/// look.
+async fn look_after(
+    table: &dyn Table,
+    home: &HomeHandle,
+    accounts: &AccountService,
+    due: Item,
+) -> bool {
     if let Some(user) = user(&due.key.sk) {
-        match tokio::time::timeout(PATIENCE, home.seal(user.clone())).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(%user, %error, "an archive that is due is not sealed");
-                return false;
-            }
-            Err(_) => {
-                tracing::warn!(%user, "an archive that is due is not sealed in time");
-                return false;
-            }
+        // What can't be deleted must not keep messages from being sealed.
+        let deleted = finish_deletion(accounts, &user).await;
+        if !seal(home, &user).await || !deleted {
+            return false;
         }
     }
     let gone = table.delete(due.key, Condition::Any).await;
     gone.inspect_err(|error| tracing::warn!(%error, "a list of archives that are due"))
         .is_ok()
+}
+
+/// `true`: the account is not being deleted, or no more.
+async fn finish_deletion(accounts: &AccountService, user: &BareJid) -> bool {
+    match tokio::time::timeout(PATIENCE, accounts.finish_deletion(user)).await {
+        Ok(Ok(finished)) => finished,
+        Ok(Err(error)) => {
+            tracing::warn!(%user, %error, "the deletion of an account is not finished");
+            false
+        }
+        Err(_) => {
+            tracing::warn!(%user, "the deletion of an account is not finished in time");
+            false
+        }
+    }
+}
+
+async fn seal(home: &HomeHandle, user: &BareJid) -> bool {
+    match tokio::time::timeout(PATIENCE, home.seal(user.clone())).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::warn!(%user, %error, "an archive that is due is not sealed");
+            false
+        }
+        Err(_) => {
+            tracing::warn!(%user, "an archive that is due is not sealed in time");
+            false
+        }
+    }
 }
 
 /// The account of an owner, as keys have it.
@@ -254,37 +290,4 @@ fn user(owner: &[u8]) -> Option<BareJid> {
 }
 
 #[cfg(test)]
-mod tests {
-    use cirrus_store::MemoryTable;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn every_account_is_put_on_the_list_of_a_day() {
-        let table: Arc<dyn Table> = Arc::new(MemoryTable::new(Arc::new(|| 0)));
-        let hosts = ["a.example", "b.example"].map(str::to_owned);
-        for n in 0..2 * PAGE {
-            let host = &hosts[usize::from(n % 2 == 0)];
-            let item = Item::new(accounts::directory(host, &format!("u{n}")), Attrs::new());
-            table.put(item, Condition::Absent, 1).await.unwrap();
-        }
-        list_all(&*table, &hosts, 20_000).await.unwrap();
-        let mut listed = 0;
-        for shard in 0..archive::DUE_SHARDS {
-            let op = Op::Query {
-                table: TableId::Archive,
-                pk: archive::due_partition(20_000, shard).into(),
-                range: SkRange::All,
-                direction: Direction::Forward,
-                limit: None,
-                after: None,
-            };
-            let Outcome::Page { items, .. } = table.apply(op).await.unwrap() else {
-                panic!("no page");
-            };
-            assert!(items.iter().all(|item| user(&item.key.sk).is_some()));
-            listed += items.len();
-        }
-        assert_eq!(listed, 2 * PAGE as usize);
-    }
-}
+mod tests;

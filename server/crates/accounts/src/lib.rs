@@ -6,7 +6,9 @@
 //! time, behind a bounded queue; an event loop never does it.
 //!
 //! It sees no socket and no stanza, and knows nothing of what an account owns in other tables:
-//! [`Erase`] is where their owner comes in when an account is deleted. It ends no session.
+//! [`Erase`] is where their owner comes in when an account is deleted. It ends no session. A
+//! deletion that breaks off stands on the list of logs that are due, a row of the table `archive`;
+//! who goes through that list calls [`Accounts::finish_deletion`].
 //!
 //! Requests: [`Accounts::load`] is one Query of the account's partition; creation one Get and two
 //! Puts; a changed password one Get and one Put; a page of the list one Query; a login by token as

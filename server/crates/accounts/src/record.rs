@@ -24,7 +24,7 @@ mod name {
     pub(super) const KEY_SHA256: &str = "k";
     /// Keys for SHA-1, the legacy.
     pub(super) const KEY_SHA1: &str = "l";
-    /// Deletion has begun.
+    /// Deletion has begun: when, Unix milliseconds. Older versions wrote 1.
     pub(super) const DELETING: &str = "x";
 }
 
@@ -37,8 +37,9 @@ pub struct Account {
     pub credentials: Vec<StoredKey>,
     /// It may not log in.
     pub disabled: bool,
-    /// Its deletion has begun; it counts as absent for everybody but those who delete.
-    pub(crate) deleting: bool,
+    /// When its deletion has begun or was tried again, Unix milliseconds; it counts as absent for
+    /// everybody but those who delete.
+    pub(crate) deleting: Option<u64>,
     /// When it was created, Unix milliseconds.
     pub created_ms: u64,
     /// Tokens of an older generation are void.
@@ -58,7 +59,7 @@ impl Account {
             jid: jid.clone(),
             credentials,
             disabled: false,
-            deleting: false,
+            deleting: None,
             created_ms,
             min_generation: 0,
             floor,
@@ -81,7 +82,7 @@ impl Account {
             attrs.set_opt(name, (number > 0).then_some(number));
         };
         set(name::DISABLED, self.disabled.into());
-        set(name::DELETING, self.deleting.into());
+        set(name::DELETING, self.deleting.unwrap_or(0));
         set(name::FLOOR, self.floor);
         set(name::MIN_GENERATION, self.min_generation);
         for key in &self.credentials {
@@ -120,7 +121,7 @@ impl Account {
             jid: jid.clone(),
             credentials,
             disabled: number(name::DISABLED) > 0,
-            deleting: number(name::DELETING) > 0,
+            deleting: Some(number(name::DELETING)).filter(|since| *since > 0),
             created_ms: number(name::CREATED),
             min_generation: number(name::MIN_GENERATION),
             floor: number(name::FLOOR),
@@ -233,7 +234,7 @@ mod tests {
                 .iter()
                 .all(|key| key.verify(&password).unwrap())
         );
-        assert!(account.disabled && account.deleting);
+        assert!(account.disabled && account.deleting == Some(1));
         assert_eq!(account.created_ms, 1_800_000_000_000);
         assert_eq!(
             (account.min_generation, account.floor, account.version),

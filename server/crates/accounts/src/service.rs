@@ -8,8 +8,7 @@ use cirrus_sasl::{FakeKeys, Hash, Password, StoredKey};
 use cirrus_schema::keys::{accounts, cluster};
 use cirrus_schema::{MAX_SK_OWNER, TableId};
 use cirrus_store::{
-    Attrs, BoxFuture, Clock, Condition, Direction, Item, Key, Op, Outcome, SkRange, Source,
-    StoreError, Table,
+    Attrs, Clock, Condition, Direction, Item, Op, Outcome, SkRange, StoreError, Table,
 };
 
 use crate::derive::Derivations;
@@ -17,8 +16,10 @@ use crate::record::{self, Account};
 use crate::token::TokenOptions;
 use crate::{AccountError, Random};
 
+mod deletion;
 mod tokens;
 
+pub use deletion::Erase;
 pub use tokens::{TokenLogin, TokenOutcome, TokenUse};
 
 /// Most accounts in one page of a list.
@@ -57,14 +58,6 @@ impl Options {
             tokens: None,
         }
     }
-}
-
-/// Removes what an account owns in other tables. Called by [`Accounts::delete`] when the account
-/// can no longer log in, and while its credentials row is still there.
-pub trait Erase: Send + Sync {
-    /// Ends the sessions of `jid` and erases what it owns, but for the item that keeps its last
-    /// archive position. Must be repeatable: it is called again when a deletion is repeated.
-    fn erase<'a>(&'a self, jid: &'a BareJid) -> BoxFuture<'a, Result<(), Source>>;
 }
 
 /// A page of a host's accounts in the order of their names.
@@ -169,47 +162,6 @@ impl Accounts {
         .await
     }
 
-    /// Deletes an account and what it owns. Each step can be repeated; a deletion that was
-    /// interrupted is finished by the next. `false`: there was nothing to delete.
-    ///
-    /// # Errors
-    /// [`AccountError::NotAUser`], [`AccountError::Erase`], [`AccountError::Contended`], or the
-    /// store's: delete again.
-    pub async fn delete(&self, jid: &BareJid, erase: &dyn Erase) -> Result<bool, AccountError> {
-        let local = local_of(jid)?;
-        let directory: Key = accounts::directory(jid.host(), local).into();
-        let mark = |account: &mut Account| {
-            account.disabled = true;
-            account.deleting = true;
-        };
-        // First nobody may log in any more. With the credentials the deletion ends, so that
-        // nobody can create the account anew before the last step.
-        match self.change_any(jid, mark).await {
-            Ok(()) => {}
-            Err(AccountError::NotFound(_)) => {
-                // A creation or deletion that was interrupted may have left it.
-                let listed = self.table.get(directory.clone()).await?.is_some();
-                self.table.delete(directory, Condition::Any).await?;
-                return Ok(listed);
-            }
-            Err(error) => return Err(error),
-        }
-        let erased = erase.erase(jid).await;
-        erased.map_err(|source| AccountError::Erase {
-            jid: jid.clone(),
-            source,
-        })?;
-        let credentials = record::row_key(jid);
-        for row in self.rows(jid).await? {
-            if row.key != credentials {
-                self.table.delete(row.key, Condition::Any).await?;
-            }
-        }
-        self.table.delete(directory, Condition::Any).await?;
-        self.table.delete(credentials, Condition::Any).await?;
-        Ok(true)
-    }
-
     /// A page of the accounts of `host`, normalised, after the name `after`; at most `limit` and
     /// [`MAX_LIST`].
     ///
@@ -254,7 +206,7 @@ impl Accounts {
     /// [`AccountError::Corrupt`], [`AccountError::Keys`], or the store's.
     pub async fn load(&self, jid: &BareJid) -> Result<Option<Account>, AccountError> {
         let account = Account::read_all(jid, self.rows(jid).await?)?;
-        Ok(account.filter(|account| !account.deleting))
+        Ok(account.filter(|account| account.deleting.is_none()))
     }
 
     /// The account, if `password` is its password. Takes as long where there is no account. The
@@ -315,13 +267,13 @@ impl Accounts {
         let account = self
             .credentials(jid)
             .await?
-            .filter(|account| !account.deleting);
+            .filter(|account| account.deleting.is_none());
         account.ok_or_else(|| AccountError::NotFound(jid.clone()))
     }
 
     /// Why a name can't be had. Mends the directory, where a creation may have been cut short.
     async fn taken(&self, jid: &BareJid, local: &str, existing: &Account) -> AccountError {
-        if existing.deleting {
+        if existing.deleting.is_some() {
             return AccountError::Deleting(jid.clone());
         }
         match self.enter(jid, local).await {
@@ -338,15 +290,8 @@ impl Accounts {
     }
 
     async fn change(&self, jid: &BareJid, edit: impl Fn(&mut Account)) -> Result<(), AccountError> {
-        self.change_if(jid, |account| !account.deleting, edit).await
-    }
-
-    async fn change_any(
-        &self,
-        jid: &BareJid,
-        edit: impl Fn(&mut Account),
-    ) -> Result<(), AccountError> {
-        self.change_if(jid, |_| true, edit).await
+        self.change_if(jid, |account| account.deleting.is_none(), edit)
+            .await
     }
 
     /// Reads, edits, and writes on the condition of the version read.

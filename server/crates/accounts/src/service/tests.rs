@@ -1,3 +1,4 @@
+mod deletion;
 mod steps;
 mod tokens;
 
@@ -9,7 +10,7 @@ use cirrus_sasl::client::Client;
 use cirrus_sasl::{Mechanism, Server, Setup, Step};
 use cirrus_schema::keys::accounts::Row;
 use cirrus_store::fault::{Fault, Faults, Faulty};
-use cirrus_store::{Dump as _, MemoryTable};
+use cirrus_store::{BoxFuture, Dump as _, Key, MemoryTable, Source};
 
 use super::*;
 
@@ -20,6 +21,8 @@ struct Fixture {
     table: MemoryTable,
     faults: Faults,
     accounts: Arc<Accounts>,
+    /// Unix milliseconds.
+    now: Arc<AtomicU64>,
 }
 
 impl Fixture {
@@ -28,7 +31,9 @@ impl Fixture {
     }
 
     fn with(change: impl Fn(&mut Options)) -> Fixture {
-        let clock: Clock = Arc::new(|| NOW_MS);
+        let now = Arc::new(AtomicU64::new(NOW_MS));
+        let told = Arc::clone(&now);
+        let clock: Clock = Arc::new(move || told.load(Ordering::Relaxed));
         let table = MemoryTable::new(Arc::clone(&clock));
         let faults = Faults::none();
         let faulty = Arc::new(Faulty::new(table.clone(), faults.clone()));
@@ -47,6 +52,7 @@ impl Fixture {
             table,
             faults,
             accounts,
+            now,
         }
     }
 
@@ -61,7 +67,7 @@ impl Fixture {
         fixture
     }
 
-    /// Keys of all rows of all tables that this crate writes.
+    /// Keys of all rows of accounts.
     async fn keys(&self) -> BTreeSet<Key> {
         let page = self.table.dump(TableId::Accounts, None).await.unwrap();
         assert!(page.next.is_none());

@@ -132,7 +132,7 @@ async fn a_later_account_of_the_name_starts_above_the_floor() {
     assert_eq!(account.floor, 41, "a change keeps it");
 }
 
-const INTERRUPTIONS: [Fault; 5] = [
+pub(super) const INTERRUPTIONS: [Fault; 5] = [
     Fault::Throttle,
     Fault::Fail { carried_out: false },
     Fault::Fail { carried_out: true },
@@ -141,7 +141,7 @@ const INTERRUPTIONS: [Fault; 5] = [
 ];
 
 /// Every request fails from the `from`th on.
-fn break_from(faults: &Faults, from: u64, fault: Fault) {
+pub(super) fn break_from(faults: &Faults, from: u64, fault: Fault) {
     faults.set(move |number, _| if number >= from { fault } else { Fault::None });
 }
 
