@@ -368,7 +368,7 @@ fn a_slow_reader_gets_everything_and_never_more_than_it_may_hold() {
 #[test]
 fn a_query_goes_on_where_its_session_is_resumed_and_dies_with_it() {
     let mut world = World::with(&[JULIET, ROMEO], |limits| {
-        limits.unacked_bytes = 256 * 1_024
+        limits.unacked_bytes = 256 * 1_024;
     });
     world.online(2, ROMEO, "orchard");
     world.bind(1, JULIET, "balcony");
