@@ -13,7 +13,7 @@ use cirrus_stanza::{Kind, Stanza, Ty, ns};
 pub use archive::Archive;
 pub use messages::{Class, Message, index_of};
 pub use sealed::Sealed;
-pub use state::{check_clients, check_rosters};
+pub use state::{check_clients, check_rosters, is_any_unconfirmed};
 
 /// What a run showed that must not be.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -54,6 +54,18 @@ pub fn check_rosters(store: &Store, users: &[BareJid], history: &mut History) ->
     all
 }
 
+/// Whether somebody's home has yet to confirm what another was told of a subscription: it is told
+/// again after pauses that grow.
+pub fn is_any_unconfirmed(store: &Store, users: &[BareJid], history: &History) -> bool {
+    let owes = |user: &BareJid| {
+        let rows = store.rows(TableId::Rosters, &rosters::partition(&user.owner()));
+        let loaded = Roster::load(user, Limits::default(), &rows);
+        loaded.is_ok_and(|it| !it.roster.unsent().is_empty())
+    };
+    let mut users = users.iter().enumerate();
+    users.any(|(number, user)| !history.strays.contains(&number) && owes(user))
+}
+
 /// Every client that is there: its roster is the stored one, and it sees exactly who is there and
 /// shows itself to it.
 pub fn check_clients(clients: &[Client], rosters: &[Roster], history: &mut History) {

@@ -5,7 +5,7 @@ use cirrus_router::Home;
 
 use super::World;
 use super::network::Up;
-use crate::check::{Archive, Sealed, Violation, check_clients, check_rosters};
+use crate::check::{Archive, Sealed, Violation, check_clients, check_rosters, is_any_unconfirmed};
 use crate::client::{Client, Phase};
 use crate::plan::{RESUME_SECONDS, Setup};
 
@@ -77,7 +77,10 @@ impl World {
             let on = client.phase == Phase::On && client.roster.live && client.presence.is_some();
             on || self.has_rival_before(index)
         };
-        self.is_quiet() && self.has_erased() && (0..self.clients.len()).all(here)
+        let all_here = (0..self.clients.len()).all(here);
+        let (store, users) = (&self.store, &self.plan.users);
+        let told = || !is_any_unconfirmed(store, users, &self.history);
+        self.is_quiet() && self.has_erased() && all_here && told()
     }
 
     /// An earlier client wants the same resource.
