@@ -7,6 +7,7 @@ mod csi;
 mod inline;
 mod park;
 mod seal;
+mod sessions;
 mod subscriptions;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -324,37 +325,6 @@ fn messages_wait_for_who_is_offline_and_arrive_once_in_order() {
 }
 
 #[test]
-fn one_message_that_is_over_the_bound_locks_nobody_out() {
-    let mut world = World::with(&[JULIET, ROMEO], |limits| limits.unacked_bytes = 1_000);
-    world.online(1, JULIET, "balcony");
-    let long = "a".repeat(2_000);
-    world.say(1, &message(ROMEO, &long));
-    world.bind(2, ROMEO, "orchard");
-    let enable = PipeEvent::EnableSm {
-        resume: true,
-        max: None,
-    };
-    world.pipe(2, enable);
-    world.say(2, "<presence/>");
-    // Its own presence, then the message.
-    let closed = |out: &PipeOut| matches!(out, PipeOut::Close { .. });
-    for h in 0..2 {
-        world.pipe(2, PipeEvent::Ack { h });
-        let got = world.drain(2);
-        assert!(!got.iter().any(closed), "{got:?}");
-    }
-    world.pipe(2, PipeEvent::Ack { h: 2 });
-    world.say(1, &message(ROMEO, "b"));
-    assert_eq!(world.bodies(2), ["b"], "everything before was given");
-    world.pipe(2, PipeEvent::Ack { h: 3 });
-    world.say(1, &message(ROMEO, &long));
-    assert!(!world.drain(2).iter().any(closed));
-    // Another one before that is acknowledged is too much.
-    world.say(1, &message(ROMEO, &long));
-    assert!(world.drain(2).iter().any(closed));
-}
-
-#[test]
 fn what_was_not_acknowledged_is_delivered_again_after_a_kill() {
     let mut world = World::new(&[JULIET, ROMEO]);
     world.online(1, JULIET, "balcony");
@@ -368,129 +338,7 @@ fn what_was_not_acknowledged_is_delivered_again_after_a_kill() {
     assert_eq!(world.bodies(3), ["a"]);
 }
 
-#[test]
-fn a_broken_session_resumes_with_what_it_missed() {
-    let mut world = World::new(&[JULIET, ROMEO]);
-    world.online(1, JULIET, "balcony");
-    world.bind(2, ROMEO, "orchard");
-    world.pipe(
-        2,
-        PipeEvent::EnableSm {
-            resume: true,
-            max: Some(60),
-        },
-    );
-    world.say(2, "<presence/>");
-    let id = world.sm_id(2);
-    world.say(1, &message(ROMEO, "a"));
-    assert_eq!(world.bodies(2), ["a"]);
-    world.pipe(2, PipeEvent::Closed { clean: false });
-    world.say(1, &message(ROMEO, "b"));
-    // The client has its own presence and the first message.
-    world.resume(3, ROMEO, &id, 2);
-    assert_eq!(world.bodies(3), ["b"]);
-    world.pipe(3, PipeEvent::Closed { clean: false });
-    world.now += 61_000;
-    world.event(Event::Tick);
-    world.resume(4, ROMEO, &id, 3);
-    let failed = world.drain(4);
-    assert!(
-        matches!(failed[..], [PipeOut::ResumeFailed { h: None, .. }]),
-        "{failed:?}"
-    );
-}
-
 /// As a client does that was killed and begins with what it had saved before.
-#[test]
-fn a_client_that_counts_fewer_than_before_begins_anew_and_misses_nothing() {
-    let mut world = World::new(&[JULIET, ROMEO]);
-    world.online(1, JULIET, "balcony");
-    world.bind(2, ROMEO, "orchard");
-    let enable = PipeEvent::EnableSm {
-        resume: true,
-        max: Some(60),
-    };
-    world.pipe(2, enable);
-    world.say(2, "<presence/>");
-    let id = world.sm_id(2);
-    for body in ["a", "b"] {
-        world.say(1, &message(ROMEO, body));
-    }
-    world.pipe(2, PipeEvent::Ack { h: 2 });
-    world.pipe(2, PipeEvent::Closed { clean: false });
-    world.resume(3, ROMEO, &id, 1);
-    let failed = world.drain(3);
-    assert!(
-        matches!(failed[..], [PipeOut::ResumeFailed { h: None, .. }]),
-        "{failed:?}"
-    );
-    world.bind(3, ROMEO, "orchard");
-    world.say(3, "<presence/>");
-    assert_eq!(world.bodies(3), ["b"]);
-}
-
-#[test]
-fn what_a_session_leaves_unacknowledged_waits_for_the_next() {
-    let mut world = World::new(&[JULIET, ROMEO]);
-    world.online(1, JULIET, "balcony");
-    world.bind(2, ROMEO, "orchard");
-    world.pipe(
-        2,
-        PipeEvent::EnableSm {
-            resume: true,
-            max: Some(60),
-        },
-    );
-    world.say(2, "<presence/>");
-    world.say(1, &message(ROMEO, "a"));
-    world.say(1, &message(ROMEO, "b"));
-    world.pipe(2, PipeEvent::Ack { h: 2 });
-    world.pipe(2, PipeEvent::Closed { clean: false });
-    world.now += 61_000;
-    world.event(Event::Tick);
-    world = world.killed();
-    world.bind(3, ROMEO, "phone");
-    world.say(3, "<presence/>");
-    assert_eq!(
-        world.bodies(3),
-        ["b"],
-        "the acknowledged one is not repeated"
-    );
-}
-
-#[test]
-fn a_stanza_repeated_after_a_resume_counts_once() {
-    let mut world = World::new(&[JULIET, ROMEO]);
-    world.bind(1, JULIET, "balcony");
-    world.pipe(
-        1,
-        PipeEvent::EnableSm {
-            resume: true,
-            max: None,
-        },
-    );
-    let id = world.sm_id(1);
-    world.online(2, ROMEO, "orchard");
-    world.held = true;
-    world.say(1, &message(ROMEO, "a"));
-    world.pipe(1, PipeEvent::Closed { clean: false });
-    world.resume(3, JULIET, &id, 0);
-    let resumed = world.drain(3);
-    let Some(PipeOut::Resumed { k: 0, .. }) = resumed.first() else {
-        panic!("{resumed:?}")
-    };
-    world.say(3, &message(ROMEO, "a"));
-    world.held = false;
-    world.answer();
-    assert_eq!(world.bodies(2), ["a"]);
-    assert!(
-        world
-            .drain(3)
-            .iter()
-            .any(|out| matches!(out, PipeOut::Handled { k: 1 }))
-    );
-}
-
 #[test]
 fn a_failing_store_is_an_error_to_the_sender_only() {
     let mut world = World::new(&[JULIET, ROMEO]);
@@ -551,24 +399,6 @@ fn subscription_and_presence() {
         got.iter().any(probed),
         "a probe shows who is there: {got:?}"
     );
-}
-
-#[test]
-fn a_taken_resource_goes_to_the_newer_stream() {
-    let mut world = World::new(&[JULIET]);
-    world.online(1, JULIET, "balcony");
-    world.bind(2, JULIET, "balcony");
-    let old = world.drain(1);
-    let closed = old.iter().any(|out| {
-        matches!(
-            out,
-            PipeOut::Close {
-                error: Some(StreamError::Conflict)
-            }
-        )
-    });
-    assert!(closed, "{old:?}");
-    assert!(matches!(world.drain(2)[..], [PipeOut::Bound { .. }, ..]));
 }
 
 #[test]

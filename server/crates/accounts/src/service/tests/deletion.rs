@@ -2,7 +2,7 @@
 
 use cirrus_schema::keys::archive;
 
-use super::steps::{INTERRUPTIONS, break_from};
+use super::steps::from_any_step_of_a_deletion;
 use super::*;
 
 /// Longer than a deletion is left to whoever has begun it.
@@ -37,31 +37,18 @@ impl Fixture {
 #[tokio::test]
 async fn a_deletion_that_broke_off_anywhere_is_listed_and_finished() {
     let user = jid("juliet");
-    for fault in INTERRUPTIONS {
-        let mut step = 0;
-        loop {
-            let fixture = Fixture::juliet().await;
-            let last = accounts::key(&user.owner(), Row::Last);
-            fixture.put(last, Attrs::new().with("v", 1)).await;
-            break_from(&fixture.faults, step, fault);
-            let recorder = Recorder::default();
-            let result = fixture.accounts.delete(&user, &recorder).await;
-            fixture.faults.clear();
-            if fixture.is_marked(&user).await {
-                assert!(fixture.is_listed(&user).await, "{fault:?} from {step}");
-                fixture.later();
-                let finished = fixture.accounts.finish_deletion(&user, &recorder).await;
-                assert!(finished.unwrap());
-                assert!(fixture.keys().await.is_empty(), "{fault:?} from {step}");
-                assert!(!recorder.0.lock().unwrap().is_empty());
-            }
-            if result.is_ok() {
-                break;
-            }
-            step += 1;
+    from_any_step_of_a_deletion(async |fixture, recorder, result| {
+        if fixture.is_marked(&user).await {
+            assert!(fixture.is_listed(&user).await, "{result:?}");
+            fixture.later();
+            let finished = fixture.accounts.finish_deletion(&user, recorder).await;
+            assert!(finished.unwrap());
+        } else if result.is_err() {
+            // It has not begun.
+            fixture.accounts.delete(&user, recorder).await.unwrap();
         }
-        assert!(step >= 5, "{step}");
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -74,15 +61,9 @@ async fn only_what_is_being_deleted_is_finished() {
         let finished = fixture.accounts.finish_deletion(&user, &recorder).await;
         assert!(finished.unwrap(), "{user}");
     }
-    fixture
-        .accounts
-        .set_disabled(&jid("juliet"), true)
-        .await
-        .unwrap();
-    let finished = fixture
-        .accounts
-        .finish_deletion(&jid("juliet"), &recorder)
-        .await;
+    let (accounts, juliet) = (&fixture.accounts, jid("juliet"));
+    accounts.set_disabled(&juliet, true).await.unwrap();
+    let finished = accounts.finish_deletion(&juliet, &recorder).await;
     assert!(finished.unwrap());
     assert_eq!(fixture.keys().await, before);
     assert!(recorder.0.lock().unwrap().is_empty());

@@ -74,13 +74,19 @@ fn with_stream_management_the_client_is_asked() {
     ));
 }
 
-/// Its answer waits behind much else, in a connection that is read slowly.
-#[test]
-fn who_is_asked_and_heard_is_alive() {
+/// A client that has a message and was asked for its acknowledgement.
+fn asked() -> Talk {
     let mut talk = Talk::new();
     talk.manage();
     talk.home(message(1, "a"));
     assert_eq!(talk.on(Event::BatchEnd), R);
+    talk
+}
+
+/// Its answer waits behind much else, in a connection that is read slowly.
+#[test]
+fn who_is_asked_and_heard_is_alive() {
+    let mut talk = asked();
     for n in 1..=4 {
         talk.now = n * 100_000;
         assert_eq!(talk.send("<presence/>"), "");
@@ -101,10 +107,7 @@ fn who_is_asked_and_heard_is_alive() {
 /// It is not read for a while, as too much of what it said is unhandled.
 #[test]
 fn who_is_not_listened_to_is_not_silent() {
-    let mut talk = Talk::new();
-    talk.manage();
-    talk.home(message(1, "a"));
-    assert_eq!(talk.on(Event::BatchEnd), R);
+    let mut talk = asked();
     talk.send(&"<presence/>".repeat(4));
     assert!(!talk.stream.wants_frames());
     talk.now = 300_000;
