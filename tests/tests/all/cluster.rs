@@ -145,7 +145,11 @@ pub(crate) fn identity(name: &str) -> Identity {
 
 /// A session that can be resumed: the client, and what to resume it with.
 pub(crate) fn session(node: &Node, name: &str) -> (Client, String) {
-    let mut client = Client::connect(node.address(), identity(name)).unwrap();
+    session_of(node, identity(name))
+}
+
+fn session_of(node: &Node, identity: Identity) -> (Client, String) {
+    let mut client = Client::connect(node.address(), identity).unwrap();
     client
         .send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
         .unwrap();
@@ -474,6 +478,30 @@ fn a_node_that_stops_keeps_connections_that_cannot_be_resumed() {
     assert!(cluster.nodes[0].process().runs().unwrap());
     juliet.disconnect().unwrap();
     assert!(cluster.nodes[0].process().wait().unwrap().success());
+}
+
+/// The time to stop is up before anything has moved, as when an instance is taken away without much
+/// of a notice.
+#[test]
+fn sessions_go_on_when_a_node_has_no_time_to_stop() {
+    let mut cluster = Cluster::start(2);
+    let mut sessions = Vec::new();
+    for n in 0..8 {
+        let (name, password) = (format!("user{n}"), "lies");
+        let user = Identity::new(&format!("{name}@localhost"), password).unwrap();
+        cluster.nodes[0].add_account(&user).unwrap();
+        let (client, id) = session_of(&cluster.nodes[0], user);
+        sessions.push((client, name, id));
+    }
+    let stop = json!({"v": 1, "call": "server.stop", "deadline_seconds": 0});
+    call(&cluster.nodes[0].control(), &stop).unwrap();
+    let ended = cluster.nodes[0].process().wait().unwrap();
+    assert!(ended.success(), "{}", cluster.nodes[0].process().log());
+    for (_, name, id) in &sessions {
+        let mut client = resume(&cluster.nodes[1], name, (id, 1));
+        say(&mut client, name, "one");
+        hear(&mut client, "one");
+    }
 }
 
 /// A node hears and says nothing for so long that the others go on without it. When it wakes it finds

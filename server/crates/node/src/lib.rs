@@ -444,10 +444,20 @@ impl Node {
         }
     }
 
-    /// Ends every session that has its home here, but for those that can be resumed where `park`
-    /// says so: they are to be [parked](Node::park).
-    pub fn shutdown(&mut self, now: Now, random: &mut dyn Random, park: bool) {
-        self.say_to_all(now, random, &Word::Shutdown { park });
+    /// Ends every session that has its home here, but for those that can be resumed: they are to be
+    /// [parked](Node::park). Only for the [last](Node::is_last) node: where there are others,
+    /// sessions go on there.
+    pub fn shutdown(&mut self, now: Now, random: &mut dyn Random) {
+        self.say_to_all(now, random, &Word::Shutdown { park: true });
+    }
+
+    /// Nothing would be lost with this node: others have all that is here, and what its connections
+    /// said has arrived. Looks at every slot.
+    pub fn is_spare(&self) -> bool {
+        self.replica.as_ref().is_none_or(|replica| {
+            let census = replica.census();
+            census.single_copy + census.ports == 0
+        })
     }
 
     /// Whether sessions have nowhere to go but into the store when this node stops.

@@ -116,8 +116,9 @@ impl HomeHandle {
         self.ask(Message::Elsewhere(user, answer), wait).await
     }
 
-    /// Ends every session and waits until what they leave is durable, or the home's own deadline
-    /// for that has passed. If there is no other node, those that can be resumed are parked.
+    /// Waits until other nodes have everything that is here, so that sessions go on there. If there
+    /// is no other node, ends every session, waits until what they leave is durable, and parks
+    /// those that can be resumed. Waits no longer than the home's own deadlines for that.
     pub async fn shutdown(&self) {
         let (answer, wait) = oneshot::channel();
         // An error means that the home is gone already, which is what was asked for.

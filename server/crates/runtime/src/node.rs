@@ -140,7 +140,7 @@ pub fn start(parts: Parts, options: Options) -> Running {
         last_erasure: 0,
         unparking: HashMap::new(),
         last_unparked: 0,
-        parks: false,
+        end: End::HandsOn,
         stopped: Vec::new(),
         stop_at: u64::MAX,
         drained: Vec::new(),
@@ -187,8 +187,7 @@ struct Task {
     last_unparked: u64,
     stopped: Vec<oneshot::Sender<()>>,
     stop_at: u64,
-    /// Sessions are to be parked when nothing is under way any more.
-    parks: bool,
+    end: End,
     drained: Vec<oneshot::Sender<bool>>,
     left: Option<oneshot::Sender<()>>,
     /// Messages that pipes have sent and that were not taken yet.
@@ -196,6 +195,17 @@ struct Task {
     look_at: u64,
     tell: watch::Sender<Standing>,
     part: watch::Sender<Parting>,
+}
+
+/// What a node that stops waits for, one after the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// That others have what is here. Where there is none, or none is left, sessions end.
+    HandsOn,
+    /// That nothing is under way.
+    Rests,
+    /// That the sessions which can be resumed are in the store.
+    Parks,
 }
 
 /// Messages taken before the effects are carried out.
@@ -310,13 +320,18 @@ impl Task {
         if self.stopped.is_empty() {
             return false;
         }
-        let mut done = self.has_come_to_rest();
-        if done && std::mem::take(&mut self.parks) {
+        if self.end == End::HandsOn && self.node.is_last() {
+            self.end = End::Rests;
+            self.node.shutdown(self.now, &mut self.rng);
+            self.carry_out();
+        }
+        if self.end == End::Rests && self.is_over() {
+            self.end = End::Parks;
             self.stop_at = self.time_after(self.options.park);
             self.node.park(self.now, &mut self.rng);
             self.carry_out();
-            done = self.has_come_to_rest();
         }
+        let done = self.is_over();
         if done {
             for stopped in self.stopped.drain(..) {
                 // Whoever asked may have stopped waiting.
@@ -327,9 +342,13 @@ impl Task {
         done && self.wires.is_none()
     }
 
-    fn has_come_to_rest(&self) -> bool {
-        let quiet = self.lanes.is_empty() && self.node.is_quiet();
-        quiet || self.now.wall >= self.stop_at
+    /// Whether that part of the end is over, or may take no longer.
+    fn is_over(&self) -> bool {
+        let over = match self.end {
+            End::HandsOn => self.node.is_spare(),
+            End::Rests | End::Parks => self.lanes.is_empty() && self.node.is_quiet(),
+        };
+        over || self.now.wall >= self.stop_at
     }
 
     /// When so much time is over, on the wall clock.
@@ -372,8 +391,6 @@ impl Task {
             Message::Elsewhere(user, answer) => drop(answer.send(self.node.elsewhere(&user))),
             Message::Shutdown(answer) => {
                 self.stopped.push(answer);
-                self.parks = self.node.is_last();
-                self.node.shutdown(now, rng, self.parks);
                 self.stop_at = self.time_after(self.options.shutdown).min(self.stop_at);
             }
             Message::Unpark(user, row, answer) => {

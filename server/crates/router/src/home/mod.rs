@@ -398,6 +398,8 @@ impl Home {
     }
 
     fn take_over(&mut self, now: u64, rng: &mut dyn Entropy, out: &mut Effects) {
+        // It may have been a process at its end that was home before.
+        self.stopping = false;
         self.work.doubt();
         for jid in self.all(User::has_detached) {
             self.with_user(now, rng, &jid, out, User::restart_deadlines);

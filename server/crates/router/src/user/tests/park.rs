@@ -208,3 +208,26 @@ fn a_row_that_makes_no_sense_is_left_out() {
         assert_eq!(world.home.next_deadline(), None);
     }
 }
+
+#[test]
+fn who_takes_over_from_a_process_at_its_end_serves() {
+    let mut world = World::new(&[ROMEO]);
+    let id = world.resumable(2);
+    world.event(Event::Shutdown { park: true });
+    let bytes = world.home.snapshot();
+    world.home = Home::restore(Arc::new(config()), Territory::Everything, &bytes).unwrap();
+    world.resume(3, ROMEO, &id, 1);
+    let told = world.drain(3);
+    let error = Some(StreamError::SystemShutdown);
+    assert!(
+        matches!(&told[..], [PipeOut::Close { error: e }] if *e == error),
+        "{told:?}"
+    );
+    world.event(Event::Takeover);
+    world.resume(3, ROMEO, &id, 1);
+    let told = world.drain(3);
+    assert!(
+        matches!(told[..], [PipeOut::Resumed { .. }, ..]),
+        "{told:?}"
+    );
+}
