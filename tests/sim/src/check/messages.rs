@@ -172,7 +172,8 @@ impl History {
         let some = earlier.peek().is_some();
         let all = some && earlier.all(|other| message.confirmed.contains(other));
         // The cursor is written behind the acknowledgement; a kill between repeats.
-        let repeats = self.forgot_between(message.to, message.confirmed_at, bound);
+        let repeats = self.forgot_between(message.to, message.confirmed_at, bound)
+            || self.is_said_again(message);
         let erased = self.erased.get(&message.to);
         let before = |time: u64| message.repeated_at.is_some_and(|taken| taken < time);
         let gone = erased.is_some_and(|(_, gone)| before(*gone) && *gone <= bound);
@@ -212,25 +213,29 @@ impl History {
         }
     }
 
+    /// Whether its sender's home may say it again, and its recipient's not know. What it came from
+    /// stands in the log, and nobody waits for a receipt's put; nor for that of any message that a
+    /// session has where there are no archives, so that what the session gives back has no origin.
+    /// Where a home and its copies die, that is all there is.
+    fn is_said_again(&self, message: &Message) -> bool {
+        let forgot = |account| self.forgot_between(account, message.sent_at, u64::MAX);
+        let unknown = message.class == Class::Receipt || !self.archived;
+        unknown && (forgot(message.to) || forgot(message.from))
+    }
+
     /// Compares everything with the archives, at the end.
-    pub fn judge(&mut self, archives: &[Archive], archived: bool) {
+    pub fn judge(&mut self, archives: &[Archive]) {
         self.judge_order(archives);
         let mut found = Vec::new();
         for index in 0..self.messages.len() {
-            self.judge_copies(index, archives, archived, &mut found);
+            self.judge_copies(index, archives, &mut found);
             self.judge_delivery(index, &archives[self.messages[index].to], &mut found);
         }
         self.violations.extend(found);
     }
 
     /// The archives hold exactly what was accepted, once.
-    fn judge_copies(
-        &self,
-        index: usize,
-        archives: &[Archive],
-        archived: bool,
-        found: &mut Vec<Violation>,
-    ) {
+    fn judge_copies(&self, index: usize, archives: &[Archive], found: &mut Vec<Violation>) {
         let message = &self.messages[index];
         let own = message.from == message.to;
         let direction = if own { Direction::Own } else { Direction::In };
@@ -242,10 +247,8 @@ impl History {
             _ => there,
         };
         let text = format!("m{index} is {there} and {here} times in the archives");
-        // Nobody waits for a receipt's put, so where a home and its copies die it may come again.
-        let forgot = |account| self.forgot_between(account, message.sent_at, u64::MAX);
-        let again = message.class == Class::Receipt && (forgot(message.to) || forgot(message.from));
-        if (there > 1 && !again) || here > 1 {
+        let archived = self.archived;
+        if (there > 1 && !self.is_said_again(message)) || here > 1 {
             found.push(Violation::Doubled(text));
         } else if message.class == Class::Passing || own && here > 0 || !archived && here > 0 {
             if there + here > 0 {
@@ -294,8 +297,14 @@ impl History {
         });
         // The home had it, for somebody who was there, and was lost before it could deliver it:
         // when its sender's home says it again, the archive has it, and a client finds it there.
-        let lost = message.emitted.is_empty() && forgot(message.sent_at, accepted);
-        given || held || lost
+        // So it is where it was lost on the way to that connection, which another node has.
+        let mut there = self.sessions.values().filter(|s| s.account == message.to);
+        let on_its_way = there.any(|session| {
+            let left = session.left.unwrap_or(u64::MAX);
+            session.bound_at <= accepted && accepted <= left && forgot(accepted, left)
+        });
+        let unseen = forgot(message.sent_at, accepted) || on_its_way;
+        given || held || message.emitted.is_empty() && unseen
     }
 }
 

@@ -78,6 +78,7 @@ pub struct Session {
 #[derive(Default)]
 pub struct History {
     pub messages: Vec<Message>,
+    archived: bool,
     /// When a server without others was killed.
     pub kills: Vec<u64>,
     /// When the homes of accounts began anew, without what sessions they had: when the last one was
@@ -95,6 +96,14 @@ pub struct History {
 }
 
 impl History {
+    /// Of a run in which messages are archived, or only kept until they are delivered.
+    pub fn new(archived: bool) -> Self {
+        Self {
+            archived,
+            ..Self::default()
+        }
+    }
+
     /// A home of an account began anew: home and copies were lost together.
     pub fn began_anew(&mut self, account: usize, since: u64, now: u64) {
         self.anew.entry(account).or_default().push((since, now));

@@ -219,6 +219,7 @@ impl World {
             ..Report::default()
         };
         let nodes = plan.nodes.take();
+        let history = History::new(plan.archive);
         let mut world = Self {
             rng,
             plan,
@@ -240,7 +241,7 @@ impl World {
             parting: Vec::new(),
             sessions: 0,
             marks: 0,
-            history: History::default(),
+            history,
             report,
             playing: true,
             ticking: None,

@@ -173,7 +173,7 @@ impl World {
             self.report.retracted += retracted;
             archives.push(Archive::read(&self.store, user, floor, &mut self.history));
         }
-        self.history.judge(&archives, self.plan.archive);
+        self.history.judge(&archives);
         let messages = &self.history.messages;
         let accepted = messages.iter().filter(|m| m.accepted.is_some());
         self.report.accepted = accepted.count();

@@ -169,8 +169,9 @@ impl World {
             // Of a link that breaks without a word, nobody knows for long.
             Incident::CutOff { ms, reset, .. } => ms <= HARMLESS_MS && !reset,
             Incident::Kill => false,
-            // Of two, one that drains leaves the other alone, without a copy.
-            Incident::Drain { .. } => serving.len() != 2,
+            // Of two, one that drains leaves the other alone, without a copy, even if that one is
+            // suspended.
+            Incident::Drain { .. } => cluster.staying() != 2,
             // What two can't tell each other the store would have to, and so it is with the loss of
             // one of them.
             Incident::Outage(_) => {
@@ -406,6 +407,12 @@ impl Cluster {
         let serves = |it: &&Process| it.serves() && !it.suspended && it.stage == Stage::Serves;
         let all = self.processes.values().filter(serves);
         all.map(|process| process.node.id()).collect()
+    }
+
+    /// How many nodes serve, suspended or not, and do not drain.
+    fn staying(&self) -> usize {
+        let stays = |it: &&Process| it.serves() && it.stage == Stage::Serves;
+        self.processes.values().filter(stays).count()
     }
 
     /// Some node is in a view of two, though one of them may be about to leave.
