@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cirrus_router::parked_owner;
-use cirrus_runtime::HomeHandle;
+use cirrus_runtime::{HomeHandle, Standing};
 use cirrus_schema::TableId;
 use cirrus_schema::keys::cluster;
 use cirrus_store::{SkRange, Table};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 /// Partitions that are asked for at once.
@@ -23,6 +23,31 @@ pub(crate) async fn take_back(table: &Arc<dyn Table>, home: &HomeHandle) {
     let all = take_back_all(table, home);
     if tokio::time::timeout(PATIENCE, all).await.is_err() {
         tracing::warn!("parked sessions could not be read in time; their clients log in anew");
+    }
+}
+
+/// Does so again when a node has left that was about to be the last: what it has put there after
+/// this one looked is nobody's otherwise.
+pub(crate) async fn take_back_later(
+    table: Arc<dyn Table>,
+    home: HomeHandle,
+    mut standing: watch::Receiver<Standing>,
+) {
+    let mut leaving: Vec<String> = Vec::new();
+    loop {
+        if let Ok(Some(view)) = home.view().await {
+            let has = |address: &String| view.nodes.iter().any(|it| it.address == *address);
+            if !leaving.iter().all(has) {
+                take_back_all(&table, &home).await;
+            }
+            let others = || view.nodes.iter().filter(|it| !it.here);
+            let last = others().all(|it| it.state != "serving");
+            let drain = others().filter(|it| last && it.state == "draining");
+            leaving = drain.map(|it| it.address.clone()).collect();
+        }
+        if standing.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use cirrus_runtime::{Parting, Running, Standing, SystemEntropy};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::certificates;
 use crate::control::Call;
@@ -111,7 +111,36 @@ async fn live(config: &Config) -> Result<(), RunError> {
         let (table, tls) = (Arc::clone(&parts.table), Arc::clone(&parts.tls));
         tasks.spawn(shared_keys::keep_tickets_fresh(table, tls));
     }
-    let sweep = Sweep {
+    let sweep = tasks.spawn(sweep(config, &parts).run());
+    if config.acme.enabled {
+        let (table, tls) = (Arc::clone(&parts.table), Arc::clone(&parts.tls));
+        let config = config.clone();
+        tasks.spawn(async move { certificates::keep(&config, table, tls).await });
+    }
+    tasks.spawn(part(parts.shell.clone(), parts.node.parting.clone()));
+    let (table, home) = (Arc::clone(&parts.table), parts.node.home.clone());
+    tasks.spawn(parking::take_back_later(
+        table,
+        home,
+        parts.node.standing.clone(),
+    ));
+    let ended = serve(
+        config,
+        parts,
+        listeners,
+        &desk,
+        &mut signals,
+        &manager,
+        sweep,
+    )
+    .await;
+    // Dropping the tasks takes the control socket's file away.
+    tasks.shutdown().await;
+    ended
+}
+
+fn sweep(config: &Config, parts: &Parts) -> Sweep {
+    Sweep {
         table: Arc::clone(&parts.table),
         home: parts.node.home.clone(),
         accounts: Arc::clone(&parts.operator.accounts),
@@ -121,18 +150,7 @@ async fn live(config: &Config) -> Result<(), RunError> {
         retention_days: config.archive.retention_days,
         name: SystemEntropy::default().u128() as u64,
         late_days: Arc::clone(&parts.operator.late_days),
-    };
-    tasks.spawn(sweep.run());
-    if config.acme.enabled {
-        let (table, tls) = (Arc::clone(&parts.table), Arc::clone(&parts.tls));
-        let config = config.clone();
-        tasks.spawn(async move { certificates::keep(&config, table, tls).await });
     }
-    tasks.spawn(part(parts.shell.clone(), parts.node.parting.clone()));
-    let ended = serve(config, parts, listeners, &desk, &mut signals, &manager).await;
-    // Dropping the tasks takes the control socket's file away.
-    tasks.shutdown().await;
-    ended
 }
 
 /// Waits until the node serves. `Err` says why it never will.
@@ -180,6 +198,7 @@ async fn serve(
     desk: &Desk,
     signals: &mut Signals,
     manager: &Manager,
+    sweep: AbortHandle,
 ) -> Result<(), RunError> {
     let (tls, node, shell) = (parts.tls, parts.node, parts.shell);
     let mut serving = JoinSet::new();
@@ -212,6 +231,8 @@ async fn serve(
     }
     tracing::info!("stopping");
     desk.stops();
+    // The homes that it asks for something would have to answer before the node may go.
+    sweep.abort();
     stop(config, (node, shell, serving), orders, signals, manager).await
 }
 
@@ -355,6 +376,12 @@ async fn hand_over(config: &Config, node: &Running, shell: &Shell, deadline: Dur
     let mut looks = tokio::time::interval(LOOKS);
     loop {
         looks.tick().await;
+        // The others may have gone meanwhile, and what they had has come back.
+        match node.home.drain(true).await {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(_) => return true,
+        }
         match node.home.census().await {
             // What the last connections said has arrived at their homes.
             Ok(census) if census.slots.ports + census.pipes + census.waiting == 0 => break,

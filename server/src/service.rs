@@ -247,7 +247,12 @@ impl Service for Desk {
                 fields.insert("version".into(), env!("CARGO_PKG_VERSION").into());
                 fields
             }
-            (None, _) => return Err(Refusal::new("joining", message)),
+            (None, _) => {
+                if drains && !stopping {
+                    self.undrain();
+                }
+                return Err(Refusal::new("joining", message));
+            }
         };
         fields.insert("state".into(), state.into());
         fields.insert("message".into(), message.into());

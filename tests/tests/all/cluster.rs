@@ -148,7 +148,7 @@ pub(crate) fn session(node: &Node, name: &str) -> (Client, String) {
     session_of(node, identity(name))
 }
 
-fn session_of(node: &Node, identity: Identity) -> (Client, String) {
+pub(crate) fn session_of(node: &Node, identity: Identity) -> (Client, String) {
     let mut client = Client::connect(node.address(), identity).unwrap();
     client
         .send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")

@@ -25,7 +25,7 @@ use cirrus_cluster::{Member, MemberState, Slot, View, members};
 use cirrus_jid::BareJid;
 use cirrus_replica::{Machine as _, Now, Random, Replica, Token};
 use cirrus_router::codec::OLDEST;
-use cirrus_router::{HomeConfig, PipeId, PipeOut};
+use cirrus_router::{Home, HomeConfig, PipeId, PipeOut};
 use cirrus_store::{Op, Outcome, StoreError};
 
 pub use cirrus_replica::Work;
@@ -131,6 +131,8 @@ pub struct Node {
     spread: Option<Spread>,
     /// What it says of itself, and when that is looked at again.
     about: (u64, About),
+    /// Homes that are being told that the process is at its end, and through which ports.
+    told: Vec<(Slot, u64)>,
     effects: VecDeque<Effect>,
 }
 
@@ -152,6 +154,7 @@ impl Node {
             replica: None,
             key: [0; 16],
             ears: Ears::default(),
+            told: Vec::new(),
             about: (0, About::default()),
             effects: VecDeque::new(),
         };
@@ -446,9 +449,21 @@ impl Node {
 
     /// Ends every session that has its home here, but for those that can be resumed: they are to be
     /// [parked](Node::park). Only for the [last](Node::is_last) node: where there are others,
-    /// sessions go on there.
-    pub fn shutdown(&mut self, now: Now, random: &mut dyn Random) {
-        self.say_to_all(now, random, &Word::Shutdown { park: true });
+    /// sessions go on there. Whether there was a home that had not been told before: slots may come
+    /// back from one that leaves.
+    pub fn shutdown(&mut self, now: Now, random: &mut dyn Random) -> bool {
+        let mut told = std::mem::take(&mut self.told);
+        if let Some(replica) = &self.replica {
+            told.retain(|(_, port)| replica.port_backlog(*port) > 0);
+        }
+        let word = Word::Shutdown { park: true };
+        let said = self.say_to_all(now, random, &word, |slot, home| {
+            !home.is_stopping() && told.iter().all(|(other, _)| *other != slot)
+        });
+        let any = !said.is_empty();
+        told.extend(said);
+        self.told = told;
+        any
     }
 
     /// Nothing would be lost with this node: others have all that is here, and what its connections
@@ -469,21 +484,30 @@ impl Node {
     /// Puts every session that waits to be resumed into the store. Comes when the node
     /// [is quiet](Node::is_quiet) after a shutdown.
     pub fn park(&mut self, now: Now, random: &mut dyn Random) {
-        self.say_to_all(now, random, &Word::Park);
+        self.say_to_all(now, random, &Word::Park, |_, _| true);
     }
 
-    /// To every home here that has something in it.
-    fn say_to_all(&mut self, now: Now, random: &mut dyn Random, word: &Word) {
+    /// To every home here that has something in it and for which this holds; through which ports.
+    fn say_to_all(
+        &mut self,
+        now: Now,
+        random: &mut dyn Random,
+        word: &Word,
+        which: impl Fn(Slot, &Home) -> bool,
+    ) -> Vec<(Slot, u64)> {
         let Some(replica) = &mut self.replica else {
-            return;
+            return Vec::new();
         };
-        let slots = replica.machines().filter(|(_, home)| home.entities() > 0);
+        let slots = replica.machines();
+        let slots = slots.filter(|(slot, it)| it.entities() > 0 && which(*slot, it.home()));
         let slots: Vec<Slot> = slots.map(|(slot, _)| slot).collect();
-        for slot in slots {
+        let say = |slot| {
             let port = self.ears.next();
             replica.open(port, slot);
             replica.say(now, random, port, word.clone(), true);
-        }
+            (slot, port)
+        };
+        slots.into_iter().map(say).collect()
     }
 
     /// Nothing is under way in any home here that an orderly stop would lose, but for what was

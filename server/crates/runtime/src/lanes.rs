@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cirrus_cluster::Slot;
 use cirrus_node::{Answered, Ask};
 use cirrus_replica::Token;
+use cirrus_router::AccountRequest;
 use cirrus_store::{Answer, Blob, BlobOp, Op, Outcome, StoreError, Table};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
@@ -25,8 +26,10 @@ pub(crate) enum Done {
 /// What is counted together, and waits together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// Writes, and changes of accounts.
+    /// Writes.
     Operation,
+    /// Changes of accounts. A deletion asks homes, whose writes must not wait for it.
+    Account,
     /// Reads.
     Read,
     /// The store of blobs.
@@ -40,9 +43,13 @@ pub(crate) struct Lanes {
     accounts: Arc<dyn Accounts>,
     options: Options,
     answers: mpsc::Sender<Done>,
-    /// Writes and changes of accounts under way.
+    /// Writes under way.
     pub operations: usize,
-    waiting: VecDeque<(Slot, Token, Ask)>,
+    waiting: VecDeque<(Slot, Token, Op)>,
+    /// Changes of accounts under way.
+    changes: usize,
+    /// Bounded by what homes ask at once: one for each session's request.
+    changes_waiting: VecDeque<(Slot, Token, AccountRequest)>,
     /// Reads under way.
     pub reads: usize,
     reads_waiting: VecDeque<(Slot, Token, Op)>,
@@ -58,7 +65,8 @@ pub(crate) struct Lanes {
 pub(crate) fn answers(options: &Options) -> (mpsc::Sender<Done>, mpsc::Receiver<Done>) {
     // Membership asks for a few things at once, beside the homes.
     const MEMBERSHIP: usize = 16;
-    let lanes = options.operations + options.reads + options.blob_operations;
+    let changes = options.operations;
+    let lanes = options.operations + changes + options.reads + options.blob_operations;
     mpsc::channel(lanes + MEMBERSHIP)
 }
 
@@ -77,6 +85,8 @@ impl Lanes {
             answers,
             operations: 0,
             waiting: VecDeque::new(),
+            changes: 0,
+            changes_waiting: VecDeque::new(),
             reads: 0,
             reads_waiting: VecDeque::new(),
             reads_refused: 0,
@@ -92,8 +102,9 @@ impl Lanes {
 
     /// Nothing is under way, and nothing waits.
     pub fn is_empty(&self) -> bool {
-        let under_way = self.operations + self.reads + self.blob_operations;
-        under_way + self.waiting.len() + self.reads_waiting() + self.blobs_waiting.len() == 0
+        let under_way = self.operations + self.changes + self.reads + self.blob_operations;
+        let waiting = self.waiting.len() + self.changes_waiting.len() + self.blobs_waiting.len();
+        under_way + waiting + self.reads_waiting() == 0
     }
 
     /// Reads that wait.
@@ -126,11 +137,18 @@ impl Lanes {
                     })));
                 }
             }
-            ask @ (Ask::Store(Op::Put { .. } | Op::Delete { .. }) | Ask::Account(_)) => {
+            Ask::Store(op @ (Op::Put { .. } | Op::Delete { .. })) => {
                 if self.operations < self.options.operations {
-                    self.start_operation(slot, token, ask);
+                    self.start_store_operation(slot, token, op, Lane::Operation);
                 } else {
-                    self.waiting.push_back((slot, token, ask));
+                    self.waiting.push_back((slot, token, op));
+                }
+            }
+            Ask::Account(request) => {
+                if self.changes < self.options.operations {
+                    self.start_change(slot, token, request);
+                } else {
+                    self.changes_waiting.push_back((slot, token, request));
                 }
             }
         }
@@ -143,12 +161,19 @@ impl Lanes {
             Lane::Blob => self.blob_operations -= 1,
             Lane::Read => self.reads -= 1,
             Lane::Operation => self.operations -= 1,
+            Lane::Account => self.changes -= 1,
         }
         while self.operations < self.options.operations {
-            let Some((slot, token, ask)) = self.waiting.pop_front() else {
+            let Some((slot, token, op)) = self.waiting.pop_front() else {
                 break;
             };
-            self.start_operation(slot, token, ask);
+            self.start_store_operation(slot, token, op, Lane::Operation);
+        }
+        while self.changes < self.options.operations {
+            let Some((slot, token, request)) = self.changes_waiting.pop_front() else {
+                break;
+            };
+            self.start_change(slot, token, request);
         }
         while self.reads < self.options.reads {
             let Some((slot, token, op)) = self.reads_waiting.pop_front() else {
@@ -164,27 +189,21 @@ impl Lanes {
         }
     }
 
-    fn start_operation(&mut self, slot: Slot, token: Token, ask: Ask) {
-        match ask {
-            Ask::Store(op) => self.start_store_operation(slot, token, op, Lane::Operation),
-            Ask::Blob(op) => self.start_blob_operation(slot, token, op),
-            Ask::Account(request) => {
-                self.operations += 1;
-                let (accounts, answers) = (Arc::clone(&self.accounts), self.answers.clone());
-                tokio::spawn(async move {
-                    let answered = Answered::Account(accounts.change(request).await);
-                    let done = Done::Slot(slot, token, answered, Lane::Operation);
-                    // The task may be gone; then nobody waits for the answer.
-                    let _ = answers.send(done).await;
-                });
-            }
-        }
+    fn start_change(&mut self, slot: Slot, token: Token, request: AccountRequest) {
+        self.changes += 1;
+        let (accounts, answers) = (Arc::clone(&self.accounts), self.answers.clone());
+        tokio::spawn(async move {
+            let answered = Answered::Account(accounts.change(request).await);
+            let done = Done::Slot(slot, token, answered, Lane::Account);
+            // The task may be gone; then nobody waits for the answer.
+            let _ = answers.send(done).await;
+        });
     }
 
     fn start_store_operation(&mut self, slot: Slot, token: Token, op: Op, lane: Lane) {
         match lane {
             Lane::Read => self.reads += 1,
-            Lane::Operation | Lane::Blob => self.operations += 1,
+            Lane::Operation | Lane::Account | Lane::Blob => self.operations += 1,
         }
         let answers = self.answers.clone();
         let done = move |answer: Answer| {

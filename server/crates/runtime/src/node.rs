@@ -320,9 +320,14 @@ impl Task {
         if self.stopped.is_empty() {
             return false;
         }
-        if self.end == End::HandsOn && self.node.is_last() {
+        if !self.node.is_last() {
+            if self.end != End::HandsOn {
+                // Another has come, and has what is left.
+                self.end = End::HandsOn;
+                self.stop_at = self.time_after(self.options.shutdown);
+            }
+        } else if self.node.shutdown(self.now, &mut self.rng) || self.end == End::HandsOn {
             self.end = End::Rests;
-            self.node.shutdown(self.now, &mut self.rng);
             self.carry_out();
         }
         if self.end == End::Rests && self.is_over() {

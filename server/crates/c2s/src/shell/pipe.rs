@@ -548,14 +548,13 @@ impl Pipe {
     async fn handshake(&mut self, host: Option<&str>) -> Option<Event> {
         let socket = self.transport.take_plain()?;
         let within = self.shared.limits.handshake;
-        let accept = services::accept(&self.shared.tls, socket, host);
-        let cause = match tokio::time::timeout(within, accept).await {
-            Ok(Ok((stream, secured))) => {
+        let (tls, stop) = (&self.shared.tls, self.stop.as_mut());
+        let cause = match services::accept(tls, (socket, host), within, stop).await {
+            Ok((stream, secured)) => {
                 self.transport = Transport::Tls(stream);
                 return Some(Event::Secured(secured));
             }
-            Ok(Err(cause)) => cause.to_string(),
-            Err(_) => "it took too long".to_owned(),
+            Err(cause) => cause,
         };
         tracing::debug!(cause, "TLS handshake failed");
         add(&self.shared.counters.handshakes_failed, 1);

@@ -1,6 +1,7 @@
 //! The other crates' services as a connection uses them.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use cirrus_router::Entropy;
 use cirrus_sasl::{BindingKind, ChannelBinding};
@@ -23,8 +24,27 @@ impl Entropy for SystemEntropy {
     }
 }
 
-/// The handshake: after STARTTLS as `host`, else as the host that the client names.
+/// The handshake, for so long at most and until the server stops: after STARTTLS as `host`, else as
+/// the host that the client names.
+///
+/// # Errors
+/// Why it failed, for the log.
 pub(super) async fn accept(
+    tls: &ServerTls,
+    (socket, host): (TcpStream, Option<&str>),
+    within: Duration,
+    stop: impl Future<Output = ()>,
+) -> Result<(Box<TlsStream<TcpStream>>, Secured), String> {
+    tokio::select! {
+        done = tokio::time::timeout(within, shake_hands(tls, socket, host)) => match done {
+            Ok(done) => done.map_err(|cause| cause.to_string()),
+            Err(_) => Err("it took too long".to_owned()),
+        },
+        () = stop => Err("the server stops".to_owned()),
+    }
+}
+
+async fn shake_hands(
     tls: &ServerTls,
     socket: TcpStream,
     host: Option<&str>,

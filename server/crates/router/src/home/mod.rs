@@ -146,6 +146,11 @@ impl Home {
         self.work.is_quiet() && self.users.values().all(User::is_settled)
     }
 
+    /// It has been told that its process is at its end.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
     /// Counts of what is in memory.
     pub fn census(&self) -> Census {
         let attached = self.work.pipes.len();
@@ -278,6 +283,7 @@ impl Home {
             out,
             home: &self.config,
             started_ms: self.started_ms,
+            stopping: self.stopping,
             work: &mut self.work,
         };
         act(user, &mut cx);
@@ -328,6 +334,7 @@ impl Home {
                     out,
                     home: &self.config,
                     started_ms: self.started_ms,
+                    stopping: self.stopping,
                     work: &mut self.work,
                 };
                 host::on_frame(&mut cx, frame);
@@ -342,6 +349,10 @@ impl Home {
                     let full = cirrus_stanza::Condition::ResourceConstraint.into();
                     frame.refuse(full, &mut self.work.frames);
                 }
+            } else {
+                // What gets no answer is still confirmed: its sender's stream counts it.
+                let nobody = cirrus_stanza::Condition::ServiceUnavailable.into();
+                frame.refuse(nobody, &mut self.work.frames);
             }
         }
     }

@@ -175,6 +175,8 @@ pub(crate) struct Cx<'a> {
     pub out: &'a mut Effects,
     pub home: &'a HomeConfig,
     pub started_ms: u64,
+    /// The process is at its end, and nobody else is there to go on.
+    pub stopping: bool,
     pub work: &'a mut Work,
 }
 

@@ -219,7 +219,7 @@ impl User {
 
     /// A stanza that a session's client never acknowledged goes where RFC 6121 section 8.5
     /// sends it now: another resource, the spool, or back.
-    fn rescue(&mut self, cx: &mut Cx<'_>, unacked: Unacked) {
+    pub(super) fn rescue(&mut self, cx: &mut Cx<'_>, unacked: Unacked) {
         if unacked.keep.carbon == Some(Carbon::Sent) || unacked.keep.own {
             return; // The user's own words, and what others have: nobody needs to be told.
         }

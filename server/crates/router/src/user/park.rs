@@ -192,13 +192,14 @@ impl User {
     ) {
         match (result, self.session_of(id)) {
             // Not at its end: nobody is told anything.
-            (Ok(_), Some(index)) => drop(self.sessions.remove(index)),
-            (Ok(_), None) => {}
-            (Err(_), _) => {
-                // It may have been written all the same.
+            (Ok(_), Some(index)) if cx.stopping => drop(self.sessions.remove(index)),
+            // It may have been written all the same.
+            (Err(_), _) if cx.stopping => {
                 self.remove_row(cx, id);
                 self.end_unparked(cx, id);
             }
+            // Its time was up, or another node has taken over and it goes on there.
+            _ => self.remove_row(cx, id),
         }
     }
 
@@ -242,11 +243,19 @@ impl User {
                 self.remove_row(cx, waiting.id);
             }
             match waiting.what {
-                What::Session(session) if self.session_of(session.id).is_none() => {
+                What::Session(session) if self.session_of(session.id).is_some() => {}
+                What::Session(mut session) => {
                     self.spool.given_before(session.dues());
-                    self.sessions.push(*session);
+                    let resource = session.resource();
+                    if !self.sessions.iter().any(|it| it.resource() == resource) {
+                        self.sessions.push(*session);
+                        continue;
+                    }
+                    // Its client has logged in anew.
+                    for unacked in session.take_unacked() {
+                        self.rescue(cx, unacked);
+                    }
                 }
-                What::Session(_) => {}
                 What::Messages(positions) => {
                     for position in positions {
                         let (due, confirm) = (false, None);

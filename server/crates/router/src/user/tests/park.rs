@@ -231,3 +231,72 @@ fn who_takes_over_from_a_process_at_its_end_serves() {
         "{told:?}"
     );
 }
+
+/// Another node has come while the store took the session: it goes on there, and nowhere else.
+#[test]
+fn a_session_that_was_taken_over_while_it_was_parked_goes_on() {
+    let mut world = World::new(&[JULIET, ROMEO]);
+    let id = world.resumable(2);
+    world.event(Event::Shutdown { park: true });
+    world.held = true;
+    world.event(Event::Park);
+    world.event(Event::Takeover);
+    world.held = false;
+    world.answer();
+    assert!(world.rows().is_empty(), "a later process must not find it");
+    world.resume(3, ROMEO, &id, 1);
+    let told = world.drain(3);
+    assert!(
+        matches!(told[..], [PipeOut::Resumed { .. }, ..]),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_session_whose_time_is_up_while_it_is_parked_leaves_nothing() {
+    let mut world = World::new(&[JULIET, ROMEO]);
+    world.resumable(2);
+    world.event(Event::Shutdown { park: true });
+    world.held = true;
+    world.event(Event::Park);
+    world.now += 61_000;
+    world.event(Event::Tick);
+    world.held = false;
+    world.answer();
+    assert!(world.rows().is_empty());
+}
+
+/// A row that was read late: its client has logged in anew meanwhile.
+#[test]
+fn a_session_that_has_been_replaced_only_gives_what_it_had() {
+    let mut world = World::new(&[JULIET, ROMEO]);
+    world.online(1, JULIET, "balcony");
+    world.resumable(2);
+    world.say(1, &message(ROMEO, "a"));
+    world.event(Event::Shutdown { park: true });
+    world.event(Event::Park);
+    let mut world = world.killed();
+    let rows = world.rows();
+    world.online(3, ROMEO, "orchard");
+    world.online(1, JULIET, "balcony");
+    for row in rows {
+        let user = parked_owner(&row.key).unwrap();
+        world.event(Event::Unpark {
+            user,
+            row,
+            token: 1,
+        });
+    }
+    world.say(1, &message(ROMEO, "b"));
+    assert_eq!(world.bodies(3), ["a", "b"]);
+    assert!(world.rows().is_empty());
+    world.now += 61_000;
+    world.event(Event::Tick);
+    world.say(
+        3,
+        "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>",
+    );
+    let got = world.got(3);
+    let gone = got.iter().any(|xml| xml.contains("type='unavailable'"));
+    assert!(!gone, "{got:?}");
+}
