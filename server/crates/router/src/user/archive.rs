@@ -161,7 +161,7 @@ impl User {
         true
     }
 
-    fn query(&mut self, cx: &Cx<'_>, index: usize, stanza: &Stanza) -> Result<(), StanzaError> {
+    fn query(&mut self, cx: &mut Cx<'_>, index: usize, stanza: &Stanza) -> Result<(), StanzaError> {
         let owner = self.jid.owner();
         let ids = Ids::new(&cx.home.archive_key, &owner);
         let limit = cx.home.limits.archive_page;
@@ -173,7 +173,7 @@ impl User {
 
     fn push_job(
         &mut self,
-        cx: &Cx<'_>,
+        cx: &mut Cx<'_>,
         index: usize,
         stanza: &Stanza,
         kind: What,
@@ -201,6 +201,12 @@ impl User {
             asked: false,
             missed: false,
         });
+        // It waits for what the log has accepted, and a receipt in it for the next write.
+        if !self.tickets.is_empty() {
+            let mut effects = Vec::new();
+            self.log.flush(cx.now, &mut effects);
+            self.log_effects(cx, effects);
+        }
         Ok(())
     }
 

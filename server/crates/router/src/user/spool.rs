@@ -250,6 +250,9 @@ impl User {
         first: bool,
     ) {
         let marker = storage(&stanza, cx.work.format) == Storage::Deferred;
+        if marker && self.spool_is_full(cx, self.inflow.len()) {
+            return self.not_spooled(cx, &stanza, origin, marker, &busy());
+        }
         let mut record = self.record(cx, &stanza, Direction::In, None, (true, marker));
         let archived = first && self.archives(cx, stanza.from.as_ref());
         record.set_archived(archived);

@@ -614,3 +614,22 @@ fn a_message_costs_two_units() {
     }
     assert!(largest >= 700, "a text of {largest} bytes has that price");
 }
+
+/// What came while nobody was there may wait for the next write, but not a client for that.
+#[test]
+fn a_query_does_not_wait_for_a_receipt() {
+    let mut world = World::new(&[JULIET, ROMEO]);
+    world.online(1, JULIET, "balcony");
+    world.say(
+        1,
+        &format!(
+            "<message to='{ROMEO}' type='chat' id='r'>\
+             <received xmlns='urn:xmpp:receipts' id='x'/></message>"
+        ),
+    );
+    world.bind(2, ROMEO, "orchard");
+    world.drain(2);
+    world.say(2, &query("", ""));
+    let got = world.got(2);
+    assert!(got.iter().any(|xml| xml.contains("<fin ")), "{got:?}");
+}

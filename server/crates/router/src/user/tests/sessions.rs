@@ -172,3 +172,55 @@ fn a_taken_resource_goes_to_the_newer_stream() {
     assert!(closed, "{old:?}");
     assert!(matches!(world.drain(2)[..], [PipeOut::Bound { .. }, ..]));
 }
+
+/// An error gets no answer, but the stream of whoever sent it counts it.
+#[test]
+fn an_error_to_somebody_who_is_not_there_is_handled() {
+    let mut world = World::new(&[JULIET, ROMEO]);
+    world.online(1, JULIET, "balcony");
+    world.pipe(
+        1,
+        PipeEvent::EnableSm {
+            resume: true,
+            max: None,
+        },
+    );
+    world.drain(1);
+    for to in [ROMEO, "nobody@example.com"] {
+        let error = "<error type='cancel'><item-not-found \
+             xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
+        world.say(
+            1,
+            &format!("<message to='{to}' type='error'>{error}</message>"),
+        );
+    }
+    world.say(1, "<presence><status>here</status></presence>");
+    let told = world.drain(1);
+    let handled = told.iter().filter_map(|out| match out {
+        PipeOut::Handled { k } => Some(*k),
+        _ => None,
+    });
+    assert_eq!(handled.max(), Some(4), "{told:?}");
+}
+
+/// Receipts of strangers do not take the room of what others say.
+#[test]
+fn receipts_that_wait_are_bounded_as_messages_are() {
+    let mut world = World::with(&[JULIET, ROMEO], |limits| limits.offline_messages = 3);
+    world.online(1, JULIET, "balcony");
+    for n in 0..40 {
+        let receipt = format!("<received xmlns='urn:xmpp:receipts' id='r{n}'/>");
+        world.say(
+            1,
+            &format!("<message to='{ROMEO}' type='chat' id='r{n}'>{receipt}</message>"),
+        );
+        world.now += 61_000;
+        world.event(Event::Tick);
+    }
+    assert!(world.got(1).is_empty(), "nobody is told");
+    world.bind(2, ROMEO, "orchard");
+    world.say(2, "<presence/>");
+    let got = world.got(2);
+    let receipts = got.iter().filter(|xml| xml.contains("urn:xmpp:receipts"));
+    assert_eq!(receipts.count(), 3, "{got:?}");
+}
