@@ -473,6 +473,12 @@ impl Members {
         self.majority_at = self.majority_at.max(at);
         self.reached_at = self.reached_at.max(at);
         let cut_off = |since: u64| now >= since.saturating_add(self.options.cut_off_ms);
+        let others: Vec<u64> = self.others().map(Member::node_id).collect();
+        for node in others {
+            if self.peers.is_heard(now, node) {
+                self.looks.heard(node);
+            }
+        }
         let yields = self.yields(now);
         self.yields_since = yields.then(|| self.yields_since.unwrap_or(now));
         // One that has just been heard again has time to answer: it may have been suspended, and be

@@ -362,7 +362,8 @@ impl<M: Machine> Replicated<M> {
             Output::Send { to, message } => {
                 self.said += 1;
                 let seq = self.said;
-                if (keep.message)(&to) {
+                // Behind one that is kept, which may have to be said again first.
+                if (keep.message)(&to) || self.outs.contains_key(&to) {
                     self.to_slots += usize::from(matches!(to, Peer::Slot(_)));
                     self.outs
                         .entry(to)

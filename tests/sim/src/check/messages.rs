@@ -177,6 +177,8 @@ impl History {
         let erased = self.erased.get(&message.to);
         let before = |time: u64| message.repeated_at.is_some_and(|taken| taken < time);
         let gone = erased.is_some_and(|(_, gone)| before(*gone) && *gone <= bound);
+        // Who erased it would know what was sent before.
+        let gone = gone && !self.forgot_between(message.to, message.sent_at, bound);
         let mut found = Vec::new();
         if account != message.to {
             let text = format!("m{index} reached session {session} of account {account}");

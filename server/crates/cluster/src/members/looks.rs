@@ -15,6 +15,8 @@ struct Look {
     lapsed_at: Option<u64>,
     /// When at the earliest it changed for the last time: since the read before.
     changed: Option<u64>,
+    /// How often it has changed since its holder was heard.
+    changes: u32,
 }
 
 /// Leases that are being watched.
@@ -69,6 +71,7 @@ impl Looks {
         let unchanged = look.watch.saw(&member.node(), beat, asked, answered);
         if before.is_some() && look.watch.since() != before {
             look.changed = Some(asked_before);
+            look.changes = look.changes.saturating_add(1);
         }
         look.asked = asked;
         look.lapsed_at = (unchanged >= enough).then_some(epoch);
@@ -81,9 +84,18 @@ impl Looks {
         (self.known.get(&node)).is_some_and(|look| look.lapsed_at == Some(epoch))
     }
 
-    /// Whether it has changed in the last lease's time.
+    /// Its holder has been heard.
+    pub(super) fn heard(&mut self, node: u64) {
+        if let Some(look) = self.known.get_mut(&node) {
+            look.changes = 0;
+        }
+    }
+
+    /// Whether its holder goes on renewing it: it has changed in the last lease's time, and before
+    /// that, as the last write of one that is dead may land late.
     pub(super) fn is_renewed(&self, now: u64, node: u64) -> bool {
-        let changed = self.known.get(&node).and_then(|look| look.changed);
+        let look = self.known.get(&node).filter(|look| look.changes > 1);
+        let changed = look.and_then(|look| look.changed);
         changed.is_some_and(|at| now < at.saturating_add(self.lease_ms))
     }
 

@@ -418,7 +418,10 @@ impl World {
             return;
         }
         let result = match answer {
-            Answer::Do => self.store.apply(op),
+            Answer::Do => {
+                self.note_late(id, asker, &op);
+                self.store.apply(op)
+            }
             Answer::Done(result) => result,
         };
         self.tell(|| {

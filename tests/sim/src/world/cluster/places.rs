@@ -1,10 +1,26 @@
 //! Where the accounts are: what nodes have of their slots.
 
-use super::World;
+use cirrus_store::Op;
+
 use super::process::{Process, Stage};
+use super::{Asker, World};
 use crate::world::START;
 
 impl World {
+    /// A node asked the store for this when it was home of the slot: who is home now may have read
+    /// what it changes.
+    pub(super) fn note_late(&mut self, id: u64, asker: Asker, op: &Op) {
+        let Some(cluster) = &self.cluster else { return };
+        if let Asker::Slot(slot, _) = asker
+            && cluster
+                .processes
+                .get(&id)
+                .is_some_and(|it| !it.is_home(slot))
+        {
+            self.note_stray(self.life, op);
+        }
+    }
+
     /// Homes that began anew, as they and their copies were lost together.
     pub(super) fn look_at_lives(&mut self, id: u64) {
         let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.reckless) else {

@@ -135,9 +135,13 @@ impl Process {
     /// Whether the home of an account is here.
     pub fn is_home_of(&self, user: &BareJid) -> bool {
         let slot = self.node.place(user).map(|place| place.slot);
+        slot.is_some_and(|slot| self.is_home(slot))
+    }
+
+    /// Whether it is home of a slot.
+    pub fn is_home(&self, slot: Slot) -> bool {
         let replica = self.node.replica();
-        slot.zip(replica)
-            .is_some_and(|(slot, replica)| replica.machine(slot).is_some())
+        replica.is_some_and(|replica| replica.machine(slot).is_some())
     }
 
     pub fn serves(&self) -> bool {
