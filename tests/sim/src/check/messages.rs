@@ -9,6 +9,9 @@ use cirrus_stanza::Stanza;
 use super::{Archive, History, Violation};
 use crate::plan::SKEW_MS;
 
+/// What a connection says, and what its home says meanwhile, are under way for no longer than this.
+const ON_THE_WAY_MS: u64 = 20;
+
 /// What a message promises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Class {
@@ -102,7 +105,10 @@ impl History {
     /// Order holds between two addresses (RFC 6120 section 10.1).
     fn check_order(&mut self, index: usize, session: u64) {
         let message = &self.messages[index];
-        let taker = self.sessions.get(&session).is_some_and(|s| s.taker);
+        // A home on another node may have let the message go before it heard of that.
+        let knows = |at: u64| message.emitted_at >= at + ON_THE_WAY_MS;
+        let taker = self.sessions.get(&session);
+        let taker = taker.is_some_and(|s| s.taker && knows(s.taker_at));
         let key = (session, message.session, message.address.clone());
         let last = self.order.entry(key).or_default();
         let overtaken = Overtaken {

@@ -65,6 +65,8 @@ pub struct Session {
     pub bound_at: u64,
     /// Takes messages for the bare JID, as the server has been told.
     pub taker: bool,
+    /// When the server was told that it does.
+    pub taker_at: u64,
     /// Stretches in which it had no connection and was kept.
     pub detached: Vec<(u64, u64)>,
     /// When its client closed it.
@@ -163,14 +165,18 @@ impl History {
     }
 
     /// A session broadcasts its presence.
-    pub fn shown(&mut self, id: u64, stanza: &Stanza) {
+    pub fn shown(&mut self, id: u64, stanza: &Stanza, now: u64) {
         if stanza.kind == Kind::Presence
             && stanza.to.is_none()
             && let Some(session) = self.sessions.get_mut(&id)
         {
             let priority = stanza.child("priority", ns::CLIENT);
             let negative = priority.is_some_and(|element| element.text().starts_with('-'));
-            session.taker = stanza.ty == Ty::Available && !negative;
+            let taker = stanza.ty == Ty::Available && !negative;
+            if taker && !session.taker {
+                session.taker_at = now;
+            }
+            session.taker = taker;
         }
     }
 

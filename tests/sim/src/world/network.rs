@@ -293,7 +293,7 @@ impl World {
                 };
                 let message = index_of(&stanza).filter(|_| stanza.kind == Kind::Message);
                 self.history.taken(session, k, message, self.now);
-                self.history.shown(session, &stanza);
+                self.history.shown(session, &stanza, self.now);
                 let stanza = Box::new(stanza);
                 PipeEvent::Stanza { k, stanza }
             }
