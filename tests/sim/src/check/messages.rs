@@ -190,7 +190,7 @@ impl History {
             let text = format!("m{index} reached session {session} of account {account}");
             found.push(Violation::Corrupt(text));
         }
-        if message.received.contains(&session) {
+        if message.received.contains(&session) && !self.is_said_again(message) {
             let text = format!("m{index} reached session {session} twice");
             found.push(Violation::Doubled(text));
         } else if all && message.confirmed_at < bound && !repeats {
