@@ -87,7 +87,8 @@ impl World {
         }
     }
 
-    /// The server stops in order. One that does not come to rest in time is killed.
+    /// The server stops in order. One that does not come to rest in time is killed; a copy that takes
+    /// over meanwhile serves.
     pub(super) fn stop(&mut self) {
         if self.home.is_none() {
             return;
@@ -96,8 +97,12 @@ impl World {
         self.tell(|| "the server is stopped".into());
         self.home_event(Event::Shutdown { park: false });
         let deadline = self.now + STOP_MS;
-        let busy = |home: &Home| !home.is_quiet();
+        let stops = |home: &Home| home.is_stopping();
+        let busy = |home: &Home| home.is_stopping() && !home.is_quiet();
         while self.home.as_ref().is_some_and(busy) && self.now < deadline && self.step() {}
+        if !self.home.as_ref().is_some_and(stops) {
+            return;
+        }
         if self.home.as_ref().is_some_and(busy) {
             self.tell(|| "the server does not come to rest".into());
             self.history.kills.push(self.now);

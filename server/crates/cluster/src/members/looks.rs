@@ -107,3 +107,34 @@ impl Looks {
         self.lease_ms + lease::margin(self.lease_ms)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemberState;
+
+    #[test]
+    fn what_a_dead_holder_wrote_is_no_sign_of_life() {
+        let member = Member {
+            instance: "i-1".into(),
+            boot: 1,
+            address: "10.0.0.1:7250".into(),
+            zone: String::new(),
+            weight: 1,
+            state: MemberState::Serving,
+            wire: 1,
+            storage: 1,
+        };
+        let node = member.node_id();
+        let mut looks = Looks::new(3_000, 1_000);
+        let mut seen = Vec::new();
+        for (beat, at) in [(1, 0), (2, 1_000), (3, 2_000), (4, 3_000)] {
+            looks.saw(&member, Some(beat), (at, 1), at);
+            seen.push(looks.is_renewed(at, node));
+        }
+        // The second and third are what it wrote before it died, and what landed late.
+        assert_eq!(seen, [false, false, false, true]);
+        looks.heard(node);
+        assert!(!looks.is_renewed(3_000, node), "it is counted anew");
+    }
+}
