@@ -505,3 +505,19 @@ fn refused(error: &AccountError) -> Refusal {
     };
     Refusal::new(code, error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use cirrus_web::Node as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_drain_that_is_refused_while_the_node_joins_changes_nothing() {
+        let standing = watch::Sender::new(Standing::Serving { epoch: 1 });
+        let desk = Desk::new(standing.subscribe());
+        let refused = desk.call(Call::ClusterDrain {}).await.unwrap_err();
+        assert_eq!(refused.code, "joining");
+        assert_eq!(desk.health().message, "starting");
+    }
+}

@@ -43,6 +43,8 @@ pub struct Message {
     pub repeated_at: Option<u64>,
     /// When its sender was told that it is handled.
     pub accepted: Option<u64>,
+    /// Its sender was sent an error for it.
+    pub answered: bool,
     /// Its sender got an error for it.
     pub refused: bool,
     /// Sessions that the server sent it to, in order, and when it did first.
@@ -231,6 +233,15 @@ impl History {
         unknown && (forgot(message.to) || forgot(message.from))
     }
 
+    /// Its sender knows it handled, and it was worth keeping. What says otherwise may be lost with
+    /// the sender's session.
+    fn is_promised(&self, message: &Message) -> bool {
+        let answered =
+            message.answered && self.forgot_between(message.from, message.sent_at, u64::MAX);
+        let handled = message.accepted.is_some() && !message.refused && !answered;
+        message.class == Class::Kept && handled
+    }
+
     /// Compares everything with the archives, at the end.
     pub fn judge(&mut self, archives: &[Archive]) {
         self.judge_order(archives);
@@ -262,7 +273,7 @@ impl History {
             if there + here > 0 {
                 found.push(Violation::Corrupt(text));
             }
-        } else if message.is_promised() {
+        } else if self.is_promised(message) {
             let spared = |account| self.erased_since(account, message.sent_at);
             let there_missing = there == 0 && archived && !spared(message.to);
             let here_missing = here == 0 && archived && !own && !spared(message.from);
@@ -275,7 +286,7 @@ impl History {
     /// What was accepted reached somebody.
     fn judge_delivery(&self, index: usize, archive: &Archive, found: &mut Vec<Violation>) {
         let message = &self.messages[index];
-        if !message.is_promised() || !message.received.is_empty() {
+        if !self.is_promised(message) || !message.received.is_empty() {
             return;
         }
         let accepted = message.accepted.unwrap_or_default();
@@ -325,10 +336,5 @@ impl Message {
         let told = self.refused || self.accepted.is_none();
         let deadline = Limits::default().store_deadline_ms - 2 * SKEW_MS;
         told && self.emitted_at >= taken + deadline
-    }
-
-    /// Its sender knows it handled, and it was worth keeping.
-    fn is_promised(&self) -> bool {
-        self.class == Class::Kept && self.accepted.is_some() && !self.refused
     }
 }

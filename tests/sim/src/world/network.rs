@@ -184,9 +184,12 @@ impl World {
         match &out {
             PipeOut::Stanza { n, stanza } => {
                 let n = *n;
-                let message = index_of(stanza)
-                    .filter(|_| stanza.kind == Kind::Message && stanza.ty != Ty::Error);
-                if let Some(index) = message {
+                let message = index_of(stanza).filter(|_| stanza.kind == Kind::Message);
+                if let Some(index) = message
+                    && stanza.ty == Ty::Error
+                {
+                    self.history.messages[index].answered = true;
+                } else if let Some(index) = message {
                     let exposed = !state.counted;
                     state.given.push((n, index));
                     self.history.emitted(index, session, exposed, self.now);

@@ -87,8 +87,8 @@ impl World {
         }
     }
 
-    /// The server stops in order. One that does not come to rest in time is killed; a copy that takes
-    /// over meanwhile serves.
+    /// The server stops in order. One that does not come to rest in time is killed; a copy that
+    /// takes over meanwhile serves.
     pub(super) fn stop(&mut self) {
         if self.home.is_none() {
             return;

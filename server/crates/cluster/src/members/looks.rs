@@ -91,9 +91,9 @@ impl Looks {
         }
     }
 
-    /// Whether its holder goes on renewing it: it has changed in the last lease's time, and not only
-    /// by what a dead one has written since it was last read, and by its last write, which may land
-    /// late.
+    /// Whether its holder goes on renewing it: it has changed in the last lease's time, and not
+    /// only by what a dead one has written since it was last read, and by its last write, which may
+    /// land late.
     pub(super) fn is_renewed(&self, now: u64, node: u64) -> bool {
         let look = self.known.get(&node).filter(|look| look.changes > 2);
         let changed = look.and_then(|look| look.changed);

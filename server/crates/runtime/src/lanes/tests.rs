@@ -31,6 +31,18 @@ impl Accounts for NoChanges {
     }
 }
 
+/// Makes a change for each permit.
+struct SlowChanges(Arc<Semaphore>);
+
+impl Accounts for SlowChanges {
+    fn change(&self, _: AccountRequest) -> Change<'_> {
+        Box::pin(async {
+            self.0.acquire().await.unwrap().forget();
+            Ok(())
+        })
+    }
+}
+
 fn key() -> Key {
     Key::new(TableId::Rosters, "pk", "sk")
 }
@@ -150,5 +162,31 @@ async fn every_answer_has_a_place() {
     }
     answered.sort_unstable();
     assert_eq!(answered, Vec::from_iter(0..68));
+    assert!(lanes.is_empty());
+}
+
+/// A deletion that waits for homes, whose writes wait behind it, would wait for ever.
+#[tokio::test]
+async fn changes_of_accounts_hold_up_no_write() {
+    let permits = Arc::new(Semaphore::new(0));
+    let options = options();
+    let (tell, mut done) = answers(&options);
+    let stores = (
+        Arc::new(Slow(Arc::clone(&permits))) as _,
+        Arc::new(MemoryBlob::new()) as _,
+    );
+    let accounts = Arc::new(SlowChanges(Arc::clone(&permits)));
+    let mut lanes = Lanes::new(stores, accounts, options, tell);
+    for token in 1..=2 {
+        let user = cirrus_jid::BareJid::parse("juliet@example.com").unwrap();
+        let change = Ask::Account(AccountRequest::Remove { user });
+        assert!(lanes.ask(0, token, change).is_none());
+    }
+    assert!(!lanes.is_full(), "others are heard all the same");
+    assert!(lanes.ask(0, 3, write()).is_none());
+    assert_eq!(next(&mut lanes, &mut done).await, 3);
+    permits.add_permits(2);
+    assert_eq!(next(&mut lanes, &mut done).await, 1);
+    assert_eq!(next(&mut lanes, &mut done).await, 2);
     assert!(lanes.is_empty());
 }
