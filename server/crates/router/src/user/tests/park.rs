@@ -41,6 +41,16 @@ impl World {
         self.say(pipe, "<presence/>");
         id
     }
+
+    /// It goes on, having handled its own presence.
+    fn resumes(&mut self, pipe: u64, id: &str) {
+        self.resume(pipe, ROMEO, id, 1);
+        let told = self.drain(pipe);
+        assert!(
+            matches!(told[..], [PipeOut::Resumed { .. }, ..]),
+            "{told:?}"
+        );
+    }
 }
 
 #[test]
@@ -224,12 +234,7 @@ fn who_takes_over_from_a_process_at_its_end_serves() {
         "{told:?}"
     );
     world.event(Event::Takeover);
-    world.resume(3, ROMEO, &id, 1);
-    let told = world.drain(3);
-    assert!(
-        matches!(told[..], [PipeOut::Resumed { .. }, ..]),
-        "{told:?}"
-    );
+    world.resumes(3, &id);
 }
 
 /// Another node has come while the store took the session: it goes on there, and nowhere else.
@@ -244,12 +249,7 @@ fn a_session_that_was_taken_over_while_it_was_parked_goes_on() {
     world.held = false;
     world.answer();
     assert!(world.rows().is_empty(), "a later process must not find it");
-    world.resume(3, ROMEO, &id, 1);
-    let told = world.drain(3);
-    assert!(
-        matches!(told[..], [PipeOut::Resumed { .. }, ..]),
-        "{told:?}"
-    );
+    world.resumes(3, &id);
 }
 
 #[test]
