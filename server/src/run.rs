@@ -89,9 +89,10 @@ async fn live(config: &Config) -> Result<(), RunError> {
         };
         tasks.spawn(cirrus_web::serve(listener, Arc::clone(&desk), options));
     }
+    // Before anything else that the service manager hears.
+    manager.ready();
     let standing = parts.node.standing.clone();
     tasks.spawn(report(Arc::clone(&manager), Arc::clone(&desk), standing));
-    manager.ready();
     let mut orders = desk.stop_orders();
     let told_to_stop = tokio::select! {
         turn = turn(&parts.node) => { turn.map_err(RunError::Stopped)?; false }
