@@ -22,6 +22,8 @@ fi
 
 for program in cirrus-server cirrus-bootstrap; do
   install -D -m 755 "$files/$program" "$root/usr/local/bin/$program"
+  # Programs of another architecture or for a newer C library don't start.
+  [ "$root" != / ] || "/usr/local/bin/$program" --version
 done
 (cd "$files/root" && find . -type f) | while read -r file; do
   install -D -m 644 "$files/root/$file" "$root/$file"

@@ -1,5 +1,5 @@
 output "dns_records" {
-  description = "Every DNS record that the domains need, as lines of a zone file; those in the zones of `zone_ids` are made already."
+  description = "Every DNS record that clients need, as lines of a zone file; those in the zones of `zone_ids` are made already."
   value       = module.dns.records
 }
 

@@ -1,5 +1,5 @@
 output "records" {
-  description = "Every DNS record that the domains need, as lines of a zone file; those in the given hosted zones are made already."
+  description = "Every DNS record that clients need, as lines of a zone file; those in the given hosted zones are made already."
   value = concat(
     [for name in sort(keys(local.srv)) : "${name}. ${var.ttl} IN SRV ${local.srv[name].value}"],
     # A zone file has no word for an alias.

@@ -306,7 +306,8 @@ section! {
         write_queue_bytes: usize = 4_194_304, 65_536..=1_073_741_824;
         /// Stanzas of one connection that are not handled yet; then it is not read further.
         max_unhandled: usize = 256, 32..=65_536;
-        /// Entities (users) kept in memory after their last use.
+        /// Entities (users) kept in memory after their last use. In a cluster each of the 4,096 slots
+        /// keeps eight times its share of them, 256 at least.
         entities_cached: usize = 50_000, 16..=10_000_000;
         /// Seconds after which an unused entity leaves the memory.
         entity_idle_seconds: u64 = 600, 1..=86_400;
@@ -405,7 +406,8 @@ section! {
         /// Milliseconds of silence after which other nodes may agree that a node is gone; at most
         /// the lease.
         silence_ms: u64 = 1_000, 100..=60_000;
-        /// Milliseconds without other nodes and without the store after which a node stops.
+        /// Milliseconds without other nodes and without the store after which a node of several
+        /// stops.
         cut_off_ms: u64 = 5_000, 500..=600_000;
         /// Write the older of the two formats that this version understands, as if it were the one
         /// before. While nodes do so the whole cluster keeps to it, and the version before can be
