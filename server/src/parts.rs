@@ -303,14 +303,17 @@ fn home_config(
     const LEAST: usize = 256;
     let limits = &config.limits;
     let share = limits.entities_cached * UNEVEN / usize::from(cirrus_cluster::SLOTS);
-    let entities = if slots {
-        share.max(LEAST)
-    } else {
-        limits.entities_cached
+    let entities = match slots {
+        true => share.max(LEAST),
+        false => limits.entities_cached,
     };
     let limits = cirrus_router::Limits {
         resources_per_user: limits.resources_per_user,
         roster_items: limits.roster_items,
+        roster_bytes: limits.roster_bytes,
+        roster_groups: limits.roster_groups,
+        pending_subscriptions: limits.pending_subscriptions,
+        presence_bytes: limits.presence_bytes,
         offline_messages: limits.offline_messages,
         unacked_bytes: (config.stream_management.unacked_bytes).max(4 * limits.stanza_bytes),
         // Connections pause at the configured number; the home ends those that don't.

@@ -290,10 +290,15 @@ section! {
         resources_per_user: usize = 16, 1..=1_024;
         /// Contacts in one roster.
         roster_items: usize = 5_000, 1..=100_000;
+        /// Bytes of the addresses, names and groups in one roster: what its client gets at once.
+        /// That is enough for some 6,000 contacts, and half of `stream_management.unacked_bytes`.
+        roster_bytes: usize = 1_048_576, 65_536..=16_777_216;
         /// Groups of one contact.
         roster_groups: usize = 32, 1..=1_024;
         /// Subscription requests that wait for one user's answer.
         pending_subscriptions: usize = 500, 1..=100_000;
+        /// Bytes of a presence stanza: each contact gets it, and at login that of each contact.
+        presence_bytes: usize = 8_192, 1_024..=262_144;
         /// Addresses that one session sent directed presence to.
         directed_presence: usize = 256, 1..=100_000;
         /// Messages kept for one user who is away. Past it, the sender gets an error.
@@ -306,8 +311,8 @@ section! {
         write_queue_bytes: usize = 4_194_304, 65_536..=1_073_741_824;
         /// Stanzas of one connection that are not handled yet; then it is not read further.
         max_unhandled: usize = 256, 32..=65_536;
-        /// Entities (users) kept in memory after their last use. In a cluster each of the 4,096 slots
-        /// keeps eight times its share of them, 256 at least.
+        /// Entities (users) kept in memory after their last use. In a cluster each of the 4,096
+        /// slots keeps eight times its share of them, 256 at least.
         entities_cached: usize = 50_000, 16..=10_000_000;
         /// Seconds after which an unused entity leaves the memory.
         entity_idle_seconds: u64 = 600, 1..=86_400;
@@ -328,10 +333,6 @@ section! {
         store_calls_waiting: usize = 20_000, 1..=1_000_000;
         /// Requests for blobs in flight; more wait and hold up nothing else.
         blob_calls: usize = 64, 1..=10_000;
-        /// Entity capabilities known by hash (XEP-0115).
-        caps_cached: usize = 10_000, 0..=1_000_000;
-        /// Requests of the server to one client that wait for an answer.
-        server_requests: usize = 64, 1..=10_000;
         /// Connections to the control socket.
         control_connections: usize = 16, 1..=1_024;
         /// Connections to the address for health checks and metrics.
@@ -453,12 +454,14 @@ section! {
         /// Most seconds between two attempts at what fails: the metadata, and calls of AWS. The
         /// first pause is a second, and each is twice the last one.
         backoff_seconds: u64 = 30, 1..=600;
-        /// Seconds for which the metadata is waited for at the start.
-        start_seconds: u64 = 120, 1..=3_600;
+        /// Seconds for which the metadata is waited for at the start: for about as long as the boot
+        /// tries.
+        start_seconds: u64 = 1_800, 1..=3_600;
         /// Seconds without a server after which it has ended; one that is started anew takes
         /// less.
         gone_seconds: u64 = 10, 1..=300;
-        /// Seconds for which the end of a terminate hook's wait is tried.
+        /// Seconds for which the end of a terminate hook's wait is tried. While the group waits for
+        /// its balancer instead, they do not count.
         hook_seconds: u64 = 120, 1..=3_600;
         /// Seconds of a spot notice that are kept for what comes after the drain.
         spot_reserve_seconds: u64 = 20, 0..=110;

@@ -18,4 +18,4 @@ mod stanza;
 pub use delay::{delay, parse_stamp, stamp};
 pub use error::{Condition, ErrorType, StanzaError, StreamError};
 pub use name::{Name, intern, ns};
-pub use stanza::{Kind, Payload, Refused, Stanza, Ty};
+pub use stanza::{Kind, LANG_BYTES, Payload, Refused, Stanza, Ty};

@@ -114,6 +114,9 @@ impl Ty {
 /// Local name and namespace of a stanza's first child element.
 pub type Payload = (Name, Name);
 
+/// A longer `xml:lang` is none: tags of RFC 5646 section 4.4 have some 35 characters at most.
+pub const LANG_BYTES: usize = 64;
+
 /// One stanza. Cloning shares the content.
 #[derive(Clone, Debug)]
 pub struct Stanza {
@@ -127,7 +130,7 @@ pub struct Stanza {
     pub to: Option<Jid>,
     /// The `from` attribute; a session's stanza carries its full JID.
     pub from: Option<Jid>,
-    /// The `xml:lang` attribute.
+    /// The `xml:lang` attribute, of [`LANG_BYTES`] at most.
     pub lang: Option<Box<str>>,
     /// Every other root attribute, verbatim, each with one leading space: namespace
     /// declarations that the content needs, and extensions.
@@ -180,7 +183,8 @@ impl Stanza {
         let attr = |name| checked.attr(bytes, name);
         let mut stanza = Self::new(kind, Ty::Error);
         stanza.id = attr("id").map(Into::into);
-        stanza.lang = attr("xml:lang").map(Into::into);
+        let lang = attr("xml:lang").filter(|lang| lang.len() <= LANG_BYTES);
+        stanza.lang = lang.map(Into::into);
         stanza.extra = checked.extra(bytes, scope).into();
         stanza.raw = bytes.clone();
         stanza.inner = checked.inner();
@@ -211,11 +215,28 @@ impl Stanza {
             return Err(stanza.refuse(ty, StanzaError::new(Condition::BadRequest, text)));
         };
         stanza.ty = known;
+        stanza.compact();
         match stanza.iq_fault(checked.child_elements()) {
             Some(text) => {
                 Err(stanza.refuse(Some(known), StanzaError::new(Condition::BadRequest, text)))
             }
             None => Ok(stanza),
+        }
+    }
+
+    /// Forgets a root tag that is much longer than what is known of it: spaces, a type that nobody
+    /// knows, prefixes that are not used.
+    fn compact(&mut self) {
+        /// What the tags of a usual client have beside that.
+        const SLACK: usize = 512;
+        if self.raw.len() > self.size() + SLACK {
+            let bytes = self.to_bytes();
+            let end = match self.inner.is_empty() {
+                true => bytes.len(),
+                false => bytes.len() - "</>".len() - self.kind.as_str().len(),
+            };
+            self.inner = end - self.inner.len()..end;
+            self.raw = bytes.into();
         }
     }
 
@@ -320,14 +341,16 @@ impl Stanza {
         out
     }
 
-    /// Upper bound of the bytes it holds in memory and on the wire.
+    /// Upper bound of its bytes on the wire, and with some hundred more of what it holds in memory.
+    /// It is the same wherever the stanza was read.
     pub fn size(&self) -> usize {
-        let text = |jid: &Option<Jid>| jid.as_ref().map_or(0, |jid| jid.as_str().len());
+        let text = |text: Option<&str>| text.map_or(0, cirrus_xml::escaped_attr_len);
         self.inner.len()
             + self.extra.len()
-            + text(&self.to)
-            + text(&self.from)
-            + self.id.as_ref().map_or(0, |id| id.len())
+            + text(self.to.as_ref().map(Jid::as_str))
+            + text(self.from.as_ref().map(Jid::as_str))
+            + text(self.id.as_deref())
+            + text(self.lang.as_deref())
             + 128
     }
 }

@@ -29,7 +29,7 @@ pub use error::XmlError;
 pub use framer::{Frame, Framer};
 pub use scope::{Header, Scope, parse_header};
 pub use standalone::standalone;
-pub use writer::{Writer, escape_attr, escape_text};
+pub use writer::{Writer, escape_attr, escape_text, escaped_attr_len};
 
 /// What a stream may ask of this server's memory and time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -164,6 +164,17 @@ pub fn escape_attr(text: &str, out: &mut Vec<u8>) {
     });
 }
 
+/// Most bytes that [`escape_attr`] makes of `text`.
+pub fn escaped_attr_len(text: &str) -> usize {
+    let more = |byte: &u8| {
+        matches!(
+            byte,
+            b'&' | b'<' | b'>' | b'"' | b'\'' | b'\t' | b'\n' | b'\r'
+        )
+    };
+    text.len() + 5 * text.as_bytes().iter().filter(|byte| more(byte)).count()
+}
+
 fn escape(text: &str, out: &mut Vec<u8>, reference: impl Fn(u8) -> Option<&'static [u8]>) {
     let bytes = text.as_bytes();
     let mut done = 0;

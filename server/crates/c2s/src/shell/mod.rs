@@ -10,6 +10,7 @@ mod governor;
 mod guard;
 mod known;
 mod leaving;
+mod outgoing;
 mod pipe;
 mod services;
 mod socket;

@@ -26,14 +26,13 @@ use super::bucket::Bucket;
 use super::counters::add;
 use super::gate::Place;
 use super::guard::{self, Asker};
+use super::outgoing::{BATCH_BYTES, forget_taken};
 use super::services::SystemEntropy;
 use super::timer::Timer;
 use super::transport::Transport;
 use super::{Shared, services};
 use crate::stream::{Effect, Event, Output, Stream};
 
-/// Most bytes that go into one write, unless a single stanza is larger.
-const BATCH_BYTES: usize = 64 * 1024;
 /// Most bytes that come out of one read: what one TLS record holds.
 const READ_BYTES: usize = 16 * 1024;
 /// Frames taken from the buffer before the write side has its turn.
@@ -267,13 +266,13 @@ impl Pipe {
                 Poll::Pending => {}
             }
         }
+        if self.out.bytes.len() - self.taken > self.shared.limits.write_queue_bytes {
+            return Poll::Ready(Wake::SlowReader);
+        }
         if let Some(home) = &mut self.home
             && let Poll::Ready(out) = home.poll_recv(cx)
         {
             return Poll::Ready(Wake::Home(out));
-        }
-        if self.out.bytes.len() - self.taken > self.shared.limits.write_queue_bytes {
-            return Poll::Ready(Wake::SlowReader);
         }
         if more {
             return Poll::Ready(Wake::More);
@@ -315,6 +314,8 @@ impl Pipe {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.taken += written;
+            let gone = forget_taken(&mut self.out.bytes, &mut self.taken);
+            add(&self.shared.counters.bytes_out, gone as u64);
         }
         ready!(self.transport.poll_flush(cx))?;
         add(&self.shared.counters.bytes_out, self.out.bytes.len() as u64);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use cirrus_jid::Jid;
-use cirrus_stanza::{StreamError, ns};
+use cirrus_stanza::{LANG_BYTES, StreamError, ns};
 use cirrus_xml::{Header, parse_header};
 
 use super::{Phase, Step, Stream};
@@ -18,7 +18,8 @@ impl Stream {
             Ok(header) => header,
             Err(fault) => return self.fault(&fault, step),
         };
-        self.lang = header.attr("xml:lang").map(Into::into);
+        let lang = header.attr("xml:lang");
+        self.lang = lang.filter(|lang| lang.len() <= LANG_BYTES).map(Into::into);
         match self.accept(&header) {
             Ok(from) => {
                 self.scope = header.scope;

@@ -78,6 +78,17 @@ impl Stream {
         request: Option<Box<Request>>,
         step: &mut Step<'_>,
     ) {
+        // One without an end counts as failed: an account may have been read for it.
+        let before = self
+            .login
+            .as_deref_mut()
+            .and_then(|login| login.sasl.take());
+        if before.is_some_and(|exchange| exchange.user.is_some()) {
+            self.failed(None, step);
+            if self.is_ended() {
+                return;
+            }
+        }
         let Some(mechanism) = Mechanism::parse(mechanism) else {
             return self.refuse(&SaslError::InvalidMechanism, step);
         };
@@ -285,11 +296,24 @@ impl Stream {
             .end();
         w.end();
         step.out.bytes.extend_from_slice(&w.into_bytes());
-        if !matches!(error, SaslError::Aborted | SaslError::TemporaryFailure) {
-            login.failures += 1;
-            step.out.effects.push(Effect::LoginFailed { user });
+        match error {
+            SaslError::TemporaryFailure => {}
+            // No password was tried, but an account may have been read for it.
+            SaslError::Aborted if user.is_some() => self.failed(None, step),
+            SaslError::Aborted => {}
+            _ => self.failed(user, step),
         }
-        if login.failures >= self.settings.max_failures {
+    }
+
+    /// Counts a login that came to nothing; `user` = whose password was tried.
+    fn failed(&mut self, user: Option<BareJid>, step: &mut Step<'_>) {
+        let Some(login) = self.login.as_deref_mut() else {
+            return;
+        };
+        login.failures += 1;
+        let failures = login.failures;
+        step.out.effects.push(Effect::LoginFailed { user });
+        if failures >= self.settings.max_failures {
             self.fail(
                 StreamError::PolicyViolation,
                 Some("too many failed logins"),

@@ -14,6 +14,14 @@ pub struct Limits {
     pub resources_per_user: usize,
     /// Contacts of one roster.
     pub roster_items: usize,
+    /// Bytes of one roster as a client gets it, about.
+    pub roster_bytes: usize,
+    /// Groups of one contact.
+    pub roster_groups: usize,
+    /// Subscription requests that wait for one user's answer.
+    pub pending_subscriptions: usize,
+    /// Bytes of a presence stanza.
+    pub presence_bytes: usize,
     /// Messages that wait for a user who is offline.
     pub offline_messages: usize,
     /// Bytes of one session's unacknowledged stanzas. Past it the session ends and what was
@@ -84,6 +92,10 @@ impl Default for Limits {
         Self {
             resources_per_user: 32,
             roster_items: 5_000,
+            roster_bytes: 1_048_576,
+            roster_groups: 32,
+            pending_subscriptions: 500,
+            presence_bytes: 8_192,
             offline_messages: 10_000,
             unacked_bytes: 2 * 1024 * 1024,
             max_unhandled: 1_000,

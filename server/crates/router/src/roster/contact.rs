@@ -146,6 +146,18 @@ pub(super) struct Pending {
 }
 
 impl Contact {
+    /// Most bytes that it has where a client gets it.
+    pub(super) fn size(&self) -> usize {
+        /// Tags and attributes, without what is in them.
+        const ITEM: usize = 96;
+        const GROUP: usize = 15;
+        let size = cirrus_xml::escaped_attr_len;
+        let groups = self.groups.iter().map(|group| GROUP + size(group));
+        ITEM + size(self.jid.as_str())
+            + self.name.as_deref().map_or(0, size)
+            + groups.sum::<usize>()
+    }
+
     /// Nothing known but the address.
     pub(super) fn new(jid: &BareJid) -> Self {
         Self {

@@ -43,6 +43,14 @@ pub enum RosterError {
         /// Contacts and tombstones together.
         limit: usize,
     },
+    /// The roster has no room for such long names.
+    #[error("the roster is full: {given} bytes of addresses, names and groups, at most {limit}")]
+    TooLarge {
+        /// Bytes with the change.
+        given: usize,
+        /// Bytes of a roster.
+        limit: usize,
+    },
     /// Too many requests wait for the user's answer.
     #[error("{limit} subscription requests are waiting already")]
     RequestsFull {
@@ -87,7 +95,9 @@ impl RosterError {
             Self::Own => Condition::NotAllowed,
             Self::EmptyGroup | Self::TooLong { .. } => Condition::NotAcceptable,
             Self::Unknown(_) => Condition::ItemNotFound,
-            Self::Full { .. } | Self::RequestTooLong { .. } => Condition::PolicyViolation,
+            Self::Full { .. } | Self::TooLarge { .. } | Self::RequestTooLong { .. } => {
+                Condition::PolicyViolation
+            }
             Self::RequestsFull { .. } | Self::Busy | Self::Stale => Condition::ResourceConstraint,
             Self::Corrupt { .. } => return Condition::InternalServerError.into(),
         };

@@ -43,6 +43,8 @@ use contact::{Decoded, Pending, Tombstone};
 pub struct Limits {
     /// Contacts. Tombstones may be as many again, so a roster has at most twice as many rows.
     pub items: usize,
+    /// Bytes of all contacts as a client gets them, about.
+    pub bytes: usize,
     /// Bytes of a contact's name.
     pub name_bytes: usize,
     /// Groups of one contact.
@@ -60,6 +62,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             items: 5_000,
+            bytes: 1_048_576,
             name_bytes: 1_023,
             groups: 32,
             group_bytes: 1_023,
@@ -199,6 +202,11 @@ impl Roster {
     /// All contacts, in the order of their addresses.
     pub fn contacts(&self) -> impl Iterator<Item = &Contact> {
         self.contacts.values()
+    }
+
+    /// Most bytes that all contacts have where a client gets them.
+    pub fn bytes(&self) -> usize {
+        self.contacts.values().map(Contact::size).sum()
     }
 
     /// Where the user stands with that address.

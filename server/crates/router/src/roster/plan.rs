@@ -101,8 +101,8 @@ impl Roster {
     /// A roster set by the user (RFC 6121 sections 2.3 to 2.5). `nonce` = 128 random bits.
     ///
     /// # Errors
-    /// [`RosterError::Unknown`], [`RosterError::Full`], [`RosterError::Busy`],
-    /// [`RosterError::Stale`].
+    /// [`RosterError::Unknown`], [`RosterError::Full`], [`RosterError::TooLarge`],
+    /// [`RosterError::Busy`], [`RosterError::Stale`].
     pub fn plan_set(&mut self, now_ms: u64, nonce: u128, set: Set) -> Result<Planned, RosterError> {
         self.ready()?;
         match set {
@@ -110,6 +110,7 @@ impl Roster {
                 let mut contact = self.contact_or_new(now_ms, &jid)?;
                 contact.name = name;
                 contact.groups = groups;
+                self.room_for(&contact)?;
                 let after = self.state(&jid);
                 let draft = Draft {
                     row: Some(Row::Contact(contact)),
@@ -132,7 +133,8 @@ impl Roster {
     /// A subscription stanza from the user to a contact (RFC 6121 Appendix A.2).
     ///
     /// # Errors
-    /// [`RosterError::Full`], [`RosterError::Busy`], [`RosterError::Stale`].
+    /// [`RosterError::Full`], [`RosterError::TooLarge`], [`RosterError::Busy`],
+    /// [`RosterError::Stale`].
     pub fn plan_outbound(
         &mut self,
         now_ms: u64,
@@ -420,7 +422,19 @@ impl Roster {
         if self.contacts.len() >= limit || rows >= 2 * limit {
             return Err(RosterError::Full { limit });
         }
+        self.room_for(&contact)?;
         Ok(contact)
+    }
+
+    /// Whether the roster stays small enough with this contact, new or changed.
+    fn room_for(&self, contact: &Contact) -> Result<(), RosterError> {
+        let before = self.contacts.get(&contact.jid).map_or(0, Contact::size);
+        let (after, limit) = (contact.size(), self.limits.bytes);
+        let given = self.bytes() - before + after;
+        if after > before && given > limit {
+            return Err(RosterError::TooLarge { given, limit });
+        }
+        Ok(())
     }
 
     /// The contact after a step of the state machine.

@@ -580,6 +580,9 @@ impl User {
 fn roster_limits(limits: &Limits) -> crate::roster::Limits {
     crate::roster::Limits {
         items: limits.roster_items,
+        bytes: limits.roster_bytes,
+        groups: limits.roster_groups,
+        requests: limits.pending_subscriptions,
         ..crate::roster::Limits::default()
     }
 }

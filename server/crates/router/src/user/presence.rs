@@ -10,6 +10,15 @@ use crate::home::Cx;
 impl User {
     /// Presence from one of this user's own sessions.
     pub(super) fn send_presence(&mut self, cx: &mut Cx<'_>, index: usize, k: u64, stanza: Stanza) {
+        let bytes = stanza.inner().len() + stanza.extra.len();
+        let limit = cx.home.limits.presence_bytes;
+        if bytes > limit && stanza.ty != Ty::Error {
+            let id = self.sessions[index].id;
+            let text =
+                format!("presence of {bytes} bytes, which each contact gets; at most {limit}");
+            let error = StanzaError::new(Condition::NotAcceptable, text);
+            return self.error_to(cx, id, &stanza, &error);
+        }
         match (&stanza.to, stanza.ty) {
             (None, Ty::Available) => self.broadcast_available(cx, index, stanza),
             (None, Ty::Unavailable) => self.broadcast_unavailable(cx, index, &stanza),
@@ -72,8 +81,15 @@ impl User {
                 .to(contact);
             cx.route(probe, None);
         }
+        // What has no room comes with another initial presence, when some of these are answered.
+        let unacked = self.sessions[index].unacked_bytes();
+        let mut room = (cx.home.limits.unacked_bytes / 2).saturating_sub(unacked);
         for request in self.pending_requests() {
             if let Some(stanza) = Stanza::from_stored(&request) {
+                let Some(left) = room.checked_sub(stanza.size()) else {
+                    break;
+                };
+                room = left;
                 self.send_to(cx, index, stanza);
             }
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cirrus_jid::Jid;
-use cirrus_stanza::{Kind, Stanza};
+use cirrus_stanza::{Kind, Stanza, Ty, ns};
 use serde::{Deserialize, Serialize};
 
 use super::carbons::{self, Carbon};
@@ -236,6 +236,14 @@ impl Session {
     /// Whether something that the cursor waited for was acknowledged since this was asked.
     pub fn take_ended(&mut self) -> bool {
         std::mem::take(&mut self.ended)
+    }
+
+    /// Whether a roster of more than so many bytes is on its way to the client.
+    pub fn awaits_roster(&self, bytes: usize) -> bool {
+        self.unacked.iter().any(|it| {
+            let answer = it.stanza.kind == Kind::Iq && it.stanza.ty == Ty::Result;
+            answer && it.stanza.size() > bytes && it.stanza.is_payload("query", ns::ROSTER)
+        })
     }
 
     pub fn unacked_bytes(&self) -> usize {

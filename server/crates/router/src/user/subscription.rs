@@ -16,6 +16,9 @@ use crate::event::SessionId;
 use crate::home::{Cx, Purpose};
 use crate::roster::{Done, Fetched, Kind, Planned, Push, Roster, RosterError, Set, parse_set};
 
+/// A roster of more bytes is not given again before it has arrived: each answer is one more copy.
+const LARGE: usize = 64 * 1_024;
+
 /// Changes that wait until the one before them is written.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Waits {
@@ -119,6 +122,12 @@ impl User {
         if stanza.ty == Ty::Get {
             let ver = query.attr("ver");
             self.sessions[index].interested = true;
+            if self.roster.bytes() > LARGE && self.sessions[index].awaits_roster(LARGE) {
+                let text = "the roster that you asked for before has not reached you yet";
+                let error = StanzaError::new(Condition::ResourceConstraint, text);
+                let session = self.sessions[index].id;
+                return self.error_to(cx, session, stanza, &error);
+            }
             let fetched = self.roster.fetch(cx.now, ver.as_deref());
             return self.send_roster(cx, index, stanza, fetched);
         }
@@ -146,7 +155,13 @@ impl User {
         let mut reply = request.reply();
         reply.to = Some(self.sessions[index].jid.clone());
         match fetched {
-            Fetched::Full(query) => self.give(cx, index, reply.content(query), Keep::default()),
+            Fetched::Full(query) => {
+                let keep = Keep {
+                    own: true,
+                    ..Keep::default()
+                };
+                self.give(cx, index, reply.content(query), keep);
+            }
             Fetched::Changes(pushes) => {
                 self.give(cx, index, reply, Keep::default());
                 for push in &pushes {

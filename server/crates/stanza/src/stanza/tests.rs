@@ -136,3 +136,54 @@ fn a_child_is_put_in_or_left_out_and_prefixes_keep_their_meaning() {
     assert_eq!(write(&empty), "<message/>");
     assert!(empty.payload.is_none() && empty.children().next().is_none());
 }
+
+#[test]
+fn its_size_is_no_less_than_what_is_written() {
+    let quotes = "&apos;".repeat(500);
+    for xml in [
+        format!("<message id='{quotes}' to='a@b'><body>x</body></message>"),
+        format!(
+            "<message to='a@b/{}' xml:lang='en-{}'/>",
+            "&gt;".repeat(200),
+            "x".repeat(50)
+        ),
+        format!("<presence xmlns:a='b' a:c='{quotes}'/>"),
+    ] {
+        let stanza = read(&xml).unwrap();
+        assert!(stanza.size() >= stanza.to_bytes().len(), "{xml}");
+        let stored = Stanza::from_stored(&stanza.to_bytes().into()).unwrap();
+        assert_eq!(stored.size(), stanza.size(), "it is the same on every node");
+    }
+}
+
+/// Of what its sender puts around it nothing is kept that its size does not say.
+#[test]
+fn a_long_root_tag_is_forgotten() {
+    let long = "x".repeat(10_000);
+    for xml in [
+        format!("<message xml:lang='{long}' xmlns:a='b'><a:c/><body>x</body></message>"),
+        format!("<message type='{long}' xmlns:a='b'><a:c/><body>x</body></message>"),
+        format!(
+            "<message {} xmlns:a='b'><a:c/><body>x</body></message>",
+            " ".repeat(10_000)
+        ),
+    ] {
+        let stanza = read(&xml).unwrap();
+        assert!(stanza.raw.len() < 1_000, "{} bytes", stanza.raw.len());
+        assert_eq!(
+            write(&stanza),
+            "<message xmlns:a='b'><a:c/><body>x</body></message>"
+        );
+        assert!(stanza.child("c", "b").is_some());
+        assert_eq!(stanza.children().count(), 2);
+    }
+    let empty = read(&format!(
+        "<presence type='unavailable'{}/>",
+        " ".repeat(10_000)
+    ))
+    .unwrap();
+    assert_eq!(
+        (empty.raw.len(), write(&empty).as_str()),
+        (30, "<presence type='unavailable'/>")
+    );
+}

@@ -244,6 +244,32 @@ fn too_many_failures_end_the_stream() {
     assert!(talk.stream.is_ended());
 }
 
+/// Who begins again and again without an end has accounts read: each counts.
+#[test]
+fn exchanges_that_are_given_up_end_the_stream_too() {
+    let client = Client::new(Hash::Sha1, "juliet", password("wrong"), "0123456789abcdef");
+    let begin = auth("SCRAM-SHA-1", &client.first());
+    let abort = "<abort xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>";
+    for between in ["", abort] {
+        let mut talk = Talk::new();
+        talk.secure();
+        let mut exchanges = 0;
+        while !talk.stream.is_ended() {
+            exchanges += 1;
+            assert!(exchanges <= 4, "{between}");
+            talk.send(&begin);
+            if talk.stream.is_ended() {
+                break;
+            }
+            talk.on(Event::Loaded(Ok(None)));
+            if !between.is_empty() {
+                talk.send(between);
+            }
+        }
+        assert!(exchanges >= 3, "{exchanges}");
+    }
+}
+
 #[test]
 fn a_second_login_is_refused() {
     let mut talk = Talk::new();

@@ -224,3 +224,106 @@ fn receipts_that_wait_are_bounded_as_messages_are() {
     let receipts = got.iter().filter(|xml| xml.contains("urn:xmpp:receipts"));
     assert_eq!(receipts.count(), 3, "{got:?}");
 }
+
+/// A roster with so many contacts that a burst of requests for it is no small matter.
+fn with_a_large_roster() -> World {
+    let mut world = World::new(&[JULIET]);
+    world.online(1, JULIET, "balcony");
+    let name = "n".repeat(1_000);
+    for n in 0..80 {
+        let item = format!("<item jid='c{n}@example.net' name='{name}'/>");
+        let query = format!("<query xmlns='jabber:iq:roster'>{item}</query>");
+        world.say(1, &format!("<iq type='set' id='s{n}'>{query}</iq>"));
+        assert!(world.got(1).iter().any(|xml| xml.contains("type='result'")));
+    }
+    world
+}
+
+const GET: &str = "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>";
+
+#[test]
+fn a_long_roster_is_given_again_when_it_has_arrived() {
+    let mut world = with_a_large_roster();
+    for _ in 0..20 {
+        world.say(1, GET);
+    }
+    let n = world.sent(1);
+    let got = world.got(1);
+    let bytes: usize = got.iter().map(String::len).sum();
+    assert!((80_000..120_000).contains(&bytes), "{bytes} bytes at once");
+    let refused = got
+        .iter()
+        .filter(|xml| xml.contains("<resource-constraint"));
+    assert_eq!(refused.count(), 19);
+    world.pipe(1, PipeEvent::Written { n });
+    world.say(1, GET);
+    assert!(world.got(1)[0].contains("c79@example.net"));
+}
+
+#[test]
+fn a_roster_has_bounds_in_bytes() {
+    let mut world = World::with(&[JULIET], |limits| limits.roster_bytes = 4_000);
+    world.online(1, JULIET, "balcony");
+    let mut set = |name: usize, jid: &str| {
+        let item = format!("<item jid='{jid}' name='{}'/>", "&apos;".repeat(name));
+        let query = format!("<query xmlns='jabber:iq:roster'>{item}</query>");
+        world.say(1, &format!("<iq type='set' id='s'>{query}</iq>"));
+        let got = world.got(1);
+        got.iter().any(|xml| xml.contains("type='result'"))
+    };
+    assert!(set(400, "a@example.net"));
+    assert!(
+        !set(400, "b@example.net"),
+        "as it is written it is too long"
+    );
+    assert!(set(0, "b@example.net"));
+    assert!(set(200, "a@example.net"), "a shorter name always has room");
+    assert!(set(100, "b@example.net"));
+}
+
+#[test]
+fn presence_is_small() {
+    let mut world = World::with(&[JULIET], |limits| limits.presence_bytes = 1_000);
+    world.online(1, JULIET, "balcony");
+    for to in ["", " to='romeo@example.net'"] {
+        let status = "x".repeat(1_000);
+        world.say(
+            1,
+            &format!("<presence{to}><status>{status}</status></presence>"),
+        );
+        let got = world.got(1);
+        assert!(got[0].contains("<not-acceptable"), "{got:?}");
+        assert_eq!(got.len(), 1, "nobody else got it");
+    }
+}
+
+/// Requests that wait end no session: some of them come with the next.
+#[test]
+fn many_requests_for_a_subscription_lock_nobody_out() {
+    let mut world = World::with(&[JULIET, ROMEO], |limits| limits.unacked_bytes = 16_384);
+    world.bind(1, JULIET, "balcony");
+    let wait = "w".repeat(3_000);
+    world.online(9, ROMEO, "orchard");
+    for n in 0..8 {
+        let from = format!("r{n}@example.com");
+        account(&world.table, &from);
+        world.online(10 + n, &from, "x");
+        let status = format!("<status>{wait}</status>");
+        world.say(
+            10 + n,
+            &format!("<presence to='{JULIET}' type='subscribe'>{status}</presence>"),
+        );
+    }
+    world.drain(1);
+    let max = Some(60);
+    world.pipe(1, PipeEvent::EnableSm { resume: true, max });
+    world.drain(1);
+    world.say(1, "<presence/>");
+    let out = world.drain(1);
+    assert!(
+        !out.iter().any(|out| matches!(out, PipeOut::Close { .. })),
+        "{out:?}"
+    );
+    let requests = out.iter().filter(|out| format!("{out:?}").contains("www"));
+    assert_eq!(requests.count(), 2);
+}
