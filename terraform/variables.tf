@@ -146,7 +146,7 @@ variable "balancer" {
 variable "proxy_protocol" {
   type        = bool
   default     = false
-  description = "Pass client addresses by PROXY protocol version 2 instead of keeping them in the packets, so that clients in the same VPC reach nodes through the balancer too."
+  description = "Pass client addresses by PROXY protocol version 2 instead of keeping them in the packets, so that clients in the same VPC reach nodes through the balancer too. The balancer begins at once and nodes expect it when they are replaced: to change it while clients are there, apply `options = { \"listen.proxy_networks\" = \"…\" }` first, with the networks of the balancer's subnets."
 }
 
 variable "replace_unhealthy" {
@@ -224,7 +224,7 @@ variable "prefix" {
 variable "kms_key_arn" {
   type        = string
   default     = null
-  description = "Customer KMS key for tables, buckets and volumes; null = AWS's own keys."
+  description = "Customer KMS key for tables, buckets and volumes; null = AWS's own keys. What was written with another one is read with that: name a former key in `reference_key_arns`, before the change."
 
   validation {
     condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/", var.kms_key_arn))

@@ -13,6 +13,8 @@ pub const PATIENCE_MS: u64 = 120_000;
 /// Pauses between attempts: 250 ms, 500 ms, 1 s, … 8 s.
 const FIRST_PAUSE_MS: u64 = 250;
 const LAST_PAUSE_MS: u64 = 8_000;
+/// Permissions reach every part of AWS within so many milliseconds; until then a refusal may pass.
+const REFUSED_MS: u64 = 60_000;
 /// The hook that is ours where a group has several.
 const OURS: &str = "ready";
 
@@ -140,6 +142,9 @@ impl Launch {
             }
             Seen::Waited => Step::Look,
             Seen::Passing(why) => self.again(why, now_ms),
+            Seen::Refused(why) if now_ms.saturating_sub(self.began_ms) < REFUSED_MS => {
+                self.again(why, now_ms)
+            }
             Seen::Refused(why) => Step::Over(Outcome::Failed(why)),
         }
     }

@@ -95,9 +95,12 @@ fn of_several_hooks_ours_is_known_by_its_name() {
 
 #[test]
 fn a_refusal_ends_it_and_patience_does() {
-    let refused = Seen::Refused("AccessDenied".into());
+    let refused = || Seen::Refused("AccessDenied".into());
     let over = Step::Over(Outcome::Failed("AccessDenied".into()));
-    assert_eq!(run(&[refused]), over);
+    // A permission that was given a moment ago is not known everywhere yet.
+    assert_eq!(run(&[refused()]), Step::Pause(250));
+    let (mut launch, _) = Launch::new(1_000);
+    assert_eq!(launch.step(refused(), 61_000), over);
     let (mut launch, _) = Launch::new(1_000);
     let (mut now, mut pauses) = (1_000, 0);
     let why = loop {

@@ -69,9 +69,7 @@ async fn tag(cloud: &Cloud, instance: &str, report: &Report) {
 }
 
 async fn hook(cloud: &Cloud, instance: &str, report: &Report) {
-    if !in_group().await {
-        return;
-    }
+    let may_be_in_group = may_be_in_group().await;
     let clock = Clock::start();
     let (mut launch, mut step) = Launch::new(clock.millis());
     let result = report.hook_result();
@@ -91,7 +89,11 @@ async fn hook(cloud: &Cloud, instance: &str, report: &Report) {
             }
             Step::Look => match cloud.member(instance).await {
                 Ok(Some(member)) => Seen::State(member.group, member.state),
-                Ok(None) => Seen::NoGroup,
+                Ok(None) if may_be_in_group => Seen::NoGroup,
+                // Nobody expects a report.
+                Ok(None) => return,
+                // Who is in no group need not have its permissions.
+                Err(refusal) if !may_be_in_group && refusal.class == Class::Refused => return,
                 Err(refusal) => seen(&refusal),
             },
             Step::List(group) => match cloud.launch_hooks(&group).await {
@@ -109,8 +111,9 @@ async fn hook(cloud: &Cloud, instance: &str, report: &Report) {
     }
 }
 
-/// Whether a group may have launched this instance: yes, unless its metadata knows of none.
-async fn in_group() -> bool {
+/// Whether a group may have launched this instance, as far as its metadata knows; that learns of it
+/// some time after the launch.
+async fn may_be_in_group() -> bool {
     match metadata(PROBE) {
         Ok(mut client) => !matches!(client.get(LIFECYCLE).await, Ok(None)),
         Err(_) => true,

@@ -5,6 +5,10 @@
 //! RecordLifecycleActionHeartbeat). The known race: the metadata may say that the instance is to go
 //! before the group has begun to wait. Until then AWS answers that there is no active lifecycle
 //! action, so that is asked again, within `watch.hook_seconds` after the server's end.
+//!
+//! Where there is a balancer that is the rule: the group first waits for it to let go of the
+//! instance, for as long as its target groups say, and only then for the hook (EC2 Auto Scaling
+//! User Guide, "How lifecycle hooks work"). As long as it does, the instance is `Terminating`.
 
 use super::{FIRST_PAUSE_MS, Settings};
 
@@ -12,6 +16,11 @@ use super::{FIRST_PAUSE_MS, Settings};
 const OURS: &str = "drain";
 /// Heartbeats in the time that the hook waits for one.
 const BEATS: u64 = 3;
+/// For so many milliseconds an instance may be `Terminating`: a balancer's longest delay, an hour,
+/// and some.
+const LEAVES_MS: u64 = 3_900_000;
+/// Permissions reach every part of AWS within so many milliseconds; until then a refusal may pass.
+const REFUSED_MS: u64 = 60_000;
 /// Milliseconds between two heartbeats, at least.
 const MIN_BEAT_MS: u64 = 10_000;
 
@@ -92,6 +101,10 @@ pub(super) struct Hook {
     complete_ms: Option<u64>,
     /// A heartbeat's refusal has been said.
     told: bool,
+    /// Since when the instance is to go.
+    began_ms: u64,
+    /// Since when every step was refused.
+    refused_ms: Option<u64>,
 }
 
 impl Hook {
@@ -109,6 +122,8 @@ impl Hook {
             beating: false,
             complete_ms: None,
             told: false,
+            began_ms: 0,
+            refused_ms: None,
         }
     }
 
@@ -122,6 +137,7 @@ impl Hook {
         if self.phase == Phase::Idle {
             self.phase = Phase::Looking;
             self.next_ms = Some(now_ms);
+            self.began_ms = now_ms;
         }
     }
 
@@ -166,6 +182,13 @@ impl Hook {
     /// Takes what came of a step; what is to be said.
     pub(super) fn seen(&mut self, seen: Seen, now_ms: u64) -> Option<String> {
         let beating = std::mem::take(&mut self.beating);
+        let refused_ms = match seen {
+            Seen::Refused(_) => *self.refused_ms.get_or_insert(now_ms),
+            _ => {
+                self.refused_ms = None;
+                now_ms
+            }
+        };
         match seen {
             Seen::NoGroup => self.over("no hook waits: the instance is in no autoscaling group"),
             Seen::State(group, state) => self.state(group, &state, now_ms),
@@ -202,6 +225,9 @@ impl Hook {
                 let told = std::mem::replace(&mut self.told, true);
                 (!told).then(|| format!("warning: the hook takes no heartbeat: {why}"))
             }
+            Seen::Refused(why) if now_ms.saturating_sub(refused_ms) < REFUSED_MS => {
+                self.again(&why, now_ms)
+            }
             Seen::Refused(why) => self.failed(&why),
         }
     }
@@ -230,7 +256,13 @@ impl Hook {
                 let words = format!("no hook waits; in {} it is {state}", self.group);
                 self.over(&words)
             }
-            _ => self.again(&format!("it is {state}, which no hook holds"), now_ms),
+            leaving => {
+                if leaving == "Terminating" && now_ms.saturating_sub(self.began_ms) < LEAVES_MS {
+                    // The patience is for what comes then.
+                    self.complete_ms = self.complete_ms.map(|_| now_ms);
+                }
+                self.again(&format!("it is {state}, which no hook holds"), now_ms)
+            }
         }
     }
 

@@ -411,9 +411,54 @@ fn a_group_that_does_not_wait_yet() {
     world.server = None;
     world.hook = vec![terminating()];
     world.notices = lifecycle("Terminated");
-    world.pass(200);
+    world.pass(5_000);
     let words = "warning: the hook could not be completed: not within 120 s: it is Terminating";
     assert!(world.has_said(words), "{:?}", world.said());
+}
+
+/// A balancer lets go of an instance for longer than a hook is tried: the group waits for it first.
+#[test]
+fn a_group_that_waits_for_its_balancer_first() {
+    let mut world = World::held(settings());
+    world.server = None;
+    world.hook = vec![Seen::State("g".into(), "Terminating".into())];
+    world.notices = lifecycle("Terminated");
+    world.pass(320);
+    assert_eq!(world.deeds(), [(5, Effect::Stop(None))]);
+    world.hook = vec![
+        Seen::State("g".into(), "Terminating:Wait".into()),
+        Seen::Hooks(vec![hook("drain", 600)]),
+        Seen::Beaten,
+    ];
+    world.pass(60);
+    let deeds = world.deeds();
+    assert!(
+        matches!(&deeds[..], [(_, effect)] if *effect == complete()),
+        "{deeds:?}"
+    );
+}
+
+/// A permission that was given a moment ago is not known everywhere yet.
+#[test]
+fn a_refusal_that_passes() {
+    let mut world = World::held(settings());
+    world.server = None;
+    let wait = world.hook.clone();
+    world.hook = vec![Seen::Refused("not allowed".into())];
+    world.notices = lifecycle("Terminated");
+    world.pass(20);
+    assert!(
+        !world.has_said("could not be completed"),
+        "{:?}",
+        world.said()
+    );
+    world.hook = wait;
+    world.pass(60);
+    let deeds = world.deeds();
+    assert!(
+        deeds.iter().any(|(_, effect)| *effect == complete()),
+        "{deeds:?}"
+    );
 }
 
 /// Hooks that are not ours, and refusals.
@@ -445,7 +490,7 @@ fn hooks_that_are_none_of_ours() {
         let mut world = World::new(settings());
         world.hook = hook;
         world.notices = lifecycle("Terminated");
-        world.pass(10);
+        world.pass(120);
         assert!(world.has_said(words), "{words}: {:?}", world.said());
     }
 }

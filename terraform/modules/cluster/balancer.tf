@@ -24,8 +24,9 @@ resource "aws_lb_target_group" "this" {
   preserve_client_ip     = !var.proxy_protocol
   proxy_protocol_v2      = var.proxy_protocol
   connection_termination = false
-  deregistration_delay   = 300
-  tags                   = var.tags
+  # A group waits for so long before it waits for the hook of a node that goes.
+  deregistration_delay = 120
+  tags                 = var.tags
 
   health_check {
     protocol            = "HTTP"

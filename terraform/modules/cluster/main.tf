@@ -124,7 +124,8 @@ resource "aws_launch_template" "node" {
     http_endpoint               = "enabled"
     http_tokens                 = "required"
     http_put_response_hop_limit = 1
-    instance_metadata_tags      = "enabled"
+    # Nobody reads them there, and EC2 would launch no instance with a tag like `Cost Center`.
+    instance_metadata_tags = "disabled"
   }
 
   network_interfaces {
@@ -245,8 +246,20 @@ resource "aws_autoscaling_group" "node" {
     ]
   }
 
-  # A node that starts before its role has a policy would fail.
-  depends_on = [aws_iam_role_policy.node]
+  # Behind a balancer a node that goes is waited for for up to 15 minutes (balancer.tf and the hook).
+  timeouts {
+    delete = "30m"
+  }
+
+  # A node that starts before its role has a policy would fail, as would one that reaches nothing; and
+  # one that goes says farewell to others and to AWS.
+  depends_on = [
+    aws_iam_role_policy.node,
+    aws_vpc_security_group_egress_rule.all,
+    aws_vpc_security_group_ingress_rule.links,
+    aws_vpc_security_group_ingress_rule.health,
+    aws_vpc_security_group_ingress_rule.public,
+  ]
 }
 
 resource "aws_autoscaling_notification" "this" {

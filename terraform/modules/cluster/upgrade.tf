@@ -9,6 +9,8 @@ locals {
   # Seconds for which a node that serves counts as new. Until its launch hook is complete, they have
   # not begun.
   warmup = 90
+  # In an upgrade the next ones go then. A balancer takes some minutes to know a new node.
+  next = var.balancer ? 300 : local.warmup
 
   refresh = merge(
     {
@@ -17,7 +19,7 @@ locals {
       # New nodes come before old ones go.
       MinHealthyPercentage = 100
       MaxHealthyPercentage = 100 + var.upgrade.at_once_percent
-      InstanceWarmup       = local.warmup
+      InstanceWarmup       = local.next
       # The first checkpoint is reached by one node of however many.
       CheckpointPercentages     = var.upgrade.canary_minutes > 0 ? [1, 100] : [100]
       CheckpointDelay           = 60 * var.upgrade.canary_minutes

@@ -53,12 +53,16 @@ run "defaults" {
     error_message = "Health has a port of its own, and a node that fails it keeps its connections."
   }
   assert {
+    condition     = aws_launch_template.node.metadata_options[0].instance_metadata_tags == "disabled"
+    error_message = "Tags may have spaces and slashes, which instance metadata can't show: no instance would come."
+  }
+  assert {
     condition     = aws_autoscaling_group.node.health_check_type == "EC2"
     error_message = "A node that the balancer finds unhealthy is not replaced: that would cut its connections."
   }
   assert {
     condition = jsondecode(terraform_data.upgrade.input.preferences) == {
-      AutoRollback          = true, SkipMatching = true, MinHealthyPercentage = 100, MaxHealthyPercentage = 110, InstanceWarmup = 90,
+      AutoRollback          = true, SkipMatching = true, MinHealthyPercentage = 100, MaxHealthyPercentage = 110, InstanceWarmup = 300,
       CheckpointPercentages = [1, 100], CheckpointDelay = 900, ScaleInProtectedInstances = "Refresh", StandbyInstances = "Ignore",
     } && length(aws_autoscaling_group.node.instance_refresh) == 0
     error_message = "A new image is rolled out without a gap, one node first, and back if it fails; and not by the provider, which would roll back to the new one."
@@ -296,7 +300,7 @@ run "upgrade" {
 
   assert {
     condition = jsondecode(terraform_data.upgrade.input.preferences) == {
-      AutoRollback          = true, SkipMatching = true, MinHealthyPercentage = 100, MaxHealthyPercentage = 150, InstanceWarmup = 90,
+      AutoRollback          = true, SkipMatching = true, MinHealthyPercentage = 100, MaxHealthyPercentage = 150, InstanceWarmup = 300,
       CheckpointPercentages = [100], CheckpointDelay = 0, ScaleInProtectedInstances = "Wait", StandbyInstances = "Terminate",
       AlarmSpecification    = { Alarms = ["example-store-failures"] },
     }
