@@ -17,6 +17,8 @@ use crate::shared_keys;
 
 /// Largest frame between nodes: the state of a slot.
 const FRAME_BYTES: usize = 64 * 1024 * 1024;
+/// Most bytes of a slot's state in one.
+pub(crate) const STATE_BYTES: usize = FRAME_BYTES - 64 * 1024;
 /// Events of links that wait for the node.
 const EVENTS: usize = 4_096;
 /// How long connecting to a node may take, and then introducing.

@@ -206,7 +206,7 @@ fn of_calls(census: &Census) -> [Metric; 4] {
 }
 
 /// What homes and copies have done, and what nodes have said to each other about it.
-fn of_work(work: &Work) -> [Metric; 3] {
+fn of_work(work: &Work) -> [Metric; 4] {
     let one = |name, help, label, values: &[(&str, u64)]| Metric {
         name,
         help,
@@ -239,6 +239,12 @@ fn of_work(work: &Work) -> [Metric; 3] {
             "cirrus_link_bytes_sent",
             "Bytes of frames to other nodes",
             work.bytes,
+        ),
+        Metric::one(
+            Kind::Counter,
+            "cirrus_states_too_large",
+            "States of slots that did not go to another node as they were too large",
+            work.too_large,
         ),
     ]
 }

@@ -372,6 +372,7 @@ fn node_options(config: &Config) -> cirrus_runtime::Options {
             states: config.cluster.states_under_way,
             queue: config.cluster.slot_queue,
             fresh_ms: config.cluster.lease_ms + config.cluster.lease_ms.div_ceil(10),
+            state_bytes: joining::STATE_BYTES,
             ..cirrus_runtime::ReplicaOptions::default()
         },
         spread: config.rebalance.enabled.then(|| spread(&config.rebalance)),

@@ -48,6 +48,8 @@ pub struct Work {
     pub others: u64,
     /// Bytes of all frames.
     pub bytes: u64,
+    /// How often a state did not go to another node because it was too large.
+    pub too_large: u64,
 }
 
 impl<M: Machine> Replica<M> {

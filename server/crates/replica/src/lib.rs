@@ -65,6 +65,9 @@ pub struct Options {
     /// Milliseconds that a slot of which no copy is left waits before it begins anew: by then a
     /// node that was removed while it lived has noticed.
     pub fresh_ms: u64,
+    /// Most bytes of a state that goes to another node, which is one frame. A slot with more has no
+    /// copy, and stands still while it should have its home elsewhere.
+    pub state_bytes: usize,
 }
 
 impl Default for Options {
@@ -75,6 +78,7 @@ impl Default for Options {
             queue: 4_096,
             repeat_ms: 2_000,
             fresh_ms: 3_300,
+            state_bytes: 67_043_328,
         }
     }
 }

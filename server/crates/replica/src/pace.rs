@@ -24,9 +24,17 @@ pub(crate) struct Pacing {
     pub turns: BTreeMap<u64, SlotSet>,
     /// Slots that it has asked another for.
     pub asked: BTreeMap<u64, SlotSet>,
+    /// Slots whose state is too large to be sent: it is looked at again some time.
+    large: SlotSet,
+    /// Repetitions since then.
+    rounds: u32,
     /// There may be room for more.
     pub due: bool,
 }
+
+/// A state that is too large is made again with every so many repetitions: making it takes as long as
+/// it is large.
+const ROUNDS: u32 = 16;
 
 impl Pacing {
     /// Slots whose state may be on its way.
@@ -34,6 +42,16 @@ impl Pacing {
         let mut all = SlotSet::default();
         self.sending.values().for_each(|some| all.extend(*some));
         all
+    }
+
+    /// What was not taken is said again.
+    pub fn repeat(&mut self) {
+        self.due = true;
+        self.rounds += 1;
+        if self.rounds >= ROUNDS {
+            self.rounds = 0;
+            self.unchosen.extend(std::mem::take(&mut self.large));
+        }
     }
 
     /// The view is another: everything is looked at anew.
@@ -116,6 +134,11 @@ impl<M: Machine> Replica<M> {
             self.pacing.unchosen.insert(slot);
             return;
         };
+        if image.len() > self.options.state_bytes {
+            self.work.too_large += 1;
+            self.pacing.large.insert(slot);
+            return;
+        }
         let entry = home.core.entry;
         for copy in home.copies.iter_mut().filter(|copy| copy.node == node) {
             copy.sent = Some(entry);

@@ -305,6 +305,10 @@ impl<M: Machine> Replica<M> {
         let Some(image) = self.image_of(slot) else {
             return; // It is asked for again; there is nothing else to go on from.
         };
+        if image.len() > self.options.state_bytes {
+            self.work.too_large += 1;
+            return; // As before; here it goes on.
+        }
         let (core, copies, alone) = match self.slots.hold(slot, Held::Nothing) {
             Held::Copy(copy) if copy.sure => (copy.core, copy.others, copy.alone),
             Held::Nothing | Held::Copy(_) => {
@@ -541,7 +545,7 @@ impl<M: Machine> Replica<M> {
                 }
             }
         }
-        self.pacing.due = true;
+        self.pacing.repeat();
         self.decide(now, random);
     }
 }

@@ -130,6 +130,16 @@ impl Stanza {
         reply.content(error.to_xml())
     }
 
+    /// What [`Stanza::reply`] and [`Stanza::error`] need of a request, to keep until its answer.
+    #[must_use]
+    pub fn head(&self) -> Self {
+        let mut head = Self::new(self.kind, self.ty);
+        head.id.clone_from(&self.id);
+        head.to.clone_from(&self.to);
+        head.from.clone_from(&self.from);
+        head
+    }
+
     /// Whether an error may answer it: never an error or a result (RFC 6120 section 8.3.1).
     pub fn may_bounce(&self) -> bool {
         !matches!(self.ty, Ty::Error | Ty::Result)

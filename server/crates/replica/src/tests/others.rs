@@ -21,7 +21,10 @@ struct Few {
 
 impl Few {
     fn new(nodes: &[u64]) -> Self {
-        let options = Options::default();
+        Self::with(nodes, Options::default())
+    }
+
+    fn with(nodes: &[u64], options: Options) -> Self {
         let replica = |node: &u64| (*node, Replica::new(*node, options, Box::new(Toys(40))));
         let mut few = Self {
             all: nodes.iter().map(replica).collect(),
@@ -148,6 +151,40 @@ fn a_slot_that_is_handed_over_before_its_copy_has_it_counts_as_single() {
     few.run(|_, _, _| false);
     assert!(few.all[&3].machine(slot).is_some());
     assert_eq!(single(&few), 0);
+}
+
+/// A state that no link carries: its slot stays, and all others go.
+#[test]
+fn a_slot_that_has_grown_too_large_holds_up_no_other() {
+    let placement = Placement::new(&view(2, &[1, 2], &[])).unwrap();
+    let slot = (0..40).find(|slot| placement.home(*slot) == 1).unwrap();
+    let options = Options {
+        state_bytes: 400,
+        ..Options::default()
+    };
+    let mut few = Few::with(&[1, 2], options);
+    few.adopt(1, &[1]);
+    few.run(|_, _, _| false);
+    for port in 0..100 {
+        few.all.get_mut(&1).unwrap().open(port, slot);
+        few.say(1, port, 1);
+    }
+    few.run(|_, _, _| false);
+    few.adopt(2, &[1, 2]);
+    few.run(|_, _, _| false);
+    let (one, two) = (few.all[&1].census(), few.all[&2].census());
+    assert_eq!((one.leaving, two.awaited), (1, 1), "only that one stays");
+    assert!(
+        (1..400).contains(&one.work.too_large),
+        "{}",
+        one.work.too_large
+    );
+    assert!(few.all[&1].machine(slot).is_some());
+    few.adopt(3, &[1]);
+    let heard = few.heard;
+    few.say(1, 7, 2);
+    few.run(|_, _, _| false);
+    assert!(few.heard > heard, "nothing of it is lost");
 }
 
 #[test]

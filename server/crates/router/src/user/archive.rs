@@ -192,7 +192,7 @@ impl User {
         self.archive.last_job += 1;
         jobs.push_back(Job {
             number: self.archive.last_job,
-            request: Box::new(stanza.clone()),
+            request: Box::new(stanza.head()),
             kind,
             filter,
             page,
@@ -459,7 +459,7 @@ impl User {
             return Err(StanzaError::new(Condition::ResourceConstraint, text));
         }
         self.archive.changes.push_back(Change {
-            request: Box::new(stanza.clone()),
+            request: Box::new(stanza.head()),
             prefs,
             tries: 0,
         });

@@ -135,7 +135,7 @@ impl User {
         let limits = super::roster_limits(&cx.home.limits);
         match parse_set(&self.jid, &query, &limits) {
             Ok(set) => {
-                let request = Box::new(stanza.clone());
+                let request = Box::new(stanza.head());
                 self.sessions[index].hold(k, 1);
                 self.change(
                     cx,

@@ -365,6 +365,29 @@ fn a_slow_reader_gets_everything_and_never_more_than_it_may_hold() {
     assert!(rounds > 5);
 }
 
+/// Of a query that waits nothing is kept but what its answer needs.
+#[test]
+fn queries_that_wait_take_no_room() {
+    let mut world = world_with(|limits| limits.unacked_bytes = 64 * 1_024);
+    for _ in 0..4 {
+        world.say(2, &message(JULIET, &"x".repeat(20_000)));
+    }
+    let before = world.home.snapshot().len();
+    let long = query("", "").replace(
+        "</query>",
+        &format!("<y>{}</y></query>", "y".repeat(200_000)),
+    );
+    for _ in 0..10 {
+        world.say(1, &long);
+    }
+    assert!(
+        !world.got(1).iter().any(|xml| xml.contains("<fin ")),
+        "they wait"
+    );
+    let more = world.home.snapshot().len() - before;
+    assert!(more < 100_000, "{more} bytes");
+}
+
 #[test]
 fn a_query_goes_on_where_its_session_is_resumed_and_dies_with_it() {
     let mut world = World::with(&[JULIET, ROMEO], |limits| {
