@@ -303,10 +303,7 @@ fn home_config(
     const LEAST: usize = 256;
     let limits = &config.limits;
     let share = limits.entities_cached * UNEVEN / usize::from(cirrus_cluster::SLOTS);
-    let entities = match slots {
-        true => share.max(LEAST),
-        false => limits.entities_cached,
-    };
+    let entities = [limits.entities_cached, share.max(LEAST)][usize::from(slots)];
     let limits = cirrus_router::Limits {
         resources_per_user: limits.resources_per_user,
         roster_items: limits.roster_items,
@@ -444,6 +441,7 @@ fn limits(config: &Config) -> shell::Limits {
         accepts_per_second: limits.accepts_per_second,
         accepts_burst: limits.accepts_burst,
         accepts_late_ms: limits.accepts_late_ms,
+        resumptions_waiting: limits.resumptions_waiting,
         logins_per_second: limits.logins_per_second,
         logins_burst: limits.logins_burst,
         login_wait: Duration::from_secs(limits.login_wait_seconds),

@@ -32,8 +32,8 @@ pub(crate) struct Pacing {
     pub due: bool,
 }
 
-/// A state that is too large is made again with every so many repetitions: making it takes as long as
-/// it is large.
+/// A state that is too large is made again with every so many repetitions: that takes as long as it
+/// is large.
 const ROUNDS: u32 = 16;
 
 impl Pacing {

@@ -4,21 +4,27 @@
 //! the work, and so are new sessions. A session that is resumed never waits: it was served before.
 //!
 //! How many a node can take beside its work it finds out: while the turn of connections comes in
-//! time it accepts more and more, and fewer when that comes late, as then everything else does too;
-//! and so it is while the store is late.
+//! time, and the machine has time to spare, it accepts more and more, and fewer when that comes
+//! late, as then everything else does too. So it is while the store is late, and while many that
+//! have come wait for their session's home: when that is there, they all go on at once.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cirrus_stanza::{Condition, StanzaError};
 
 use super::Limits;
 use super::bucket::Bucket;
+use super::processors::{Processors, proc_stat};
 
 /// Paces connections and new sessions.
 #[derive(Debug)]
 pub(super) struct Governor {
     accepts: Mutex<Accepts>,
     logins: Mutex<Bucket>,
+    resumptions: Arc<AtomicUsize>,
+    most_resumptions: usize,
+    processors: Mutex<Processors>,
     /// Milliseconds that a new session may wait for its turn.
     login_wait_ms: u64,
 }
@@ -36,6 +42,9 @@ impl Governor {
         Self {
             accepts: Mutex::new(accepts),
             logins: Mutex::new(logins),
+            resumptions: Arc::default(),
+            most_resumptions: limits.resumptions_waiting,
+            processors: Mutex::default(),
             login_wait_ms: u64::try_from(wait).unwrap_or(u64::MAX),
         }
     }
@@ -45,9 +54,26 @@ impl Governor {
         self.accepts().take(now)
     }
 
-    /// The turn of a connection has come that was to come at `at`.
-    pub(super) fn turn_came(&self, now: u64, at: u64, busy: impl FnOnce() -> bool) {
-        self.accepts().turn_came(now, at, busy);
+    /// The turn of a connection has come that was to come at `at`; `late` tells whether the store
+    /// is late too.
+    pub(super) fn turn_came(&self, now: u64, at: u64, late: impl FnOnce() -> bool) {
+        self.accepts().turn_came(now, at, || {
+            let waiting = self.resumptions.load(Ordering::Relaxed);
+            let processors = self.processors.lock();
+            let mut processors = processors.unwrap_or_else(PoisonError::into_inner);
+            let spare = processors.have_time(proc_stat());
+            match () {
+                () if late() || waiting > self.most_resumptions => Load::Late,
+                () if !spare => Load::Full,
+                () => Load::Spare,
+            }
+        });
+    }
+
+    /// A client waits to be told that its session goes on, until this is dropped.
+    pub(super) fn resumption(&self) -> Resumption {
+        self.resumptions.fetch_add(1, Ordering::Relaxed);
+        Resumption(Arc::clone(&self.resumptions))
     }
 
     /// Connections that are accepted a second when more come.
@@ -74,6 +100,27 @@ impl Governor {
                 StanzaError::new(Condition::ResourceConstraint, text)
             })
     }
+}
+
+/// A client that waits for its session.
+#[derive(Debug)]
+pub(super) struct Resumption(Arc<AtomicUsize>);
+
+impl Drop for Resumption {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How much there is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    /// There is time for more.
+    Spare,
+    /// It should not become more.
+    Full,
+    /// It is too much.
+    Late,
 }
 
 /// How many connections are accepted.
@@ -125,16 +172,20 @@ impl Accepts {
         self.bucket.take(1, now)
     }
 
-    fn turn_came(&mut self, now: u64, at: u64, busy: impl FnOnce() -> bool) {
+    fn turn_came(&mut self, now: u64, at: u64, load: impl FnOnce() -> Load) {
         self.turns += 1;
         self.late += now.saturating_sub(at);
         if now < self.since.saturating_add(JUDGED_MS) {
             return;
         }
-        let late = self.late / self.turns > self.late_ms;
-        let rate = match late || busy() {
-            true => self.rate / 2,
-            false => self.rate.saturating_mul(11).div_ceil(10),
+        let load = match self.late / self.turns > self.late_ms {
+            true => Load::Late,
+            false => load(),
+        };
+        let rate = match load {
+            Load::Late => self.rate / 2,
+            Load::Full => self.rate,
+            Load::Spare => self.rate.saturating_mul(11).div_ceil(10),
         };
         self.set_rate(rate, now);
         self.begin(now);
@@ -156,22 +207,22 @@ mod tests {
 
     /// Accepts all that may be in so many milliseconds, each `late` after its turn; how many.
     fn accept(accepts: &mut Accepts, from: u64, milliseconds: u64, late: u64) -> u64 {
-        accept_beside(accepts, from, milliseconds, (late, false))
+        accept_beside(accepts, from, milliseconds, (late, Load::Spare))
     }
 
-    /// The same, with a store that is late or is not.
+    /// The same, with so much else to do.
     fn accept_beside(
         accepts: &mut Accepts,
         from: u64,
         milliseconds: u64,
-        (late, busy): (u64, bool),
+        (late, load): (u64, Load),
     ) -> u64 {
         let (mut now, mut accepted) = (from, 0);
         while now < from + milliseconds {
             accepted += 1;
             if let Some(at) = accepts.take(now) {
                 now = at + late;
-                accepts.turn_came(now, at, || busy);
+                accepts.turn_came(now, at, || load);
             }
         }
         accepted
@@ -204,10 +255,40 @@ mod tests {
     fn fewer_are_accepted_while_the_store_is_late() {
         let mut accepts = accepts();
         accept(&mut accepts, 0, 6_000, 1);
-        accept_beside(&mut accepts, 6_000, 2_000, (1, true));
+        accept_beside(&mut accepts, 6_000, 2_000, (1, Load::Late));
         assert_eq!(accepts.rate, 50);
         accept(&mut accepts, 8_000, 10_000, 1);
         assert_eq!(accepts.rate, 1_000);
+    }
+
+    #[test]
+    fn it_becomes_no_more_where_there_is_no_time_to_spare() {
+        let mut accepts = accepts();
+        accept_beside(&mut accepts, 0, 3_000, (1, Load::Full));
+        assert_eq!(accepts.rate, 200);
+    }
+
+    #[test]
+    fn who_waits_for_a_session_is_counted() {
+        let governor = |most| Governor {
+            accepts: Mutex::new(accepts()),
+            logins: Mutex::new(Bucket::new(1, 1, 0)),
+            resumptions: Arc::default(),
+            most_resumptions: most,
+            processors: Mutex::default(),
+            login_wait_ms: 0,
+        };
+        for (most, fewer) in [(2, true), (3, false)] {
+            let governor = governor(most);
+            let all: Vec<Resumption> = (0..3).map(|_| governor.resumption()).collect();
+            let before = governor.accepts_per_second();
+            governor.turn_came(1_000, 1_000, || false);
+            assert_eq!(governor.accepts_per_second() < before, fewer);
+            drop(all);
+            let before = governor.accepts_per_second();
+            governor.turn_came(2_000, 2_000, || false);
+            assert!(governor.accepts_per_second() >= before);
+        }
     }
 
     #[test]

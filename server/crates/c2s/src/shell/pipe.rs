@@ -3,7 +3,6 @@
 //! An idle connection holds no buffers: what is read goes through a scratch buffer of the thread
 //! into one of the size that came in, and what is to be written is dropped when it is written.
 
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
@@ -17,7 +16,6 @@ use cirrus_router::{Enabled, PipeEvent, PipeId, PipeOut};
 use cirrus_runtime::Public;
 use cirrus_stanza::{StanzaError, StreamError};
 use cirrus_xml::{Frame, Framer};
-use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::sync::futures::OwnedNotified;
 use tokio::sync::mpsc;
@@ -25,6 +23,7 @@ use tokio::sync::mpsc;
 use super::bucket::Bucket;
 use super::counters::add;
 use super::gate::Place;
+use super::governor::Resumption;
 use super::guard::{self, Asker};
 use super::outgoing::{BATCH_BYTES, forget_taken};
 use super::services::SystemEntropy;
@@ -33,17 +32,11 @@ use super::transport::Transport;
 use super::{Shared, services};
 use crate::stream::{Effect, Event, Output, Stream};
 
-/// Most bytes that come out of one read: what one TLS record holds.
-const READ_BYTES: usize = 16 * 1024;
 /// Frames taken from the buffer before the write side has its turn.
 const FRAMES_AT_ONCE: usize = 64;
 /// Bytes still read, to no purpose, from a client whose stream was ended, so that the reset that
 /// unread data causes doesn't destroy our last words.
 const LINGER_READS: usize = 64;
-
-thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
-}
 
 /// One connection.
 pub(super) struct Pipe {
@@ -70,6 +63,8 @@ pub(super) struct Pipe {
     leave: Pin<Box<OwnedNotified>>,
     /// The connection is broken at this time if its session can go on elsewhere.
     leave_at: Option<u64>,
+    /// The client waits to be told that its session goes on.
+    resumption: Option<Resumption>,
     /// The socket can't be used any more.
     broken: bool,
     stopped: bool,
@@ -122,6 +117,7 @@ impl Pipe {
             stop: Box::pin(Arc::clone(&shared.stop).notified_owned()),
             leave: Box::pin(shared.leaving.told(id)),
             leave_at: None,
+            resumption: None,
             broken: false,
             stopped: false,
         }
@@ -192,8 +188,10 @@ impl Pipe {
     }
 
     async fn home_event(&mut self, out: PipeOut) {
-        if matches!(out, PipeOut::Stanza { .. }) {
-            add(&self.shared.counters.stanzas_out, 1);
+        match out {
+            PipeOut::Stanza { .. } => add(&self.shared.counters.stanzas_out, 1),
+            PipeOut::Resumed { .. } | PipeOut::ResumeFailed { .. } => self.resumption = None,
+            _ => {}
         }
         // Who can resume its session is told where.
         let user = match &out {
@@ -326,12 +324,7 @@ impl Pipe {
 
     /// Ready with the bytes that came in; 0 at the end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            ready!(self.transport.poll_read(cx, &mut buffer))?;
-            self.input.extend_from_slice(buffer.filled());
-            Poll::Ready(Ok(buffer.filled().len()))
-        })
+        self.transport.poll_read_into(cx, &mut self.input)
     }
 
     async fn wake(&mut self, wake: Wake) {
@@ -422,6 +415,9 @@ impl Pipe {
                     && let Err(error) = Box::pin(self.turn()).await
                 {
                     return Some(Event::Home(PipeOut::BindRefused { error }));
+                }
+                if matches!(event, PipeEvent::Resume { .. }) {
+                    self.resumption = Some(self.shared.governor.resumption());
                 }
                 let sent = self.shared.home.send(self.id, event).await;
                 sent.is_err().then_some(Event::HomeGone)

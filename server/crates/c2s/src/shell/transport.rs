@@ -1,12 +1,21 @@
 //! A socket, with or without TLS.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+/// Most bytes that come out of one read: what one TLS record holds.
+const READ_BYTES: usize = 16 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
 
 /// What a connection reads from and writes to.
 pub(super) enum Transport {
@@ -19,16 +28,22 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    pub(super) fn poll_read(
+    /// Ready with how many bytes came in, which are put behind the others; 0 at the end.
+    pub(super) fn poll_read_into(
         &mut self,
         cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
-            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buffer),
-            Self::None => Poll::Ready(Ok(())),
-        }
+        input: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(match self {
+                Self::Plain(socket) => Pin::new(socket).poll_read(cx, &mut buffer),
+                Self::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, &mut buffer),
+                Self::None => Poll::Ready(Ok(())),
+            })?;
+            input.extend_from_slice(buffer.filled());
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
     }
 
     pub(super) fn poll_write(
