@@ -9,6 +9,9 @@ use crate::tools;
 
 /// Where bases and disks are kept, below the workspace's root.
 const CACHE: &str = "target/image";
+/// Where cargo puts programs.
+const DEBUG: &str = "target/debug";
+const RELEASE: &str = "target/release";
 /// The feature with which an image's programs are built; docs/IMAGE.md says what it costs.
 const EC2: &str = "cirrus-bootstrap/ec2";
 
@@ -31,11 +34,27 @@ pub fn boot(run: &mut Run, arguments: &[String]) {
         return;
     }
     build(run);
+    // Two nodes watch each other: an unoptimised one, emulated, is too slow to be heard.
+    let binaries = match verb {
+        "pair" => RELEASE,
+        _ => DEBUG,
+    };
+    if binaries == RELEASE && !run.failed() {
+        run.part("build optimised", |run| {
+            let packages = [
+                "--package",
+                "cirrus-server",
+                "--package",
+                "cirrus-bootstrap",
+            ];
+            run.cargo(&[&["build", "--release", "--locked"][..], &packages].concat())
+        });
+    }
     if run.failed() {
         return;
     }
     run.part(verb, |run| {
-        programs(run, verb, words.get(1..).unwrap_or_default())
+        programs(run, verb, binaries, words.get(1..).unwrap_or_default())
     });
 }
 
@@ -61,7 +80,7 @@ pub fn boot_if_possible(run: &mut Run) {
     // It needs a Debian mirror, and what mmdebstrap may do.
     let base = |run: &Run| program(run, "target/debug/machine", &["archive", CACHE]);
     if run.attempt("boot: base", base) {
-        run.part("boot", |run| programs(run, "boot", &[]));
+        run.part("boot", |run| programs(run, "boot", DEBUG, &[]));
     }
 }
 
@@ -73,8 +92,8 @@ fn build(run: &mut Run) {
 }
 
 /// The program `machine` with the programs just built.
-fn programs(run: &Run, verb: &str, words: &[&str]) -> Result<String, String> {
-    let arguments = [&[verb, "target/debug", CACHE], words].concat();
+fn programs(run: &Run, verb: &str, binaries: &str, words: &[&str]) -> Result<String, String> {
+    let arguments = [&[verb, binaries, CACHE], words].concat();
     program(run, "target/debug/machine", &arguments)
 }
 
