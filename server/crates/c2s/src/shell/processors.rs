@@ -6,7 +6,7 @@ const SPARE: u64 = 25;
 /// What the processors had done when they were looked at last.
 #[derive(Debug, Default)]
 pub(super) struct Processors {
-    /// Units of time in all, and those in which nothing ran that others would wait for.
+    /// Units of time in all, and those in which nothing ran.
     last: Option<(u64, u64)>,
 }
 
@@ -31,27 +31,26 @@ pub(super) fn proc_stat() -> Option<String> {
     std::fs::read_to_string("/proc/stat").ok()
 }
 
-/// The sums of the first line, that of all processors together. What runs with a lower priority
-/// gives way, and what waits for a disk runs nothing.
+/// The sums of the first line, that of all processors together. What waits for a disk runs nothing.
 fn read(stat: &str) -> Option<(u64, u64)> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let times: Option<Vec<u64>> = line.split_whitespace().map(|it| it.parse().ok()).collect();
     let times = times?;
     // Time of guests, behind these eight, is in the first two.
     let all = times.iter().take(8).sum();
-    let &[_, nice, _, idle, iowait, ..] = times.as_slice() else {
+    let &[_, _, _, idle, iowait, ..] = times.as_slice() else {
         return None;
     };
-    Some((all, nice + idle + iowait))
+    Some((all, idle + iowait))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn stat(user: u64, nice: u64, idle: u64) -> Option<String> {
+    fn stat(user: u64, iowait: u64, idle: u64) -> Option<String> {
         Some(format!(
-            "cpu  {user} {nice} 0 {idle} 0 0 0 0 0 0\ncpu0 1 2 3\nctxt 7\n"
+            "cpu  {user} 0 0 {idle} {iowait} 0 0 0 0 0\ncpu0 1 2 3\nctxt 7\n"
         ))
     }
 
