@@ -121,8 +121,12 @@ fn those_who_are_served_are_served_while_many_come() {
     // Some clients come past it.
     let front = Front::Haproxy(Balancer::start(&doors).unwrap());
     // All clients come from one address.
-    let user_data =
-        format!("{USER_DATA}\nrebalance.enabled=false\nlimits.connections_per_address=10000");
+    // Others to compare with, `key=value` with spaces between.
+    let more = std::env::var("CIRRUS_STORM_OPTIONS").unwrap_or_default();
+    let more = more.replace(' ', "\n");
+    let user_data = format!(
+        "{USER_DATA}\nrebalance.enabled=false\nlimits.connections_per_address=10000\n{more}"
+    );
     let mut first = pair.launch(1, &user_data);
     first.wait_for("code=ok").unwrap();
     Pair::add(&mut first, (0..count).map(|n| format!("a{n}")));
