@@ -147,19 +147,21 @@ impl Map {
     }
 
     /// The part that a scan can reach, in its order: the scan visits `limit` records or
-    /// [`MAX_PAGE`] bytes at most, and of those none is behind that many in this map.
+    /// [`MAX_PAGE`] bytes at most, and of those none is behind that many in this map. `newer` is
+    /// the same part of a newer map: what it has is left out here, and counts for nothing.
     pub(super) fn copy(
         &self,
         scope: &Scope,
         direction: Direction,
         limit: usize,
+        newer: &[Entry],
     ) -> Result<Vec<Entry>, Malformed> {
         match scope {
             Scope::Partition { partition, range } => {
                 let Some(items) = self.partitions.get(&partition[..]) else {
                     return Ok(vec![]);
                 };
-                copy_of_partition(partition, items, range, direction, limit)
+                copy_of_partition(partition, items, range, direction, limit, newer)
             }
             Scope::Table(range) => Ok(self.copy_of_table(range, direction)),
         }
@@ -189,7 +191,15 @@ fn copy_of_partition(
     (first, last): &(Bound<Bytes>, Bound<Bytes>),
     direction: Direction,
     limit: usize,
+    newer: &[Entry],
 ) -> Result<Vec<Entry>, Malformed> {
+    let is_hidden = |key: &[u8]| {
+        let found = newer.binary_search_by(|(other, _)| match direction {
+            Direction::Forward => other[..].cmp(key),
+            Direction::Backward => key.cmp(other),
+        });
+        found.is_ok()
+    };
     let bounds = (
         first.as_ref().map(|sk| &sk[..]),
         last.as_ref().map(|sk| &sk[..]),
@@ -202,6 +212,9 @@ fn copy_of_partition(
     let (mut copy, mut records, mut bytes) = (Vec::new(), 0, 0);
     for (sk, record) in std::iter::from_fn(next) {
         let key = [partition, sk.as_slice()].concat();
+        if is_hidden(&key) {
+            continue;
+        }
         copy.push((key.into_boxed_slice(), record.clone()));
         if let Some(record) = record {
             records += 1;

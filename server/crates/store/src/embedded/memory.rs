@@ -76,11 +76,11 @@ impl Memory {
     ) -> Result<(), BaseError> {
         let (active, sealed, snapshot) = {
             let layers = self.read();
-            let active = layers.active.copy(scope, direction, limit)?;
+            let active = layers.active.copy(scope, direction, limit, &[])?;
             (active, layers.sealed.clone(), Arc::clone(&layers.snapshot))
         };
         let sealed = match sealed {
-            Some(sealed) => sealed.map.copy(scope, direction, limit)?,
+            Some(sealed) => sealed.map.copy(scope, direction, limit, &active)?,
             None => vec![],
         };
         merge(
@@ -169,5 +169,106 @@ fn merge(
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::base::Base;
+    use super::super::codec::{encode_key, encode_record, split_key};
+    use super::*;
+    use crate::{Attrs, Item, Key};
+    use cirrus_schema::TableId;
+
+    fn key(n: u8) -> Box<[u8]> {
+        encode_key(&Key::new(TableId::Cluster, &b"p"[..], vec![n]))
+    }
+
+    fn record(n: u8, bytes: usize) -> Bytes {
+        let attrs = Attrs::new().with("a", vec![0u8; bytes]);
+        let item = Item::new(Key::new(TableId::Cluster, &b"p"[..], vec![n]), attrs);
+        encode_record(&item, 0, item.size(false))
+    }
+
+    /// Layers with these records, newest first; without bytes = deleted. The last is the database.
+    fn memory(folder: &std::path::Path, layers: [Vec<(u8, Option<usize>)>; 3]) -> (Memory, Base) {
+        let [active, sealed, base] = layers.map(|entries| {
+            let mut map = Map::default();
+            for (n, bytes) in entries {
+                map.insert(&key(n), bytes.map(|bytes| record(n, bytes)));
+            }
+            map
+        });
+        let database = Base::create(&folder.join("tables.redb"), 1_000_000).unwrap();
+        assert!(database.apply(1, &base, 1_000, || true).unwrap());
+        let memory = Memory::new(Layers {
+            active,
+            sealed: Some(Arc::new(Sealed {
+                generation: 2,
+                map: sealed,
+            })),
+            snapshot: Arc::new(database.snapshot().unwrap()),
+        });
+        (memory, database)
+    }
+
+    /// What a page has, as the store makes one.
+    fn page(memory: &Memory, direction: Direction, limit: usize) -> Vec<u8> {
+        let bounds = (Bound::Unbounded, Bound::Unbounded);
+        let scope = Scope::partition(TableId::Cluster, &Bytes::from_static(b"p"), bounds);
+        let (mut seen, mut bytes) = (Vec::new(), 0);
+        let scanned = memory.scan(&scope, direction, limit, |key, _, size| {
+            seen.push(split_key(key).1[0]);
+            bytes += size;
+            Ok(seen.len() < limit && bytes < crate::limits::MAX_PAGE)
+        });
+        scanned.unwrap();
+        seen
+    }
+
+    fn all(range: std::ops::RangeInclusive<u8>, bytes: Option<usize>) -> Vec<(u8, Option<usize>)> {
+        range.map(|n| (n, bytes)).collect()
+    }
+
+    #[test]
+    fn what_a_newer_layer_deletes_counts_in_no_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let layers = [all(1..=64, None), all(1..=200, Some(1)), vec![]];
+        let (front, _base) = memory(folder.path(), layers);
+        let forward = page(&front, Direction::Forward, 64);
+        assert_eq!(forward, (65..=128).collect::<Vec<u8>>());
+        let folder = tempfile::tempdir().unwrap();
+        let layers = [all(137..=200, None), all(1..=200, Some(1)), vec![]];
+        let (back, _base) = memory(folder.path(), layers);
+        let backward = page(&back, Direction::Backward, 64);
+        assert_eq!(backward, (73..=136).rev().collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn what_a_newer_layer_overwrites_counts_with_its_own_size() {
+        let folder = tempfile::tempdir().unwrap();
+        // The large ones fill a page before the tenth.
+        let large = 300_000;
+        let layers = [all(1..=10, Some(1)), all(1..=12, Some(large)), vec![]];
+        let (memory, _base) = memory(folder.path(), layers);
+        let forward = page(&memory, Direction::Forward, usize::MAX);
+        assert_eq!(forward, (1..=12).collect::<Vec<u8>>());
+        let backward = page(&memory, Direction::Backward, usize::MAX);
+        assert_eq!(backward, (1..=12).rev().collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn the_database_below_two_layers_that_delete_is_reached() {
+        let folder = tempfile::tempdir().unwrap();
+        let layers = [
+            all(1..=64, None),
+            all(65..=128, None),
+            all(1..=250, Some(1)),
+        ];
+        let (memory, _base) = memory(folder.path(), layers);
+        let forward = page(&memory, Direction::Forward, 64);
+        assert_eq!(forward, (129..=192).collect::<Vec<u8>>());
+        let backward = page(&memory, Direction::Backward, 200);
+        assert_eq!(backward, (129..=250).rev().collect::<Vec<u8>>());
     }
 }
