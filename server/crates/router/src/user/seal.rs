@@ -3,7 +3,7 @@
 //!
 //! A full segment is made when the log has passed a multiple of [`Limits::seal_records`]; when the
 //! log is due, the rest is sealed too, together with the newest segment if that is not full. So at
-//! most one segment of a log is not full.
+//! most one segment of a log is not full, but for those behind which the log has a gap.
 //!
 //! The steps are: read the log's items, put the object, insert its row, remove the rows that it
 //! covers and then their objects. So no row is ever without its object. Each can be repeated,
@@ -469,6 +469,11 @@ impl User {
             return self.read_on(cx);
         }
         match first {
+            // What comes next has expired: the segment that was read stays as it is, and a new one
+            // begins behind the gap.
+            Some(first) if first + records.len() as u64 <= sealed + 1 => {
+                self.read_log(cx, None, Vec::new(), 0);
+            }
             Some(first) => self.put_segment(cx, first, records),
             None => {
                 // Nothing is left of what should be sealed.

@@ -564,3 +564,26 @@ fn a_digest_that_is_missing_or_damaged_is_not_needed() {
         assert!(it.world.home.census().tally.unreadable > before);
     }
 }
+
+/// Behind the newest segment, which is not full, a part of the log expires that no attempt could
+/// seal; what comes after it is sealed nevertheless.
+#[test]
+fn a_gap_behind_a_segment_that_is_not_full_does_not_stop_sealing() {
+    let mut it = Sealed::new(16);
+    it.say(1, 4);
+    it.due().unwrap();
+    assert_eq!(it.index(), 1);
+    it.say(5, 8);
+    it.pass(60 * DAY_MS);
+    it.say(9, 12);
+    // Only the second part has expired.
+    it.pass(60 * DAY_MS);
+    it.due().unwrap();
+    assert_eq!(it.index(), 2, "the one of 4, and what is behind the gap");
+    assert_eq!(it.all(), (1..=4).chain(9..=12).collect::<Vec<_>>());
+    it.pass(100 * DAY_MS);
+    assert_eq!(it.all(), (1..=4).chain(9..=12).collect::<Vec<_>>());
+    it.say(13, 14);
+    it.due().unwrap();
+    assert_eq!(it.all(), (1..=4).chain(9..=14).collect::<Vec<_>>());
+}
