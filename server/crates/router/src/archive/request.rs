@@ -1,5 +1,7 @@
 //! Requests of XEP-0313 with the pages of XEP-0059, and what ends their answers.
 
+use std::ops::RangeInclusive;
+
 use cirrus_jid::{BareJid, Jid};
 use cirrus_stanza::{Condition, Stanza, StanzaError, ns, parse_stamp, stamp};
 use cirrus_xml::{Element, Writer};
@@ -50,6 +52,13 @@ impl Page {
             backward,
             flip: false,
         }
+    }
+
+    /// It is asked for by an id that is one of these positions.
+    pub fn is_asked_by(&self, positions: RangeInclusive<u64>) -> bool {
+        let named = [self.after, self.before];
+        let ids = self.ids.iter().flatten();
+        named.iter().chain(ids).any(|id| positions.contains(id))
     }
 }
 

@@ -42,8 +42,10 @@ const NEAR_ITEMS: u32 = 32;
 const SPARE_ITEMS: u32 = MAX_RECORDS as u32 + 8;
 
 /// How much a search may keep.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
+    /// The last position of an erased account of that name: what is there belongs to no archive.
+    pub floor: u64,
     /// The log's next position.
     pub next: u64,
     /// Bytes of messages.
@@ -131,7 +133,7 @@ struct Kept(#[serde(with = "cirrus_store::raw")] Bytes);
 
 impl Search {
     pub fn new(owner: &BareJid, filter: Filter, page: Page, bounds: Bounds) -> Self {
-        let low = page.after.saturating_add(1);
+        let low = page.after.max(bounds.floor).saturating_add(1);
         let high = page.before.min(bounds.next);
         let timed = match page.backward {
             true => filter.end < u64::MAX,
@@ -163,6 +165,9 @@ impl Search {
         search.at = if search.page.backward { high } else { low };
         if low >= high && search.page.ids.is_none() {
             search.finish(true);
+        }
+        if search.page.is_asked_by(1..=bounds.floor) {
+            search.stage = Stage::Missing;
         }
         search
     }
@@ -250,8 +255,7 @@ impl Search {
 
     /// What stands up to this position is not kept. `true`: the page is asked for by an id there.
     fn leave_out(&mut self, gone: u64) -> bool {
-        let named = [self.page.after, self.page.before];
-        if named.iter().any(|id| (1..=gone).contains(id)) {
+        if self.page.is_asked_by(1..=gone) {
             self.stage = Stage::Missing;
             return true;
         }

@@ -55,7 +55,8 @@ pub struct TailReader {
 
 impl TailReader {
     /// A reader of the log of `owner`. `floor` = the last position of an erased account of that
-    /// name, 0 if there was none: a new log starts above it.
+    /// name, 0 if there was none: a new log begins right behind it, and what stands before is
+    /// nobody's, for instance of a put that was given up and landed when all was removed.
     pub fn new(owner: &BareJid, floor: u64) -> Self {
         Self {
             owner: owner.owner(),
@@ -72,7 +73,8 @@ impl TailReader {
             let range = SkRange::Between(first.into(), last.into());
             return query(&self.owner, range, Direction::Backward, 1, None);
         }
-        let range = SkRange::Between(archive::hot_sk(0).into(), archive::hot_sk(u64::MAX).into());
+        let (first, last) = archive::hot_from(self.floor.saturating_add(1));
+        let range = SkRange::Between(first.into(), last.into());
         query(
             &self.owner,
             range,
@@ -99,7 +101,7 @@ impl TailReader {
             return Ok(None);
         }
         let mut tail = Tail {
-            next: self.floor + 1,
+            next: self.floor.saturating_add(1),
             expires: items.first().and_then(|item| item.expires),
             ..Tail::default()
         };

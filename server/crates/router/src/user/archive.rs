@@ -249,6 +249,7 @@ impl User {
             return false;
         }
         let bounds = Bounds {
+            floor: self.archive.floor(),
             next: self.log.next(),
             bytes: cx.home.limits.archive_page_bytes,
         };

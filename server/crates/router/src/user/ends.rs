@@ -100,6 +100,7 @@ impl User {
 
     fn search_end(&self, cx: &Cx<'_>, backward: bool) -> Search {
         let bounds = Bounds {
+            floor: self.archive.floor(),
             next: self.log.next(),
             bytes: cx.home.limits.archive_page_bytes,
         };

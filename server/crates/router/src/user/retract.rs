@@ -182,6 +182,7 @@ impl User {
             ..Page::end(true)
         };
         let bounds = Bounds {
+            floor: self.archive.floor(),
             next: self.log.next(),
             bytes: limits.archive_page_bytes,
         };

@@ -260,6 +260,7 @@ impl User {
             let partial = newest.filter(|row| {
                 row.records() < size
                     && !row.is_gone()
+                    && row.last > self.archive.floor()
                     && row.bytes < cx.home.limits.seal_bytes as u64 / 4
             });
             if let Some(row) = partial.cloned() {

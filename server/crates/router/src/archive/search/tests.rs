@@ -50,6 +50,7 @@ struct Archive {
     index: SegmentIndex,
     records: Vec<Record>,
     first: u64,
+    floor: u64,
     objects: usize,
     /// The messages of the archive with the index of their peer.
     all: Vec<(Hit, usize)>,
@@ -66,6 +67,7 @@ impl Archive {
             index: SegmentIndex::default(),
             records: Vec::new(),
             first,
+            floor: 0,
             objects: 0,
             all: Vec::new(),
             next: first,
@@ -159,7 +161,8 @@ impl Archive {
     fn page(&mut self, filter: &Filter, page: &Page, bytes: usize) -> Option<Given> {
         let next = self.next;
         let owner = BareJid::parse(OWNER).unwrap();
-        let bounds = Bounds { next, bytes };
+        let floor = self.floor;
+        let bounds = Bounds { floor, next, bytes };
         let mut search = Search::new(&owner, filter.clone(), page.clone(), bounds);
         let mut given = Vec::new();
         loop {
@@ -487,6 +490,7 @@ fn a_segment_that_is_none_fails_the_search() {
     archive.seal(256, 256);
     let owner = BareJid::parse(OWNER).unwrap();
     let bounds = Bounds {
+        floor: 0,
         next: 301,
         bytes: 9_000,
     };
@@ -587,7 +591,11 @@ fn a_full_address_is_that_of_the_message() {
 fn an_item_that_is_none_fails_the_search() {
     let owner = BareJid::parse(OWNER).unwrap();
     let page = Page::end(false);
-    let bounds = Bounds { next: 9, bytes: 9 };
+    let bounds = Bounds {
+        floor: 0,
+        next: 9,
+        bytes: 9,
+    };
     let mut search = Search::new(&owner, Filter::default(), page, bounds);
     let index = SegmentIndex::default();
     assert!(matches!(search.step(&index), Step::Ask(_)));
@@ -596,4 +604,43 @@ fn an_item_that_is_none_fails_the_search() {
         Attrs::new().with("v", 9u64),
     );
     assert!(search.on_page(&[broken], None).is_err());
+}
+
+#[test]
+fn what_stands_below_the_floor_is_not_in_the_archive() {
+    for sealed in [0, 10, 30, 60] {
+        let mut archive = long(100, 2);
+        archive.floor = 40;
+        archive.seal(sealed, 16);
+        let all = Filter::default();
+        let expected = archive.matching(&all).split_off(40);
+        for backward in [false, true] {
+            let walked = archive.walk(&all, backward, &[7], false, 100_000);
+            assert_eq!(walked, expected, "{sealed}");
+        }
+        let late = Filter {
+            start: 1,
+            ..Filter::default()
+        };
+        let walked = archive.walk(&late, false, &[7], false, 100_000);
+        assert_eq!(walked, expected, "{sealed}");
+        for (position, known) in [(1, false), (40, false), (41, true), (90, true)] {
+            let after = Page {
+                after: position,
+                ..Page::end(false)
+            };
+            let before = Page {
+                before: position,
+                ..Page::end(true)
+            };
+            let named = Page {
+                ids: Some(vec![position]),
+                ..Page::end(false)
+            };
+            for page in [after, before, named] {
+                let found = archive.page(&all, &page, 100_000);
+                assert_eq!(found.is_some(), known, "{sealed}: {page:?}");
+            }
+        }
+    }
 }

@@ -283,3 +283,23 @@ fn a_page_of_expired_items_is_passed_over() {
     };
     assert_eq!(after, Some(next));
 }
+
+/// A put that was given up, and landed when the account of that name had been erased.
+#[test]
+fn what_stands_below_the_floor_is_no_part_of_the_log() {
+    let item = |position, k| {
+        let record = message(NOW, 1, k);
+        let item = encode(&owner().owner(), position, &[&record], 0);
+        (item.key.sk.to_vec(), item)
+    };
+    let mut rows = BTreeMap::from([item(5, 1), item(40, 2)]);
+    let read = tail(&rows, 40);
+    assert_eq!(
+        (read.next, read.records, read.origins.len()),
+        (41, vec![], 0)
+    );
+    rows.extend([item(41, 3)]);
+    let read = tail(&rows, 40);
+    let positions: Vec<u64> = read.records.iter().map(|(position, _)| *position).collect();
+    assert_eq!((read.next, positions), (42, vec![41]));
+}

@@ -1,5 +1,7 @@
 //! Queries of the archive (XEP-0313), ids (XEP-0359), preferences (XEP-0441), hints (XEP-0334).
 
+use cirrus_schema::keys::{archive, cluster};
+
 use super::*;
 
 /// Juliet and Romeo online, without stream management.
@@ -655,4 +657,67 @@ fn a_query_does_not_wait_for_a_receipt() {
     world.say(2, &query("", ""));
     let got = world.got(2);
     assert!(got.iter().any(|xml| xml.contains("<fin ")), "{got:?}");
+}
+
+/// A put of the former owner lands when the account is erased, and somebody else has the name.
+#[test]
+fn what_an_erased_account_left_is_not_in_the_archive_of_the_next() {
+    let mut world = world();
+    world.say(1, &message(ROMEO, "theirs"));
+    let (theirs, _) = world.archive(1, "", "");
+    let user = BareJid::parse(JULIET).unwrap();
+    let owner = user.owner();
+    let put = |world: &World, item: Item| {
+        let op = Op::Put {
+            item,
+            condition: Condition::Any,
+            nonce: 1,
+        };
+        finish(world.table.apply(op)).unwrap();
+    };
+    let get =
+        |world: &World, key: cirrus_store::Key| match finish(world.table.apply(Op::Get { key })) {
+            Ok(Outcome::Item(Some(item))) => item,
+            other => panic!("{other:?}"),
+        };
+    let stray = get(&world, archive::hot(&owner, 1).into());
+    let erased = user.clone();
+    world.event(Event::Erase {
+        user: erased,
+        token: 1,
+    });
+    assert_eq!(world.done.pop(), Some(Ok(())));
+    let floor = get(&world, cluster::erased(&owner).into());
+    let floor = floor.attrs.get_n("p").unwrap();
+    let last = Item {
+        key: archive::hot(&owner, floor).into(),
+        ..stray.clone()
+    };
+    put(&world, stray);
+    put(&world, last);
+    let key = accounts::key(&owner, Row::Credentials);
+    put(
+        &world,
+        Item::new(key, Attrs::new().with("v", 1u64).with("f", floor)),
+    );
+    for _ in 0..2 {
+        world = world.killed();
+        world.online(2, ROMEO, "orchard");
+        world.online(1, JULIET, "balcony");
+        world.say(1, &message(ROMEO, "mine"));
+        world.read_all(1);
+    }
+    let (all, fin) = world.archive(1, "", "");
+    assert_eq!(bodies(&all), ["mine", "mine"], "{fin}");
+    assert!(fin.contains("complete='true'"), "{fin}");
+    let ask = "<iq type='get' id='m'><metadata xmlns='urn:xmpp:mam:2'/></iq>";
+    world.say(1, ask);
+    let told = world.read_all(1).pop().unwrap();
+    let (first, last) = (&all[0].1, &all[1].1);
+    assert!(told.contains(&format!("<start id='{first}'")), "{told}");
+    assert!(told.contains(&format!("<end id='{last}'")), "{told}");
+    let old = format!("<after>{}</after>", theirs[0].1);
+    world.say(1, &query("", &old));
+    let told = world.read_all(1).pop().unwrap();
+    assert!(told.contains("<item-not-found"), "{told}");
 }
