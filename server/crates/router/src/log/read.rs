@@ -152,6 +152,17 @@ impl Tail {
         Some(waiting.sum())
     }
 
+    /// The tail of a log that had that position. Where nothing of it is left, neither in items nor
+    /// in segments, its end is known from elsewhere only, and no position may be used twice.
+    #[must_use]
+    pub fn not_before(mut self, position: u64) -> Self {
+        // Otherwise it says itself where it ends, and a gap behind that would be a fault.
+        if self.records.is_empty() {
+            self.next = self.next.max(position.saturating_add(1));
+        }
+        self
+    }
+
     /// The tail, if it is not behind the last sealed position.
     fn behind(mut self, newest: Option<&Item>) -> Self {
         let last = newest.and_then(|row| archive::segment_last(&row.key.sk));

@@ -303,7 +303,7 @@ impl User {
             (Purpose::Unpark, Ok(_)) => {}
             (Purpose::LoadTail, Ok(Outcome::Page { items, next })) => {
                 match loading.tail.as_mut().map(|tail| tail.on_page(&items, next)) {
-                    Some(Ok(Some(tail))) => self.take_tail(cx, &tail),
+                    Some(Ok(Some(tail))) => self.take_tail(cx, tail),
                     Some(Ok(None)) => {
                         loading.pages += 1;
                         if let Some(op) = loading.tail.as_ref().map(TailReader::op) {
@@ -323,7 +323,7 @@ impl User {
         self.finish_load(cx);
     }
 
-    fn take_tail(&mut self, cx: &mut Cx<'_>, tail: &Tail) {
+    fn take_tail(&mut self, cx: &mut Cx<'_>, tail: Tail) {
         for (session, k) in &tail.origins {
             self.origins.seed(
                 Origin {
@@ -334,14 +334,13 @@ impl User {
             );
         }
         let kept = cx.home.limits.kept_since(cx.now);
-        let (cursor, ends) = match &mut self.state {
-            State::Loading(loading) => (
-                std::mem::take(&mut loading.cursor),
-                Ends::of(tail, loading.floor, loading.first, kept),
-            ),
-            _ => (Cursor::default(), Ends::default()),
+        let State::Loading(loading) = &mut self.state else {
+            return;
         };
-        self.spool.load(cursor, tail, cx.now);
+        let cursor = std::mem::take(&mut loading.cursor);
+        let tail = tail.not_before(cursor.position);
+        let ends = Ends::of(&tail, loading.floor, loading.first, kept);
+        self.spool.load(cursor, &tail, cx.now);
         let limits = log_limits(&cx.home.limits);
         let log = Log::new(&self.jid, limits, tail.next, tail.last_t, cx.rng.u128());
         let log = log.with_ends(ends);

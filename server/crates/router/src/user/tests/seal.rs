@@ -587,3 +587,40 @@ fn a_gap_behind_a_segment_that_is_not_full_does_not_stop_sealing() {
     it.due().unwrap();
     assert_eq!(it.all(), (1..=4).chain(9..=14).collect::<Vec<_>>());
 }
+
+/// The row with the cursor says how far the log went when all of it has expired unsealed.
+#[test]
+fn a_log_of_which_nothing_is_left_goes_on_behind_its_cursor() {
+    for sealed in [0, 5] {
+        let mut it = Sealed::new(256);
+        for n in 1..=20 {
+            it.world.say(2, &message(JULIET, &n.to_string()));
+            it.world.read_all(1);
+            it.world.read_all(2);
+            if n == sealed {
+                it.due().unwrap();
+            }
+        }
+        it.world.pipe(1, PipeEvent::Closed { clean: true });
+        it.world = it.world.killed();
+        it.pass(100 * DAY_MS);
+        assert_eq!(it.rows(archive::hot_sk(0), archive::hot_sk(u64::MAX)), 0);
+        it.world.online(2, ROMEO, "orchard");
+        it.world.say(2, &message(JULIET, "21"));
+        it.world.read_all(2);
+        let behind = it.rows(archive::hot_sk(21), archive::hot_sk(u64::MAX));
+        assert_eq!(behind, 1, "no position is used twice");
+        it.world.bind(1, JULIET, "balcony");
+        it.world.say(1, "<presence/>");
+        let got = it.world.read_all(1);
+        let late = got.iter().filter(|xml| xml.contains("<body>21</body>"));
+        assert_eq!(late.count(), 1, "{got:?}");
+        let all: Vec<_> = (1..=sealed).chain([21]).collect();
+        assert_eq!(it.all(), all);
+        it.due().unwrap();
+        it.pass(100 * DAY_MS);
+        it.world = it.world.killed();
+        it.online();
+        assert_eq!(it.all(), all);
+    }
+}
