@@ -30,6 +30,13 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Silence after which the system probes a link.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
+/// Times of silence of which each alone may make others remove a node, after which a link with it
+/// is made anew: there are four beats in one.
+const SILENCES: u64 = 3;
+/// A link is made anew after so many milliseconds of silence at the earliest: where times of
+/// silence are short, a busy machine is not to lose its links as well.
+const LEAST_IDLE_MS: u64 = 5_000;
+
 /// This server's links, and who it is among the others.
 pub(crate) async fn cluster(config: &Config, table: &dyn Table) -> Result<Cluster, PartsError> {
     let address = config.listen.links;
@@ -54,6 +61,7 @@ pub(crate) async fn cluster(config: &Config, table: &dyn Table) -> Result<Cluste
         retry: RETRY.0,
         retry_max: RETRY.1,
         keepalive: KEEPALIVE,
+        idle: idle(config.cluster.silence_ms),
     };
     let links = Links::start(options, listener, tell)?;
     tracing::info!(node = me.node(), address = me.address, "links");
@@ -71,6 +79,11 @@ pub(crate) async fn cluster(config: &Config, table: &dyn Table) -> Result<Cluste
         seed: entropy.u128(),
     };
     Ok(Cluster::new(options, links, events))
+}
+
+/// How long a link may be silent.
+fn idle(silence_ms: u64) -> Duration {
+    Duration::from_millis(silence_ms.saturating_mul(SILENCES).max(LEAST_IDLE_MS))
 }
 
 /// The newest format that this server writes, and lets others write to it.

@@ -409,7 +409,8 @@ section! {
         /// Milliseconds between renewals; at most half of the lease.
         renew_ms: u64 = 1_000, 100..=30_000;
         /// Milliseconds of silence after which other nodes may agree that a node is gone; at most
-        /// the lease.
+        /// the lease. A link that is silent three times as long, and five seconds at least, is made
+        /// anew.
         silence_ms: u64 = 1_000, 100..=60_000;
         /// Milliseconds without other nodes and without the store after which a node of several
         /// stops.

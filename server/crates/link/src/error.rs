@@ -38,6 +38,8 @@ pub(crate) enum Lost {
     RefusedThere(Refusal),
     #[error("the other node has closed it")]
     Ended,
+    #[error("nothing came from the other node for {0} ms")]
+    Silent(u128),
     #[error(
         "no link version is understood by both: the other node understands {}, this one {}; \
          update the older one through each version in turn",

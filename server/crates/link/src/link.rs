@@ -1,7 +1,6 @@
 //! One connection: its greeting, and then its frames in both directions until it ends.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use aws_lc_rs::rand;
 use bytes::{Bytes, BytesMut};
@@ -9,12 +8,13 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_rustls::TlsStream;
 
 use crate::error::Lost;
 use crate::frame;
 use crate::hello::{ACCEPTED, HELLO_BYTES, Hello, NONCE_BYTES, Proof, Refusal, Role};
-use crate::links::{LinkEvent, Node};
+use crate::links::{LinkEvent, Node, Options};
 use crate::queue::{LinkSender, Queue};
 use crate::table::Seat;
 use crate::tls::Secret;
@@ -37,13 +37,17 @@ pub(crate) struct Greeted {
 }
 
 /// No delay for small writes, as each batch is one, and probes for an end that vanished.
-pub(crate) fn prepare(socket: &TcpStream, keepalive: Duration) -> Result<(), Lost> {
+pub(crate) fn prepare(socket: &TcpStream, options: &Options) -> Result<(), Lost> {
     socket.set_nodelay(true)?;
     let probes = TcpKeepalive::new()
-        .with_time(keepalive)
-        .with_interval(keepalive)
+        .with_time(options.keepalive)
+        .with_interval(options.keepalive)
         .with_retries(PROBES);
-    Ok(SockRef::from(socket).set_tcp_keepalive(&probes)?)
+    let reference = SockRef::from(socket);
+    reference.set_tcp_keepalive(&probes)?;
+    // Where data waits to be acknowledged there are no probes, and the system's own patience is a
+    // quarter of an hour.
+    Ok(reference.set_tcp_user_timeout(Some(options.idle))?)
 }
 
 /// Greets as who dialled `wanted` (0: whoever is there). `None`: a link with it came meanwhile.
@@ -183,7 +187,7 @@ fn queue(node: &Node) -> Queue {
 }
 
 /// Carries frames until the link ends; tells its beginning, its frames and its end.
-pub(crate) async fn carry(greeted: Greeted, frame_bytes: usize, events: mpsc::Sender<LinkEvent>) {
+pub(crate) async fn carry(greeted: Greeted, options: &Options, events: mpsc::Sender<LinkEvent>) {
     let Greeted {
         mut seat,
         version,
@@ -214,7 +218,7 @@ pub(crate) async fn carry(greeted: Greeted, frame_bytes: usize, events: mpsc::Se
     let lost = tokio::select! {
         // What was received before the end is still told.
         biased;
-        lost = read(reader, frame_bytes, tell) => lost,
+        lost = read(reader, options, tell) => lost,
         lost = write(writer, &seat.queue) => lost,
         reason = seat.queue.closed() => Lost::Closed(reason),
     };
@@ -225,7 +229,7 @@ pub(crate) async fn carry(greeted: Greeted, frame_bytes: usize, events: mpsc::Se
     let _ = events.send(LinkEvent::Down { node, link }).await;
 }
 
-async fn read<R, T, F>(mut reader: R, frame_bytes: usize, tell: T) -> Lost
+pub(crate) async fn read<R, T, F>(mut reader: R, options: &Options, tell: T) -> Lost
 where
     R: AsyncRead + Unpin,
     T: Fn(Bytes) -> F,
@@ -234,13 +238,16 @@ where
     let mut received = BytesMut::new();
     loop {
         received.reserve(READ_BYTES);
-        match reader.read_buf(&mut received).await {
-            Ok(0) => return Lost::Ended,
-            Ok(_) => {}
-            Err(error) => return error.into(),
+        // Only waiting for the other node counts, not waiting for whoever is told. What is there
+        // already is read first, so a process that was suspended loses no link by that alone.
+        match timeout(options.idle, reader.read_buf(&mut received)).await {
+            Ok(Ok(0)) => return Lost::Ended,
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return error.into(),
+            Err(_) => return Lost::Silent(options.idle.as_millis()),
         }
         loop {
-            match frame::cut(&mut received, frame_bytes) {
+            match frame::cut(&mut received, options.frame_bytes) {
                 Ok(Some(frame)) => {
                     if tell(frame).await.is_err() {
                         return Lost::Closed("nobody listens to links any more");

@@ -51,6 +51,10 @@ pub struct Options {
     pub retry_max: Duration,
     /// Silence after which a connection is probed, and the time between probes.
     pub keepalive: Duration,
+    /// Silence after which a link is broken, so that it is made anew: bytes may vanish on the way
+    /// of one connection only, and the system notices that late. Nodes that use links say
+    /// something far more often.
+    pub idle: Duration,
 }
 
 /// A node to be linked with.
@@ -188,6 +192,8 @@ impl Options {
             "at least one link must be allowed to be greeted at a time"
         } else if self.retry.is_zero() || self.retry_max < self.retry {
             "the pause before a node is dialled again must be over 0 and at most its bound"
+        } else if self.idle.is_zero() {
+            "a link must be allowed some silence"
         } else {
             return Ok(());
         };
@@ -209,9 +215,12 @@ impl Node {
         tokio::spawn(task).abort_handle()
     }
 
-    fn carry(&self, greeted: Greeted) {
-        let events = self.events.clone();
-        self.spawn(link::carry(greeted, self.options.frame_bytes, events));
+    fn carry(self: &Arc<Self>, greeted: Greeted) {
+        let node = Arc::clone(self);
+        self.spawn(async move {
+            let events = node.events.clone();
+            link::carry(greeted, &node.options, events).await;
+        });
     }
 
     async fn accept(self: Arc<Self>, listener: TcpListener) {
@@ -242,7 +251,7 @@ impl Node {
     }
 
     async fn greet_accepted(&self, socket: TcpStream) -> Result<Greeted, Lost> {
-        link::prepare(&socket, self.options.keepalive)?;
+        link::prepare(&socket, &self.options)?;
         let greeting = link::greet_accepted(self, socket);
         self.in_time(greeting).await
     }
@@ -281,7 +290,7 @@ impl Node {
         let socket = timeout(limit, connect(self.options.from, address))
             .await
             .map_err(|_| Lost::Connect(limit.as_millis()))??;
-        link::prepare(&socket, self.options.keepalive)?;
+        link::prepare(&socket, &self.options)?;
         let greeting = link::greet_dialled(self, socket, node);
         self.in_time(greeting).await
     }

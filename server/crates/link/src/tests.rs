@@ -5,15 +5,16 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::hello::{
     ACCEPTED, EXPORTER_BYTES, HELLO_BYTES, Hello, NONCE_BYTES, Proof, Refusal, Role,
 };
 use crate::tls::{LinkTls, Secret};
-use crate::{LinkEvent, LinkSender, Links, Options, Peer};
+use crate::{LinkEvent, LinkSender, Links, Options, Peer, link};
 
 const KEY: [u8; 32] = [7; 32];
 /// Only a test that fails waits so long.
@@ -33,6 +34,7 @@ fn options(me: u64) -> Options {
         retry: Duration::from_millis(5),
         retry_max: Duration::from_millis(20),
         keepalive: HANG,
+        idle: HANG,
     }
 }
 
@@ -519,4 +521,119 @@ async fn who_says_nothing_is_closed_and_holds_up_nobody() {
     assert_eq!(in_time(silent.read(&mut [0; 1])).await.unwrap(), 0);
     played.heard().await;
     assert_eq!(one.up().await.0, 2);
+}
+
+/// A way to a node that can swallow what is said on it, in both directions and without an end.
+struct Relay {
+    address: String,
+    swallows: watch::Sender<bool>,
+}
+
+impl Relay {
+    async fn to(behind: &str) -> Relay {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (swallows, swallowed) = watch::channel(false);
+        let behind = behind.to_owned();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let Ok(onward) = TcpStream::connect(&behind).await else {
+                    continue;
+                };
+                let (from_here, to_here) = socket.into_split();
+                let (from_there, to_there) = onward.into_split();
+                tokio::spawn(swallow(from_here, to_there, swallowed.clone()));
+                tokio::spawn(swallow(from_there, to_here, swallowed.clone()));
+            }
+        });
+        Relay { address, swallows }
+    }
+}
+
+/// What was swallowed is gone: the connection stays dumb, as one whose state a machine in between
+/// has lost.
+async fn swallow(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut swallows: watch::Receiver<bool>,
+) {
+    let mut dumb = *swallows.borrow_and_update();
+    let mut bytes = vec![0; 16_384];
+    loop {
+        tokio::select! {
+            biased;
+            changed = swallows.changed(), if !dumb => dumb = changed.is_ok(),
+            read = from.read(&mut bytes) => match read {
+                _ if dumb => std::future::pending().await,
+                Ok(length @ 1..) => drop(to.write_all(&bytes[..length]).await),
+                _ => return,
+            },
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_link_on_which_nothing_comes_any_more_is_made_anew() {
+    let patience = Duration::from_secs(1);
+    let silent = |me| Options {
+        idle: patience,
+        handshake: patience,
+        ..options(me)
+    };
+    let mut one = TestNode::start(silent(1)).await;
+    let mut two = TestNode::start(silent(2)).await;
+    let relay = Relay::to(&two.address).await;
+    one.links.keep(vec![peer(2, &relay.address)]);
+    let (_, link, to_two) = one.up().await;
+    let (_, there, _) = two.up().await;
+    to_two.send(&b"heard"[..]).unwrap();
+    assert_eq!(two.frame().await, &b"heard"[..]);
+    relay.swallows.send(true).unwrap();
+    to_two.send(&b"lost"[..]).unwrap();
+    assert_eq!(one.down().await, link);
+    assert_eq!(two.down().await, there);
+    relay.swallows.send(false).unwrap();
+    assert_ne!(one.up().await.1, link);
+    assert_ne!(two.up().await.1, there);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_silence_of_the_other_node_breaks_a_link() {
+    let patient = Options {
+        idle: Duration::from_secs(5),
+        ..options(1)
+    };
+    let (here, mut there) = tokio::io::duplex(1_024);
+    let (heard, mut told) = mpsc::channel(1);
+    let reading = tokio::spawn(async move {
+        let tell = |frame| {
+            let heard = heard.clone();
+            async move {
+                let told = LinkEvent::Frame {
+                    node: 2,
+                    link: 1,
+                    frame,
+                };
+                heard.send(told).await
+            }
+        };
+        link::read(here, &patient, tell).await.to_string()
+    });
+    // A frame that comes slowly is no silence, and beats, which are frames, are none.
+    for byte in [0, 0, 0, 2, b'o', b'k', 0, 0, 0, 1, b'x'] {
+        sleep(Duration::from_secs(4)).await;
+        there.write_all(&[byte]).await.unwrap();
+    }
+    // Who is told is slow, which is not the other node's fault.
+    there.write_all(&[0, 0, 0, 1, b'y']).await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    there.write_all(&[0, 0, 0, 1, b'z']).await.unwrap();
+    for _ in 0..4 {
+        told.recv().await.unwrap();
+    }
+    assert!(!reading.is_finished());
+    let start = Instant::now();
+    let why = reading.await.unwrap();
+    assert_eq!(why, "nothing came from the other node for 5000 ms");
+    assert!(start.elapsed() <= Duration::from_secs(5), "{start:?}");
 }
