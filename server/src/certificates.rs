@@ -17,6 +17,8 @@ use cirrus_store::Table;
 use cirrus_tls::{IssuedPem, Proof, Proofs, ServerTls};
 use tokio::net::TcpListener;
 
+use crate::parts;
+
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Where an authority asks by HTTP-01 (RFC 8555, section 8.3).
 const HTTP: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 80);
@@ -32,7 +34,7 @@ pub(crate) async fn answer(config: &Config, table: Arc<dyn Table>) {
         Ok(listener) => {
             let address = listener.local_addr().unwrap_or(address);
             tracing::info!(%address, "answering certificate challenges");
-            answer_http(listener, table).await;
+            answer_http(listener, table, parts::balancers(config)).await;
         }
         // Chat goes on without: the certificate in use may be good for months.
         Err(error) => tracing::error!(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cirrus_proxy::Balancers;
 use cirrus_store::Table;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -25,11 +26,13 @@ const CONNECTION: Duration = Duration::from_secs(10);
 const HEAD: usize = 8 * 1024;
 const PATH: &str = "/.well-known/acme-challenge/";
 
-/// Answers until it is dropped. Everything but an authority's question is "not found".
-pub async fn answer_http(listener: TcpListener, table: Arc<dyn Table>) {
+/// Answers until it is dropped. Everything but an authority's question is "not found". Connections
+/// of `balancers` may begin with a PROXY header: one in front of port 80 sends it there too.
+pub async fn answer_http(listener: TcpListener, table: Arc<dyn Table>, balancers: Balancers) {
     let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS));
+    let balancers = Arc::new(balancers);
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((mut stream, peer)) = listener.accept().await else {
             // Out of file descriptors, most likely: they come back.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
@@ -37,10 +40,17 @@ pub async fn answer_http(listener: TcpListener, table: Arc<dyn Table>) {
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             continue;
         };
-        let table = Arc::clone(&table);
+        let (table, balancers) = (Arc::clone(&table), Arc::clone(&balancers));
         tokio::spawn(async move {
+            let conversed = async {
+                if balancers.lists(peer.ip()) {
+                    // Without a header it is a request, of which nothing has been read.
+                    let _ = balancers.read(&mut stream).await;
+                }
+                converse(stream, table).await;
+            };
             // A connection that lasts longer asks for nothing that is here.
-            let _ = tokio::time::timeout(CONNECTION, converse(stream, table)).await;
+            let _ = tokio::time::timeout(CONNECTION, conversed).await;
             drop(place);
         });
     }
@@ -88,8 +98,58 @@ fn response(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use cirrus_store::MemoryTable;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+
+    /// A table from which the token `known` is answered.
+    async fn table() -> Arc<MemoryTable> {
+        let memory = Arc::new(MemoryTable::new(Arc::new(|| 1_000)));
+        record::prepare(&*memory, Question::Http("known"), "print", (1_000, 1))
+            .await
+            .unwrap();
+        memory
+    }
+
+    /// What is answered to these bytes.
+    async fn ask(at: std::net::SocketAddr, said: &str) -> String {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        // A connection that is given up is as good as an empty answer.
+        let _ = stream.read_to_string(&mut answer).await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_balancer_may_say_for_whom_a_question_is() {
+        let question = format!("GET {PATH}known HTTP/1.1\r\nHost: example.com\r\n\r\n");
+        let header =
+            "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x01\x02\x03\x04\x05\x06\x07\x08\0\x09\0\x50";
+        for (listed, header, status) in [
+            (true, header, "200"),
+            (true, "PROXY UNKNOWN\r\n", "200"),
+            (true, "", "200"),
+            (false, "", "200"),
+            (false, header, "400"),
+        ] {
+            let bounds = cirrus_proxy::Options {
+                most: 300,
+                within: CONNECTION,
+            };
+            let balancers = Balancers::new(move |_| listed, bounds);
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let server = tokio::spawn(answer_http(listener, table().await, balancers));
+            let answer = ask(address, &format!("{header}{question}")).await;
+            let expected = format!("HTTP/1.1 {status} ");
+            assert!(
+                answer.starts_with(&expected),
+                "{listed} {header:?}: {answer}"
+            );
+            server.abort();
+        }
+    }
 
     #[tokio::test]
     async fn only_known_tokens_are_answered() {
