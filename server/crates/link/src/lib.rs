@@ -30,4 +30,4 @@ mod tls;
 
 pub use error::LinkError;
 pub use links::{LinkEvent, Links, Options, Peer};
-pub use queue::{Broken, LinkSender};
+pub use queue::{LinkSender, NotTaken};

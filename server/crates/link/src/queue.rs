@@ -14,19 +14,31 @@ use crate::frame::LENGTH_BYTES;
 #[derive(Clone)]
 pub struct LinkSender(pub(crate) Arc<Queue>);
 
-/// The link has ended, or ends because of this frame; its `Down` follows. What was sent before may
-/// or may not have arrived.
+/// Why a frame was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the link is broken; what it carried must go over the next one")]
-pub struct Broken;
+pub enum NotTaken {
+    /// The link has ended, or ends because of this frame; its `Down` follows. What was sent before
+    /// may or may not have arrived.
+    #[error("the link is broken; what it carried must go over the next one")]
+    Broken,
+    /// The frame is over the bound of one, so no link would carry it. The link stays as it is.
+    #[error("a frame of {bytes} bytes is over the bound of one, {most}")]
+    TooBig {
+        /// Its size.
+        bytes: usize,
+        /// The bound.
+        most: usize,
+    },
+}
 
 impl LinkSender {
     /// Queues a frame; never waits.
     ///
     /// # Errors
-    /// [`Broken`]: the link has ended, or the frame is over [`crate::Options::frame_bytes`], or
-    /// would take what waits over [`crate::Options::queue_bytes`], which ends the link.
-    pub fn send(&self, frame: impl Into<Bytes>) -> Result<(), Broken> {
+    /// [`NotTaken::Broken`]: the link has ended, or the frame would take what waits over
+    /// [`crate::Options::queue_bytes`], which ends the link. [`NotTaken::TooBig`]: the frame is
+    /// over [`crate::Options::frame_bytes`], which is logged.
+    pub fn send(&self, frame: impl Into<Bytes>) -> Result<(), NotTaken> {
         self.0.push(frame.into())
     }
 }
@@ -55,6 +67,8 @@ struct State {
     /// Of the frames that wait or are being written, with their lengths.
     bytes: usize,
     broken: bool,
+    /// A frame was too big. Whoever tries it again and again is warned of once.
+    refused: bool,
 }
 
 impl Queue {
@@ -68,26 +82,44 @@ impl Queue {
         }
     }
 
-    fn push(&self, frame: Bytes) -> Result<(), Broken> {
+    fn push(&self, frame: Bytes) -> Result<(), NotTaken> {
         let mut state = self.lock();
         if state.broken {
-            return Err(Broken);
+            return Err(NotTaken::Broken);
+        }
+        if frame.len() > self.frame_bytes {
+            // What else the link carries shall not suffer from it: it would be too big for the
+            // next link as well.
+            let told = std::mem::replace(&mut state.refused, true);
+            drop(state);
+            return Err(self.refuse(frame.len(), told));
         }
         let bytes = state.bytes.saturating_add(LENGTH_BYTES + frame.len());
-        let fault = if frame.len() > self.frame_bytes {
-            "a frame to send is over the bound of one"
-        } else if bytes > self.queue_bytes {
-            "the queue to send is full"
-        } else {
-            state.bytes = bytes;
-            state.frames.push_back(frame);
+        if bytes > self.queue_bytes {
             drop(state);
-            self.wake.notify_one();
-            return Ok(());
-        };
+            self.close("the queue to send is full");
+            return Err(NotTaken::Broken);
+        }
+        state.bytes = bytes;
+        state.frames.push_back(frame);
         drop(state);
-        self.close(fault);
-        Err(Broken)
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    fn refuse(&self, bytes: usize, told: bool) -> NotTaken {
+        let most = self.frame_bytes;
+        let refusal = NotTaken::TooBig { bytes, most };
+        match told {
+            true => tracing::debug!(bytes, most, "a frame for another node is too big, again"),
+            false => tracing::error!(
+                bytes,
+                most,
+                "a frame for another node is too big, and is not sent: most likely the state of a \
+                 slot, which then has no copy"
+            ),
+        }
+        refusal
     }
 
     /// Ends the link; the first reason stands.
@@ -165,15 +197,25 @@ mod tests {
         queue.push(Bytes::from_static(b"ABCDEF")).unwrap();
         assert_eq!(queue.take(100, &mut frames).await, 20);
         assert_eq!(frames, [&b"123456"[..], b"abcdef", b"ABCDEF"]);
-        assert_eq!(queue.push(Bytes::new()), Err(Broken));
+        assert_eq!(queue.push(Bytes::new()), Err(NotTaken::Broken));
         assert_eq!(queue.closed().await, "the queue to send is full");
     }
 
     #[tokio::test]
-    async fn a_frame_that_the_other_side_would_refuse_breaks_the_link_here() {
+    async fn a_frame_that_the_other_side_would_refuse_is_not_taken_and_breaks_nothing() {
         let queue = Queue::new(100, 10);
-        assert_eq!(queue.push(Bytes::from_static(&[0; 11])), Err(Broken));
-        assert_eq!(queue.push(Bytes::from_static(b"small")), Err(Broken));
-        assert!(queue.is_closed());
+        queue.push(Bytes::from_static(b"before")).unwrap();
+        let refused = Err(NotTaken::TooBig {
+            bytes: 11,
+            most: 10,
+        });
+        for _ in 0..2 {
+            assert_eq!(queue.push(Bytes::from_static(&[0; 11])), refused);
+        }
+        queue.push(Bytes::from_static(b"after")).unwrap();
+        assert!(!queue.is_closed());
+        let mut frames = Vec::new();
+        assert_eq!(queue.take(100, &mut frames).await, 19, "it has no share");
+        assert_eq!(frames, [&b"before"[..], b"after"]);
     }
 }

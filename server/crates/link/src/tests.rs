@@ -14,7 +14,7 @@ use crate::hello::{
     ACCEPTED, EXPORTER_BYTES, HELLO_BYTES, Hello, NONCE_BYTES, Proof, Refusal, Role,
 };
 use crate::tls::{LinkTls, Secret};
-use crate::{LinkEvent, LinkSender, Links, Options, Peer, link};
+use crate::{LinkEvent, LinkSender, Links, NotTaken, Options, Peer, link};
 
 const KEY: [u8; 32] = [7; 32];
 /// Only a test that fails waits so long.
@@ -324,7 +324,24 @@ async fn a_full_queue_breaks_the_link() {
 }
 
 #[tokio::test]
-async fn a_frame_over_the_limit_ends_the_link() {
+async fn a_frame_to_send_over_the_limit_is_refused_and_the_link_stays() {
+    let mut one = TestNode::start(options(1)).await;
+    let mut two = TestNode::start(options(2)).await;
+    one.dials(&two);
+    let (_, _, sender) = one.up().await;
+    two.up().await;
+    sender.send(&b"before"[..]).unwrap();
+    let most = 64 * 1024;
+    let bytes = most + 1;
+    let refused = sender.send(vec![0; bytes]);
+    assert_eq!(refused, Err(NotTaken::TooBig { bytes, most }));
+    sender.send(&b"after"[..]).unwrap();
+    assert_eq!(two.frame().await, &b"before"[..]);
+    assert_eq!(two.frame().await, &b"after"[..]);
+}
+
+#[tokio::test]
+async fn a_frame_that_comes_over_the_limit_ends_the_link() {
     let mut one = TestNode::start(options(1)).await;
     let mut played = Played::dial(&one.address, 2).await;
     let hello = played.hello(1, 1, Role::Dialler, [0; NONCE_BYTES]);

@@ -63,7 +63,8 @@ impl Wires {
 
     pub fn send(&self, node: u64, frame: Vec<u8>) {
         if let Some((_, sender)) = self.senders.get(&node) {
-            // A link that takes no more is broken, and its end is told.
+            // A link that takes no more is broken, and its end is told; a frame that is too big is
+            // logged, and would be so on any link.
             let _ = sender.send(frame);
         }
     }
