@@ -349,7 +349,8 @@ impl Members {
     /// The link to that node broke, or could not be opened.
     pub fn link_down(&mut self, now: u64, node: u64, out: &mut Vec<Effect>) {
         self.pass(now, out);
-        self.peers.link_down(node);
+        let is_member = self.others().any(|member| member.node_id() == node);
+        self.peers.link_down(node, is_member);
         self.ask_next(now, out);
     }
 

@@ -67,9 +67,13 @@ impl Peers {
         true
     }
 
-    /// Its link broke: what it said says nothing about now.
-    pub(super) fn link_down(&mut self, node: u64) {
-        if let Some(peer) = self.known.get_mut(&node) {
+    /// Its link broke: what it said says nothing about now. Of whoever is no member nothing is
+    /// kept: each process that comes and goes, as one that can't join does, has a number of its
+    /// own, and they would take the places of those that can.
+    pub(super) fn link_down(&mut self, node: u64, is_member: bool) {
+        if !is_member {
+            self.known.remove(&node);
+        } else if let Some(peer) = self.known.get_mut(&node) {
             peer.beat = None;
         }
     }

@@ -244,3 +244,22 @@ fn a_member_by_a_put_whose_answer_was_lost_finds_out() {
     assert_eq!((bench.members(), bench.serving()), (vec![1, 2], vec![0, 1]));
     assert_eq!(bench.rows.view().unwrap().epoch, 2);
 }
+
+#[test]
+fn many_that_came_and_went_take_nobodys_place() {
+    let mut bench = Bench::cluster(2);
+    for stranger in 1_000..1_600 {
+        let beat = Beat {
+            joining: true,
+            sent: bench.now,
+            ..Beat::default()
+        };
+        for n in 0..2 {
+            bench.on(n, |node, now, out| node.heard(now, stranger, &beat, out));
+            bench.on(n, |node, now, out| node.link_down(now, stranger, out));
+        }
+    }
+    bench.add(options("c", 3));
+    bench.until(5_000, |bench| bench.serving() == [0, 1, 2]);
+    assert_eq!(bench.members(), [1, 2, 3]);
+}
