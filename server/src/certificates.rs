@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cirrus_acme::{
-    AcmeError, Around, CertificateRecord, Dns, Install, Method, Pace, Settings, Subject,
+    AcmeError, Answers, Around, CertificateRecord, Dns, Install, Method, Pace, Settings, Subject,
     answer_http,
 };
 use cirrus_config::{Challenge, Config, Domain};
@@ -34,7 +34,8 @@ pub(crate) async fn answer(config: &Config, table: Arc<dyn Table>) {
         Ok(listener) => {
             let address = listener.local_addr().unwrap_or(address);
             tracing::info!(%address, "answering certificate challenges");
-            answer_http(listener, table, parts::balancers(config)).await;
+            let answers = Arc::new(Answers::new(table));
+            answer_http(listener, answers, parts::balancers(config)).await;
         }
         // Chat goes on without: the certificate in use may be good for months.
         Err(error) => tracing::error!(
@@ -121,7 +122,7 @@ pub(crate) async fn keep(config: &Config, table: Arc<dyn Table>, tls: Arc<Server
         random: Arc::new(|| SystemEntropy::default().u128()),
     };
     if config.acme.challenge == Challenge::TlsAlpn01 {
-        tls.answer_challenges(Arc::new(InTable(Arc::clone(&table))));
+        tls.answer_challenges(Arc::new(InTable(Answers::new(Arc::clone(&table)))));
     }
     let poll = Duration::from_secs(acme.poll_seconds);
     let install = Arc::new(InUse(tls));
@@ -183,15 +184,13 @@ fn services() -> &'static [&'static str] {
 }
 
 /// The answers for handshakes.
-struct InTable(Arc<dyn Table>);
+struct InTable(Answers);
 
 impl Proofs for InTable {
     fn proof<'a>(&'a self, name: &'a str) -> Proof<'a> {
         Box::pin(async move {
-            cirrus_acme::proof(&*self.0, name)
-                .await
-                .inspect_err(|error| tracing::warn!(%error, name, "an authority's question"))
-                .ok()?
+            // Why the table can't be read is logged there.
+            self.0.proof(name).await.ok()?
         })
     }
 }

@@ -5,8 +5,9 @@
 //! * [`Turn`] lets one node at a time ask the authority, under a lease.
 //! * [`run`] is the shell around both: it asks, stores what was issued, and gives every new
 //!   certificate, whoever got it, to an [`Install`].
-//! * [`answer_http`] answers the authority's questions on port 80 from the table, on any node;
-//!   [`proof`] is what to answer with in a handshake, and a [`Dns`] publishes a record instead.
+//! * [`Answers`] are those in the table, on any node: [`answer_http`] answers the authority's
+//!   questions on port 80 with them, [`Answers::proof`] is what to answer with in a handshake, and
+//!   a [`Dns`] publishes a record instead. However many ask, the table is read once a second.
 //!
 //! It does not know what a certificate is used for, opens no XMPP socket and reads no clock of its
 //! own. Private keys are in the table and in memory, never in a log line or an error.
@@ -14,7 +15,7 @@
 //! Limits: one order at a time, [`ORDER_SECONDS`] each and the time of its records;
 //! [`HTTP_CONNECTIONS`] connections of authorities at a time.
 
-mod alpn;
+mod answers;
 mod challenge;
 mod dns;
 mod error;
@@ -25,7 +26,7 @@ mod record;
 mod task;
 mod turn;
 
-pub use alpn::proof;
+pub use answers::{Answers, Unread};
 pub use challenge::Method;
 pub use dns::{Dns, Done};
 pub use error::AcmeError;

@@ -4,11 +4,12 @@
 //! (PEM), `k` = private key (PEM). `challenge` / token, or `alpn:` and name: `r` = the key
 //! authorization; expires.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use cirrus_schema::KeyBytes;
 use cirrus_schema::keys::cluster;
-use cirrus_store::{Attrs, Condition, Item, StoreError, Table};
+use cirrus_store::{Attrs, Condition, Item, SkRange, StoreError, Table};
 
 use crate::AcmeError;
 
@@ -125,7 +126,17 @@ pub(crate) enum Question<'a> {
 }
 
 impl Question<'_> {
-    fn key(self) -> KeyBytes {
+    /// Whether an authority may ask so.
+    pub(crate) fn is_sound(self) -> bool {
+        match self {
+            Self::Http(token) => {
+                !token.is_empty() && token.len() <= MAX_TOKEN && token.bytes().all(is_base64url)
+            }
+            Self::Tls(_) => true,
+        }
+    }
+
+    pub(crate) fn key(self) -> KeyBytes {
         match self {
             Self::Http(token) => cluster::challenge(token),
             // No token has a colon.
@@ -150,19 +161,16 @@ fn challenge_item(question: Question<'_>, answer: &str, wall_ms: u64) -> Item {
     Item::new(question.key(), attrs).expiring(wall_ms / 1_000 + CHALLENGE_KEEP_S)
 }
 
-/// The answer to a question, if there is one.
-pub(crate) async fn answer(
-    table: &dyn Table,
-    question: Question<'_>,
-) -> Result<Option<String>, AcmeError> {
-    if let Question::Http(token) = question
-        && (token.is_empty() || token.len() > MAX_TOKEN || !token.bytes().all(is_base64url))
-    {
-        return Ok(None);
-    }
-    let item = table.get(question.key()).await?;
-    let known = item.filter(|item| item.attrs.get_n("v") == Some(FORMAT));
-    Ok(known.and_then(|item| item.attrs.get_s("r").map(ToOwned::to_owned)))
+/// All answers, by the sort keys of their questions: none, but while an order is under way.
+pub(crate) async fn answers(table: &dyn Table) -> Result<HashMap<Vec<u8>, String>, AcmeError> {
+    let KeyBytes { table: id, pk, .. } = cluster::challenge("");
+    let items = table.query_all(id, pk, SkRange::All).await?;
+    let known = |item: &Item| item.attrs.get_n("v") == Some(FORMAT);
+    let answer = |item: Item| {
+        let answer = item.attrs.get_s("r")?.to_owned();
+        Some((item.key.sk.to_vec(), answer))
+    };
+    Ok(items.into_iter().filter(known).filter_map(answer).collect())
 }
 
 /// Takes an answer away after its order.
