@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aws_sdk_dynamodb::config::interceptors::FinalizerInterceptorContextRef;
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
@@ -24,10 +24,24 @@ const THROTTLED: [&str; 9] = [
     "RequestThrottledException",
 ];
 
-/// Codes that pass by themselves: the credentials are being renewed, the clock is being set.
-const PASSING: [&str; 6] = [
+/// Codes that pass: the credentials are being renewed, the clock is being set, a policy or a key is
+/// being changed. Whoever asks bounds how long; sessions must not end for it meanwhile.
+const PASSING: [&str; 19] = [
+    "AccessDenied",
+    "AccessDeniedException",
     "ExpiredToken",
     "ExpiredTokenException",
+    "IncompleteSignature",
+    "IncompleteSignatureException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSignature",
+    "InvalidSignatureException",
+    "InvalidToken",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
     "RequestTimeTooSkewed",
     "RequestTimeout",
     "RequestExpired",
@@ -119,25 +133,90 @@ where
         };
     }
     match status {
-        Some(400..=499) if !PASSING.contains(&code.as_str()) => StoreError::Invalid {
-            place,
-            reason: format!("the provider refuses: {code}: {message}"),
-            source,
-        },
+        // After a try that may have been carried out, nothing is certain any more.
+        Some(400..=499) if !may_be_done && !PASSING.contains(&code.as_str()) => {
+            StoreError::Invalid {
+                place,
+                reason: format!("the provider refuses: {code}: {message}"),
+                source,
+            }
+        }
         _ if !constructed => StoreError::Invalid {
             place,
             reason: "the request can't be built".to_owned(),
             source,
         },
-        Some(400..=499) => StoreError::Unavailable {
-            place,
-            outcome_unknown: may_be_done,
-            source,
-        },
+        Some(400..=499) => {
+            tell(&place, &code, &message);
+            StoreError::Unavailable {
+                place,
+                outcome_unknown: may_be_done,
+                source,
+            }
+        }
         _ => StoreError::Unavailable {
             place,
             outcome_unknown: true,
             source,
         },
+    }
+}
+
+/// Tells the operator what has to be mended, without a line for each of the requests meanwhile.
+fn tell(place: &Place, code: &str, message: &str) {
+    static REFUSED: AtomicU64 = AtomicU64::new(0);
+    let refused = REFUSED.fetch_add(1, Ordering::Relaxed) + 1;
+    if refused.is_power_of_two() {
+        tracing::warn!(%place, code, message, refused, "the provider refuses requests");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::config::http::HttpResponse;
+    use aws_sdk_dynamodb::error::ErrorMetadata;
+    use cirrus_schema::TableId;
+
+    use super::*;
+
+    fn refused(code: &str, status: u16, may_be_done: bool) -> StoreError {
+        let error = ErrorMetadata::builder().code(code).message("no").build();
+        let response = HttpResponse::new(status.try_into().unwrap(), "".into());
+        let error = SdkError::service_error(error, response);
+        store_error(error, Place::Table(TableId::Archive), may_be_done)
+    }
+
+    #[test]
+    fn what_authorisation_refuses_may_be_allowed_later() {
+        for code in PASSING {
+            for status in [400, 403] {
+                let error = refused(code, status, false);
+                assert!(error.is_retryable() && !error.outcome_unknown(), "{code}");
+            }
+        }
+        for code in [
+            "AccessDenied",
+            "AccessDeniedException",
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "InvalidAccessKeyId",
+            "InvalidSignatureException",
+            "SignatureDoesNotMatch",
+            "UnrecognizedClientException",
+        ] {
+            assert!(refused(code, 403, false).is_retryable(), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_wrong_is_so_unless_an_earlier_try_may_be_done() {
+        for code in ["ValidationException", "AccessDeniedException", "Unknown"] {
+            let error = refused(code, 400, true);
+            assert!(error.is_retryable() && error.outcome_unknown(), "{code}");
+        }
+        for code in ["ValidationException", "ResourceNotFoundException", ""] {
+            let error = refused(code, 400, false);
+            assert!(matches!(error, StoreError::Invalid { .. }), "{code}");
+        }
     }
 }
