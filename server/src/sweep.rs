@@ -90,6 +90,17 @@ impl Sweep {
             list_all(&*self.table, &self.hosts, now / DAY_MS).await?;
         }
         lease.retention_days = self.retention_days;
+        // A look ends with the day before. What was listed since for days that it had already done
+        // is found by nobody else.
+        if lease.done >= today {
+            tracing::warn!(
+                done = lease.done,
+                today,
+                "archives that are due were looked up with a clock that was ahead, or this one is \
+                 behind; every list is gone through again"
+            );
+            lease.done = 0;
+        }
         let first = (lease.done + 1).max(today.saturating_sub(REACH));
         lease.done = first - 1;
         for day in first..today {

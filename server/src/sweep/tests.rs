@@ -94,6 +94,24 @@ fn node(table: &Arc<dyn Table>, accounts: &Arc<AccountService>) -> HomeHandle {
     cirrus_runtime::start(parts, options).home
 }
 
+/// How archives are looked after by a node alone.
+fn sweep(table: &Arc<dyn Table>, accounts: Accounts) -> Sweep {
+    let service = AccountService::new(Arc::new(accounts));
+    let home = node(table, &service);
+    service.set_home(home.clone());
+    Sweep {
+        table: Arc::clone(table),
+        home,
+        accounts: service,
+        every: Duration::from_secs(60),
+        at_once: 2,
+        hosts: vec!["localhost".into()],
+        retention_days: 0,
+        name: 1,
+        late_days: Arc::default(),
+    }
+}
+
 /// The node that erased has died.
 struct Died;
 
@@ -117,20 +135,7 @@ async fn a_deletion_that_broke_off_is_finished() {
     let day = wall_ms() / DAY_MS - 2;
     table.apply(put_due(&stays.owner(), day)).await.unwrap();
 
-    let service = AccountService::new(Arc::new(new));
-    let home = node(&table, &service);
-    service.set_home(home.clone());
-    let sweep = Sweep {
-        table: Arc::clone(&table),
-        home,
-        accounts: service,
-        every: Duration::from_secs(60),
-        at_once: 2,
-        hosts: vec!["localhost".into()],
-        retention_days: 0,
-        name: 1,
-        late_days: Arc::default(),
-    };
+    let sweep = sweep(&table, new);
     sweep.look().await.unwrap();
     let page = old.list("localhost", None, 10).await.unwrap();
     assert_eq!(page.users, [stays]);
@@ -143,4 +148,32 @@ async fn a_deletion_that_broke_off_is_finished() {
     for list in lists {
         assert!(list.await.unwrap().is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_look_with_a_clock_that_was_ahead_leaves_nothing_out() {
+    let table: Arc<dyn Table> = Arc::new(MemoryTable::new(Arc::new(wall_ms)));
+    let accounts = accounts(&table, 0);
+    let user = BareJid::new(Some("user"), "localhost").unwrap();
+    let password = Password::prepare("pencil").unwrap();
+    accounts.create(&user, &password).await.unwrap();
+    let today = (wall_ms() - GRACE_MS) / DAY_MS;
+    let due = put_due(&user.owner(), today - 1);
+    table.apply(due).await.unwrap();
+    let sweep = sweep(&table, accounts);
+    let ahead = Lease {
+        version: 1,
+        done: today + 30,
+        retention_days: 0,
+    };
+    sweep.put(&ahead, 0).await.unwrap();
+    sweep.look().await.unwrap();
+    let day = u32::try_from(today - 1).unwrap();
+    for shard in 0..archive::DUE_SHARDS {
+        let pk = archive::due_partition(day, shard);
+        let list = table.query_all(TableId::Archive, pk, SkRange::All).await;
+        assert!(list.unwrap().is_empty());
+    }
+    let row = table.get(cluster::sweep()).await.unwrap().unwrap();
+    assert_eq!(row.attrs.get_n("d"), Some(today - 1));
 }
