@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::hello::{
     ACCEPTED, EXPORTER_BYTES, HELLO_BYTES, Hello, NONCE_BYTES, Proof, Refusal, Role,
@@ -649,8 +649,7 @@ async fn only_silence_of_the_other_node_breaks_a_link() {
         told.recv().await.unwrap();
     }
     assert!(!reading.is_finished());
-    let start = Instant::now();
-    let why = reading.await.unwrap();
+    let why = timeout(Duration::from_secs(6), reading).await;
+    let why = why.expect("silence").unwrap();
     assert_eq!(why, "nothing came from the other node for 5000 ms");
-    assert!(start.elapsed() <= Duration::from_secs(5), "{start:?}");
 }
