@@ -25,7 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cirrus-accounts", &["jid", "sasl", "schema", "store"]),
     ("cirrus-cluster", &["schema", "store"]),
     ("cirrus-replica", &["cluster"]),
-    ("cirrus-acme", &["cluster", "schema", "store"]),
+    ("cirrus-acme", &["cluster", "proxy", "schema", "store"]),
     ("cirrus-route53", &["acme"]),
     (
         "cirrus-router",
