@@ -18,6 +18,7 @@ mod password;
 mod run;
 mod service;
 mod shared_keys;
+mod stores;
 mod sweep;
 mod users;
 

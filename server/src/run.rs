@@ -53,6 +53,17 @@ pub(crate) enum RunError {
     /// Another server serves on the same tables.
     #[error("stopped serving: {0}")]
     Stopped(&'static str),
+    /// The store can't go on before it is opened anew.
+    #[error(
+        "the store in {folder} can't go on: {why}; what was acknowledged is safe; look whether its \
+         disk is full or broken, then start the server again"
+    )]
+    Store {
+        /// Where it is.
+        folder: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Told to stop again while stopping.
     #[error("stopped without waiting for clients and store")]
     Impatient,
@@ -78,7 +89,12 @@ async fn live(config: &Config) -> Result<(), RunError> {
     let mut tasks = JoinSet::new();
     let (questions, asked) = (Arc::clone(&base.table), config.clone());
     tasks.spawn(async move { certificates::answer(&asked, questions).await });
-    let parts = parts::build(config, (base.table, base.direct, base.blobs), base.counted).await?;
+    let parts = parts::build(
+        config,
+        (base.table, base.direct, base.blobs),
+        base.counted.clone(),
+    )
+    .await?;
     let desk = Desk::new(parts.node.standing.clone());
     tasks.spawn(base.control.serve(Arc::clone(&desk), base.bounds));
     if let Some((listener, address)) = base.health {
@@ -125,7 +141,7 @@ async fn live(config: &Config) -> Result<(), RunError> {
         home,
         parts.node.standing.clone(),
     ));
-    let ended = serve(
+    let serve = serve(
         config,
         parts,
         listeners,
@@ -133,8 +149,14 @@ async fn live(config: &Config) -> Result<(), RunError> {
         &mut signals,
         &manager,
         sweep,
-    )
-    .await;
+    );
+    let ended = tokio::select! {
+        ended = serve => ended,
+        why = broken(base.counted.broken) => {
+            let folder = config.store.path.display().to_string();
+            Err(RunError::Store { folder, why })
+        }
+    };
     // Dropping the tasks takes the control socket's file away.
     tasks.shutdown().await;
     ended
@@ -167,6 +189,16 @@ async fn turn(node: &Running) -> Result<(), &'static str> {
             return Err("the node's task has ended");
         }
     }
+}
+
+/// Waits until the store can't go on, and says why.
+async fn broken(broken: Option<watch::Receiver<Option<String>>>) -> String {
+    if let Some(mut broken) = broken
+        && let Ok(why) = broken.wait_for(Option::is_some).await
+    {
+        return why.clone().unwrap_or_default();
+    }
+    std::future::pending().await
 }
 
 /// Breaks connections as the node says, because others have fewer.

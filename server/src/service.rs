@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::control::server::Service;
 use crate::control::{Answer, Call, Refusal};
 use crate::metrics;
-use crate::parts::Counted;
+use crate::stores::Counted;
 
 /// Accounts in one page of a list.
 const PAGE: u32 = 500;

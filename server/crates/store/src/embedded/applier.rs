@@ -43,6 +43,10 @@ impl Applier {
             if let Err(error) = result {
                 tracing::error!(%error, "the database of the embedded store can't be written");
                 self.control.failed(error.to_string());
+                if error.is_for_good() {
+                    self.control
+                        .broke("its database refuses everything after an error of the disk");
+                }
                 self.control.rest(AFTER_FAILURE);
             }
         }
@@ -84,5 +88,91 @@ impl Applier {
             tracing::debug!(removed, "removed expired items");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::StorageBackend;
+    use redb::backends::InMemoryBackend;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::super::map::Map;
+    use super::super::memory::Layers;
+    use super::*;
+
+    /// A disk that is full for a while.
+    #[derive(Debug, Default)]
+    struct Disk {
+        memory: InMemoryBackend,
+        is_full: Arc<AtomicBool>,
+    }
+
+    type Done<T> = Result<T, redb::BackendIoError>;
+
+    impl Disk {
+        fn room(&self) -> Done<()> {
+            match self.is_full.load(Ordering::Relaxed) {
+                true => Err(std::io::Error::from(std::io::ErrorKind::StorageFull).into()),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> Done<u64> {
+            self.memory.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> Done<()> {
+            self.memory.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> Done<()> {
+            self.room()?;
+            self.memory.set_len(len)
+        }
+        fn sync_data(&self) -> Done<()> {
+            self.room()?;
+            self.memory.sync_data()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> Done<()> {
+            self.room()?;
+            self.memory.write(offset, data)
+        }
+    }
+
+    /// The database never answers again after it: the process has to hear that.
+    #[test]
+    fn a_disk_that_was_full_breaks_the_store() {
+        let disk = Disk::default();
+        let is_full = Arc::clone(&disk.is_full);
+        let base = Base::over(disk).unwrap();
+        let map = Map::default();
+        let layers = Layers {
+            active: Map::default(),
+            sealed: Some(Arc::new(Sealed { generation: 1, map })),
+            snapshot: Arc::new(base.snapshot().unwrap()),
+        };
+        let control = Arc::new(Control::default());
+        control.sealed();
+        let applier = Applier {
+            base,
+            memory: Arc::new(Memory::new(layers)),
+            control: Arc::clone(&control),
+            clock: Arc::new(|| 1_000),
+        };
+        is_full.store(true, Ordering::Relaxed);
+        assert!(
+            !applier.apply().unwrap_err().is_for_good(),
+            "it is full now"
+        );
+        is_full.store(false, Ordering::Relaxed);
+        let running = std::thread::spawn(|| applier.run());
+        let mut broken = control.broken();
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.build().unwrap();
+        let told = runtime.block_on(broken.wait_for(Option::is_some));
+        assert!(told.unwrap().is_some());
+        control.stop();
+        running.join().unwrap();
     }
 }

@@ -29,6 +29,11 @@ pub(super) enum BaseError {
 }
 
 impl BaseError {
+    /// The database refuses everything since an error of the disk, until it is opened anew.
+    pub(super) fn is_for_good(&self) -> bool {
+        matches!(self, BaseError::Database(redb::Error::PreviousIo))
+    }
+
     pub(super) fn into_store_error(self, place: Place) -> StoreError {
         match self {
             BaseError::Malformed(error) => StoreError::corrupt(place, error.to_string()),
@@ -95,6 +100,17 @@ impl Base {
     /// Opens the database with so many bytes of page cache.
     pub(super) fn open(path: &Path, cache: usize) -> Result<Base, BaseError> {
         let database = Builder::new().set_cache_size(cache).open(path)?;
+        Ok(Base { database })
+    }
+
+    /// A new one on another kind of disk.
+    #[cfg(test)]
+    pub(super) fn over(disk: impl redb::StorageBackend) -> Result<Base, BaseError> {
+        let database = Builder::new().create_with_backend(disk)?;
+        let write = begin(&database)?;
+        write.open_table(ITEMS)?;
+        write.open_table(META)?.insert(APPLIED, 0)?;
+        write.commit()?;
         Ok(Base { database })
     }
 

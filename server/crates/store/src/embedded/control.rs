@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
+
 #[derive(Default)]
 pub(super) struct Control {
     state: Mutex<State>,
@@ -16,6 +18,8 @@ pub(super) struct Control {
     used_percent: AtomicU64,
     commits: AtomicU64,
     is_stopping: AtomicBool,
+    /// Why the store can't go on in this process.
+    broken: watch::Sender<Option<String>>,
 }
 
 #[derive(Default)]
@@ -83,6 +87,19 @@ impl Control {
     pub(super) fn failed(&self, why: String) {
         self.lock().failure = Some(why);
         self.changed.notify_all();
+    }
+
+    /// Tells everybody that the store can't go on before it is opened anew. The first reason counts.
+    pub(super) fn broke(&self, why: &str) {
+        self.broken.send_if_modified(|broken| {
+            let first = broken.is_none();
+            broken.get_or_insert_with(|| why.to_owned());
+            first
+        });
+    }
+
+    pub(super) fn broken(&self) -> watch::Receiver<Option<String>> {
+        self.broken.subscribe()
     }
 
     /// Waits until no sealed file is left to apply.

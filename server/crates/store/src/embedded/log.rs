@@ -179,6 +179,11 @@ impl Log {
         Ok(())
     }
 
+    /// Nothing is appended any more: what an earlier sync was to keep may be lost.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Appends a frame and makes it durable.
     pub(super) fn append(&mut self, frame: &mut FrameBuilder) -> io::Result<()> {
         if self.broken {

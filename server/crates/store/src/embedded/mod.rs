@@ -35,7 +35,7 @@ use std::{
 
 use bytes::Bytes;
 use cirrus_schema::TableId;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::rules::{Page, bounds};
 use crate::size::{usage_of_batch, usage_of_read};
@@ -155,7 +155,11 @@ impl EmbeddedTable {
             clock: Arc::clone(&clock),
         };
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
+            let ended = Ended(Arc::clone(&control));
+            let thread = thread::Builder::new().name(name.to_owned()).spawn(|| {
+                let _ended = ended;
+                body();
+            });
             thread.map_err(|error| failed(&path, "no thread can be started", error))
         };
         let threads = vec![
@@ -187,6 +191,13 @@ impl EmbeddedTable {
     pub fn is_alive(&self) -> bool {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.iter().all(|thread| !thread.is_finished())
+    }
+
+    /// Why the store can't go on in this process, once it can't: it has to be opened anew, by
+    /// another one.
+    #[must_use]
+    pub fn broken(&self) -> watch::Receiver<Option<String>> {
+        self.shared.control.broken()
     }
 
     /// Number of commits since the store was opened: each is one frame and one sync.
@@ -322,6 +333,19 @@ impl EmbeddedTable {
                 }
             }
             Err(error) => Answer::free(error),
+        }
+    }
+}
+
+/// Told at the end of a thread of the store, also by a fault of it.
+struct Ended(Arc<Control>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if !self.0.is_stopping() {
+            let why = "a thread of it has ended by a fault of this server";
+            self.0.broke(why);
+            self.0.failed(why.to_owned());
         }
     }
 }

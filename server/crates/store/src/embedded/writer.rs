@@ -125,6 +125,9 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(%error, "the log of the embedded store can't be written");
+                if self.log.is_broken() {
+                    self.control.broke("its log could not be synced");
+                }
                 let error = Arc::new(error);
                 for (reply, answer) in answers {
                     reply.send(unwritten(answer, &error, self.log.path()));
