@@ -108,12 +108,12 @@ mod tests {
         is_full: Arc<AtomicBool>,
     }
 
-    type Done<T> = Result<T, redb::BackendIoError>;
+    type Done<T> = std::io::Result<T>;
 
     impl Disk {
         fn room(&self) -> Done<()> {
             match self.is_full.load(Ordering::Relaxed) {
-                true => Err(std::io::Error::from(std::io::ErrorKind::StorageFull).into()),
+                true => Err(std::io::ErrorKind::StorageFull.into()),
                 false => Ok(()),
             }
         }
