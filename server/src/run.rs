@@ -124,23 +124,8 @@ async fn live(config: &Config) -> Result<(), RunError> {
     parking::take_back(&parts.table, &parts.node.home).await;
     let listeners = parts::listeners(config)?;
     desk.serve(Arc::clone(&parts.operator));
-    if config.tls.tickets {
-        let (table, tls) = (Arc::clone(&parts.table), Arc::clone(&parts.tls));
-        tasks.spawn(shared_keys::keep_tickets_fresh(table, tls));
-    }
     let sweep = tasks.spawn(sweep(config, &parts).run());
-    if config.acme.enabled {
-        let (table, tls) = (Arc::clone(&parts.table), Arc::clone(&parts.tls));
-        let config = config.clone();
-        tasks.spawn(async move { certificates::keep(&config, table, tls).await });
-    }
-    tasks.spawn(part(parts.shell.clone(), parts.node.parting.clone()));
-    let (table, home) = (Arc::clone(&parts.table), parts.node.home.clone());
-    tasks.spawn(parking::take_back_later(
-        table,
-        home,
-        parts.node.standing.clone(),
-    ));
+    keep(config, &parts, &mut tasks);
     let serve = serve(
         config,
         parts,
@@ -160,6 +145,22 @@ async fn live(config: &Config) -> Result<(), RunError> {
     // Dropping the tasks takes the control socket's file away.
     tasks.shutdown().await;
     ended
+}
+
+/// Begins what goes on as long as the node serves.
+fn keep(config: &Config, parts: &Parts, tasks: &mut JoinSet<()>) {
+    let (table, tls) = (&parts.table, &parts.tls);
+    if config.tls.tickets {
+        let (table, tls) = (Arc::clone(table), Arc::clone(tls));
+        tasks.spawn(shared_keys::keep_tickets_fresh(table, tls));
+    }
+    if config.acme.enabled {
+        let (table, tls, config) = (Arc::clone(table), Arc::clone(tls), config.clone());
+        tasks.spawn(async move { certificates::keep(&config, table, tls).await });
+    }
+    tasks.spawn(part(parts.shell.clone(), parts.node.parting.clone()));
+    let (home, standing) = (parts.node.home.clone(), parts.node.standing.clone());
+    tasks.spawn(parking::take_back_later(Arc::clone(table), home, standing));
 }
 
 fn sweep(config: &Config, parts: &Parts) -> Sweep {

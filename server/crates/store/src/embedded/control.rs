@@ -89,7 +89,8 @@ impl Control {
         self.changed.notify_all();
     }
 
-    /// Tells everybody that the store can't go on before it is opened anew. The first reason counts.
+    /// Tells everybody that the store can't go on before it is opened anew. Of several reasons the
+    /// first counts.
     pub(super) fn broke(&self, why: &str) {
         self.broken.send_if_modified(|broken| {
             let first = broken.is_none();
