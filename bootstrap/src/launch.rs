@@ -14,7 +14,7 @@ pub const PATIENCE_MS: u64 = 120_000;
 const FIRST_PAUSE_MS: u64 = 250;
 const LAST_PAUSE_MS: u64 = 8_000;
 /// Permissions reach every part of AWS within so many milliseconds; until then a refusal may pass.
-const REFUSED_MS: u64 = 60_000;
+const REFUSED_MS: u64 = 20_000;
 /// The hook that is ours where a group has several.
 const OURS: &str = "ready";
 

@@ -100,7 +100,7 @@ fn a_refusal_ends_it_and_patience_does() {
     // A permission that was given a moment ago is not known everywhere yet.
     assert_eq!(run(&[refused()]), Step::Pause(250));
     let (mut launch, _) = Launch::new(1_000);
-    assert_eq!(launch.step(refused(), 61_000), over);
+    assert_eq!(launch.step(refused(), 21_000), over);
     let (mut launch, _) = Launch::new(1_000);
     let (mut now, mut pauses) = (1_000, 0);
     let why = loop {
