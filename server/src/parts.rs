@@ -429,7 +429,6 @@ fn limits(config: &Config) -> shell::Limits {
         accepts_per_second: limits.accepts_per_second,
         accepts_burst: limits.accepts_burst,
         accepts_late_ms: limits.accepts_late_ms,
-        resumptions_waiting: limits.resumptions_waiting,
         logins_per_second: limits.logins_per_second,
         logins_burst: limits.logins_burst,
         login_wait: Duration::from_secs(limits.login_wait_seconds),

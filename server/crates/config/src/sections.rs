@@ -251,15 +251,11 @@ section! {
         /// time is left. The others wait in the system's queue (`listen.backlog`).
         accepts_per_second: u64 = 1_000, 1..=1_000_000;
         /// Connections accepted at once after a pause.
-        accepts_burst: u64 = 8, 1..=1_000_000;
+        accepts_burst: u64 = 32, 1..=1_000_000;
         /// Milliseconds that the turn of a connection may come late, on average, because this node
         /// has too much to do; where it comes later, fewer are accepted, down to a twentieth of
         /// `limits.accepts_per_second`.
         accepts_late_ms: u64 = 5, 1..=10_000;
-        /// Clients that wait for the home of the session they resume, as after the loss of a node;
-        /// while more do, fewer connections are accepted: all of them go on at once when it is
-        /// there.
-        resumptions_waiting: usize = 64, 1..=1_000_000;
         /// New sessions a second, in the long run. Sessions that are resumed count as none and
         /// never wait.
         logins_per_second: u64 = 500, 1..=1_000_000;

@@ -5,11 +5,9 @@
 //!
 //! How many a node can take beside its work it finds out: while the turn of connections comes in
 //! time, and the machine has time to spare, it accepts more and more, and fewer when that comes
-//! late, as then everything else does too. So it is while the store is late, and while many that
-//! have come wait for their session's home: when that is there, they all go on at once.
+//! late, as then everything else does too; and so it is while the store is late.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cirrus_stanza::{Condition, StanzaError};
 
@@ -22,8 +20,6 @@ use super::processors::{Processors, proc_stat};
 pub(super) struct Governor {
     accepts: Mutex<Accepts>,
     logins: Mutex<Bucket>,
-    resumptions: Arc<AtomicUsize>,
-    most_resumptions: usize,
     processors: Mutex<Processors>,
     /// Milliseconds that a new session may wait for its turn.
     login_wait_ms: u64,
@@ -42,8 +38,6 @@ impl Governor {
         Self {
             accepts: Mutex::new(accepts),
             logins: Mutex::new(logins),
-            resumptions: Arc::default(),
-            most_resumptions: limits.resumptions_waiting,
             processors: Mutex::default(),
             login_wait_ms: u64::try_from(wait).unwrap_or(u64::MAX),
         }
@@ -58,22 +52,15 @@ impl Governor {
     /// is late too.
     pub(super) fn turn_came(&self, now: u64, at: u64, late: impl FnOnce() -> bool) {
         self.accepts().turn_came(now, at, || {
-            let waiting = self.resumptions.load(Ordering::Relaxed);
             let processors = self.processors.lock();
             let mut processors = processors.unwrap_or_else(PoisonError::into_inner);
             let spare = processors.have_time(proc_stat());
             match () {
-                () if late() || waiting > self.most_resumptions => Load::Late,
+                () if late() => Load::Late,
                 () if !spare => Load::Full,
                 () => Load::Spare,
             }
         });
-    }
-
-    /// A client waits to be told that its session goes on, until this is dropped.
-    pub(super) fn resumption(&self) -> Resumption {
-        self.resumptions.fetch_add(1, Ordering::Relaxed);
-        Resumption(Arc::clone(&self.resumptions))
     }
 
     /// Connections that are accepted a second when more come.
@@ -99,16 +86,6 @@ impl Governor {
                 let text = format!("too many clients log in now; try again in {seconds} s");
                 StanzaError::new(Condition::ResourceConstraint, text)
             })
-    }
-}
-
-/// A client that waits for its session.
-#[derive(Debug)]
-pub(super) struct Resumption(Arc<AtomicUsize>);
-
-impl Drop for Resumption {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -266,29 +243,6 @@ mod tests {
         let mut accepts = accepts();
         accept_beside(&mut accepts, 0, 3_000, (1, Load::Full));
         assert_eq!(accepts.rate, 200);
-    }
-
-    #[test]
-    fn who_waits_for_a_session_is_counted() {
-        let governor = |most| Governor {
-            accepts: Mutex::new(accepts()),
-            logins: Mutex::new(Bucket::new(1, 1, 0)),
-            resumptions: Arc::default(),
-            most_resumptions: most,
-            processors: Mutex::default(),
-            login_wait_ms: 0,
-        };
-        for (most, fewer) in [(2, true), (3, false)] {
-            let governor = governor(most);
-            let all: Vec<Resumption> = (0..3).map(|_| governor.resumption()).collect();
-            let before = governor.accepts_per_second();
-            governor.turn_came(1_000, 1_000, || false);
-            assert_eq!(governor.accepts_per_second() < before, fewer);
-            drop(all);
-            let before = governor.accepts_per_second();
-            governor.turn_came(2_000, 2_000, || false);
-            assert!(governor.accepts_per_second() >= before);
-        }
     }
 
     #[test]

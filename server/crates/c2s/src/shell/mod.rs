@@ -60,9 +60,6 @@ pub struct Limits {
     pub accepts_burst: u64,
     /// How late their turn may come, milliseconds on average, before fewer are accepted.
     pub accepts_late_ms: u64,
-    /// Clients that wait for the home of the session they resume; while more do, fewer connections
-    /// are accepted.
-    pub resumptions_waiting: usize,
     /// New sessions a second, in the long run; those that are resumed are none.
     pub logins_per_second: u64,
     /// New sessions at once after a pause.

@@ -23,7 +23,6 @@ use tokio::sync::mpsc;
 use super::bucket::Bucket;
 use super::counters::add;
 use super::gate::Place;
-use super::governor::Resumption;
 use super::guard::{self, Asker};
 use super::outgoing::{BATCH_BYTES, forget_taken};
 use super::services::SystemEntropy;
@@ -63,8 +62,6 @@ pub(super) struct Pipe {
     leave: Pin<Box<OwnedNotified>>,
     /// The connection is broken at this time if its session can go on elsewhere.
     leave_at: Option<u64>,
-    /// The client waits to be told that its session goes on.
-    resumption: Option<Resumption>,
     /// The socket can't be used any more.
     broken: bool,
     stopped: bool,
@@ -117,7 +114,6 @@ impl Pipe {
             stop: Box::pin(Arc::clone(&shared.stop).notified_owned()),
             leave: Box::pin(shared.leaving.told(id)),
             leave_at: None,
-            resumption: None,
             broken: false,
             stopped: false,
         }
@@ -188,10 +184,8 @@ impl Pipe {
     }
 
     async fn home_event(&mut self, out: PipeOut) {
-        match out {
-            PipeOut::Stanza { .. } => add(&self.shared.counters.stanzas_out, 1),
-            PipeOut::Resumed { .. } | PipeOut::ResumeFailed { .. } => self.resumption = None,
-            _ => {}
+        if matches!(out, PipeOut::Stanza { .. }) {
+            add(&self.shared.counters.stanzas_out, 1);
         }
         // Who can resume its session is told where.
         let user = match &out {
@@ -415,9 +409,6 @@ impl Pipe {
                     && let Err(error) = Box::pin(self.turn()).await
                 {
                     return Some(Event::Home(PipeOut::BindRefused { error }));
-                }
-                if matches!(event, PipeEvent::Resume { .. }) {
-                    self.resumption = Some(self.shared.governor.resumption());
                 }
                 let sent = self.shared.home.send(self.id, event).await;
                 sent.is_err().then_some(Event::HomeGone)

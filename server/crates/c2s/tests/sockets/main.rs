@@ -313,7 +313,6 @@ fn limits() -> Limits {
         accepts_per_second: 100_000,
         accepts_burst: 100_000,
         accepts_late_ms: 5,
-        resumptions_waiting: 64,
         logins_per_second: 100_000,
         logins_burst: 100_000,
         login_wait: Duration::from_secs(10),
