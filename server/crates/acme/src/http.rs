@@ -163,7 +163,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn only_known_tokens_are_answered() {
         let table = MemoryTable::new(Arc::new(|| 1_000));
         let question = Question::Http("known-1_");
@@ -187,7 +187,7 @@ mod tests {
         }
         record::withdraw(&*table, question).await;
         let path = format!("{PATH}known-1_");
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(respond(&Method::GET, &path, &answers).await.status(), 404);
     }
 

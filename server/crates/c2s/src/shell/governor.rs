@@ -55,10 +55,10 @@ impl Governor {
             let processors = self.processors.lock();
             let mut processors = processors.unwrap_or_else(PoisonError::into_inner);
             let spare = processors.have_time(proc_stat());
-            match () {
-                () if late() => Load::Late,
-                () if !spare => Load::Full,
-                () => Load::Spare,
+            match late() {
+                true => Load::Late,
+                false if spare => Load::Spare,
+                false => Load::Full,
             }
         });
     }

@@ -122,7 +122,7 @@ impl User {
         if stanza.ty == Ty::Get {
             let ver = query.attr("ver");
             self.sessions[index].interested = true;
-            if self.roster.bytes() > LARGE && self.sessions[index].awaits_roster(LARGE) {
+            if self.sessions[index].awaits_roster(LARGE) && self.roster.bytes() > LARGE {
                 let text = "the roster that you asked for before has not reached you yet";
                 let error = StanzaError::new(Condition::ResourceConstraint, text);
                 let session = self.sessions[index].id;

@@ -186,13 +186,6 @@ impl EmbeddedTable {
         self.blobs.clone()
     }
 
-    /// Whether both threads still run. One that ended has met a bug.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.iter().all(|thread| !thread.is_finished())
-    }
-
     /// Why the store can't go on in this process, once it can't: it has to be opened anew, by
     /// another one.
     #[must_use]
